@@ -1,0 +1,50 @@
+"""The shape of an aggregate.
+
+    decide : (State, Command) -> [Event]     what a command causes; [] = already done; raises Refused
+    evolve : (State, Event)   -> State       what an event means; never refuses: it has happened
+
+A module is a decider: it has `KIND`, `VERSION`, `INITIAL`, `decide` and `evolve`, and the functions that read its state.
+Commands and events are protobuf messages; the state is a frozen dataclass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, Protocol, TypeVar
+
+from google.protobuf.message import Message
+
+S = TypeVar("S")
+
+
+class Decider(Protocol[S]):
+    @property
+    def KIND(self) -> str:
+        """The kind in the subject, such as `run`."""
+
+    @property
+    def VERSION(self) -> int:
+        """Raised with every change of the rules; written into every entry."""
+
+    @property
+    def INITIAL(self) -> S:
+        """The state before the first event."""
+
+    @property
+    def decide(self) -> Any:
+        """(state, command) -> list of events; raises Refused."""
+
+    @property
+    def evolve(self) -> Any:
+        """(state, event) -> state."""
+
+
+def fold(decider: Decider[S], events: Iterable[Message], state: S | None = None) -> S:
+    """The state after `events`, from `state` or from the beginning."""
+    result = decider.INITIAL if state is None else state
+    for event in events:
+        result = decider.evolve(result, event)
+    return result
+
+
+Events = Sequence[Message]
