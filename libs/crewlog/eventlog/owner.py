@@ -1,0 +1,233 @@
+"""The one function that runs every command of every service.
+
+    fold what is new, decide, append at the revision that was folded; on a conflict read and decide again.
+
+An owner keeps the state of the aggregates it works on, so a command costs one append and no read. Commands that wait
+for the same aggregate are decided one after the other and go into one entry.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+from google.protobuf.message import Message
+
+from crewlog.domain.decider import Decider, fold
+from crewlog.domain.errors import Contention, Refused, Unavailable
+from crewlog.eventlog import codec
+from crewlog.eventlog.port import AggregateId, AppendInDoubt, EventLog, WrongRevision
+from crewlog.v1.entry_pb2 import Actor, Decision, Entry
+
+S = TypeVar("S")
+
+Clock = Callable[[], int]
+"""The time in microseconds since 1970."""
+
+ATTEMPTS_MAX = 8
+COMMANDS_PER_ENTRY_MAX = 256
+STATES_MAX = 20_000
+
+
+@dataclass(frozen=True, slots=True)
+class Meta:
+    """Who asks, why, and under which claim. The command id is the client's: it names the decision in the log."""
+
+    command_id: str
+    principal: str
+    correlation_id: str
+    causation_id: str = ""
+    on_behalf_of: str = ""
+    generation: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome(Generic[S]):
+    """`revision` is that of the entry, or of the state that said that there is nothing to do."""
+
+    revision: int
+    events: Sequence[Message]
+    state: S
+
+
+@dataclass(slots=True)
+class _Waiting(Generic[S]):
+    command: Message
+    meta: Meta
+    answer: asyncio.Future[Outcome[S]]
+
+
+@dataclass(slots=True)
+class _Aggregate(Generic[S]):
+    id: AggregateId
+    state: S
+    revision: int = 0
+    ordinal: int = 0
+    hash: bytes = b""
+    loaded: bool = False
+    waiting: list[_Waiting[S]] = field(default_factory=list)
+    worker: asyncio.Task[None] | None = None
+
+
+@dataclass(slots=True)
+class _Draft(Generic[S]):
+    """Decisions that are not stored yet, and what they would lead to."""
+
+    state: S
+    decisions: list[Decision] = field(default_factory=list)
+    accepted: list[tuple[_Waiting[S], Sequence[Message], S]] = field(default_factory=list)
+    generation: int = 0
+
+
+class Owner(Generic[S]):
+    """Runs the commands of one kind of aggregate. Only one kind of service may own a kind; several copies are safe."""
+
+    def __init__(self, log: EventLog, decider: Decider[S], *, tenant: str, clock: Clock, code_version: str) -> None:
+        self._log = log
+        self._decider = decider
+        self._tenant = tenant
+        self._clock = clock
+        self._code_version = code_version
+        self._aggregates: OrderedDict[str, _Aggregate[S]] = OrderedDict()
+
+    async def handle(self, id: str, command: Message, meta: Meta) -> Outcome[S]:
+        """Decides and appends. A command that was carried out before appends nothing.
+
+        Raises Refused as the decider does, Contention after ATTEMPTS_MAX lost races, Unavailable when the log does not
+        answer: then the command may or may not have been carried out, and the same command may be sent again.
+        """
+        aggregate = self._aggregate(id)
+        waiting: _Waiting[S] = _Waiting(command, meta, asyncio.get_running_loop().create_future())
+        aggregate.waiting.append(waiting)
+        if aggregate.worker is None:
+            aggregate.worker = asyncio.get_running_loop().create_task(self._work(aggregate))
+        return await waiting.answer
+
+    async def state(self, id: str) -> tuple[S, int]:
+        """The state as far as this owner knows it, and its revision; reads the log the first time."""
+        aggregate = self._aggregate(id)
+        if not aggregate.loaded:
+            await self._catch_up(aggregate)
+        return aggregate.state, aggregate.revision
+
+    def forget(self, id: str) -> None:
+        """Drops what is kept of an aggregate that is not worked on any more."""
+        aggregate = self._aggregates.get(id)
+        if aggregate is not None and aggregate.worker is None:
+            del self._aggregates[id]
+
+    def _aggregate(self, id: str) -> _Aggregate[S]:
+        aggregate = self._aggregates.get(id)
+        if aggregate is None:
+            aggregate = _Aggregate(AggregateId(self._tenant, self._decider.KIND, id), self._decider.INITIAL)
+            self._aggregates[id] = aggregate
+            self._evict()
+        return aggregate
+
+    def _evict(self) -> None:
+        if len(self._aggregates) > STATES_MAX:
+            oldest = next(iter(self._aggregates.values()))
+            if oldest.worker is None and oldest.loaded:
+                del self._aggregates[oldest.id.id]
+
+    async def _work(self, aggregate: _Aggregate[S]) -> None:
+        batch: list[_Waiting[S]] = []
+        try:
+            while aggregate.waiting:
+                batch = aggregate.waiting[:COMMANDS_PER_ENTRY_MAX]
+                del aggregate.waiting[:COMMANDS_PER_ENTRY_MAX]
+                await self._run(aggregate, batch)
+        except BaseException as bug:
+            _fail(batch + aggregate.waiting, bug)
+            aggregate.waiting.clear()
+            aggregate.loaded = False
+            if not isinstance(bug, Exception):
+                raise
+        finally:
+            aggregate.worker = None
+
+    async def _run(self, aggregate: _Aggregate[S], batch: list[_Waiting[S]]) -> None:
+        for _ in range(ATTEMPTS_MAX):
+            if not aggregate.loaded:
+                await self._catch_up(aggregate)
+            draft = self._decide(aggregate, batch)
+            try:
+                await self._store(aggregate, draft)
+            except WrongRevision:
+                aggregate.loaded = False
+                continue
+            except AppendInDoubt as doubt:
+                aggregate.loaded = False
+                raise Unavailable(f"the log did not answer: {doubt}", what_to_do="send the same command again") from doubt
+            return
+        raise Contention(f"{aggregate.id.kind} {aggregate.id.id} is being changed by others", what_to_do="try again")
+
+    def _decide(self, aggregate: _Aggregate[S], batch: list[_Waiting[S]]) -> _Draft[S]:
+        """Answers what is refused at once; a retry finds it answered and passes over it."""
+        draft = _Draft(aggregate.state)
+        for waiting in batch:
+            if waiting.answer.done():
+                continue
+            try:
+                events = self._decider.decide(draft.state, waiting.command)
+            except Refused as refusal:
+                waiting.answer.set_exception(refusal)
+                continue
+            draft.state = fold(self._decider, events, draft.state)
+            draft.accepted.append((waiting, events, draft.state))
+            if events:
+                draft.decisions.append(_decision(waiting.meta, events))
+                draft.generation = max(draft.generation, waiting.meta.generation)
+        return draft
+
+    async def _store(self, aggregate: _Aggregate[S], draft: _Draft[S]) -> None:
+        if draft.decisions:
+            payload = self._entry(aggregate, draft).SerializeToString()
+            aggregate.revision = await self._log.append(aggregate.id, payload, aggregate.revision)
+            aggregate.ordinal += 1
+            aggregate.hash = codec.hash_of(payload)
+            aggregate.state = draft.state
+        for waiting, events, state in draft.accepted:
+            if not waiting.answer.done():
+                waiting.answer.set_result(Outcome(aggregate.revision, events, state))
+
+    def _entry(self, aggregate: _Aggregate[S], draft: _Draft[S]) -> Entry:
+        id = aggregate.id
+        return Entry(
+            epoch=self._log.epoch,
+            aggregate={"tenant": id.tenant, "kind": id.kind, "id": id.id},
+            ordinal=aggregate.ordinal + 1,
+            generation=draft.generation,
+            recorded_at_unix_micros=self._clock(),
+            code_version=self._code_version,
+            decider_version=self._decider.VERSION,
+            previous_hash=aggregate.hash,
+            decisions=draft.decisions,
+        )
+
+    async def _catch_up(self, aggregate: _Aggregate[S]) -> None:
+        for stored in await self._log.read(aggregate.id, aggregate.revision):
+            entry = Entry.FromString(stored.payload)
+            aggregate.state = fold(self._decider, codec.facts(entry), aggregate.state)
+            aggregate.revision, aggregate.ordinal = stored.revision, entry.ordinal
+            aggregate.hash = codec.hash_of(stored.payload)
+        aggregate.loaded = True
+
+
+def _decision(meta: Meta, events: Sequence[Message]) -> Decision:
+    return Decision(
+        command_id=meta.command_id,
+        actor=Actor(principal=meta.principal, on_behalf_of=meta.on_behalf_of),
+        correlation_id=meta.correlation_id,
+        causation_id=meta.causation_id,
+        events=[codec.pack(event) for event in events],
+    )
+
+
+def _fail(batch: list[_Waiting[S]], error: BaseException) -> None:
+    for waiting in batch:
+        if not waiting.answer.done():
+            waiting.answer.set_exception(error if isinstance(error, Exception) else Unavailable("the owner is stopping"))
