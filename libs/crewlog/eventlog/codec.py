@@ -11,7 +11,9 @@ from crewlog.domain.errors import UnknownEvent
 from crewlog.v1.entry_pb2 import Entry, Event
 
 _FIELD_OF: dict[str, str] = {
-    field.message_type.full_name: field.name for field in Event.DESCRIPTOR.oneofs_by_name["fact"].fields
+    field.message_type.full_name: field.name
+    for field in Event.DESCRIPTOR.oneofs_by_name["fact"].fields
+    if field.message_type
 }
 EVENT_TYPES: tuple[str, ...] = tuple(_FIELD_OF.values())
 

@@ -14,13 +14,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
-from google.protobuf.message import Message
-
 from crewlog.domain.decider import Decider, fold
 from crewlog.domain.errors import Contention, Refused, Unavailable
 from crewlog.eventlog import codec
 from crewlog.eventlog.port import AggregateId, AppendInDoubt, EventLog, WrongRevision
-from crewlog.v1.entry_pb2 import Actor, Decision, Entry
+from crewlog.v1.entry_pb2 import Actor, Aggregate, Decision, Entry
+from google.protobuf.message import Message
 
 S = TypeVar("S")
 
@@ -161,7 +160,9 @@ class Owner(Generic[S]):
                 continue
             except AppendInDoubt as doubt:
                 aggregate.loaded = False
-                raise Unavailable(f"the log did not answer: {doubt}", what_to_do="send the same command again") from doubt
+                raise Unavailable(
+                    f"the log did not answer: {doubt}", what_to_do="send the same command again"
+                ) from doubt
             return
         raise Contention(f"{aggregate.id.kind} {aggregate.id.id} is being changed by others", what_to_do="try again")
 
@@ -198,7 +199,7 @@ class Owner(Generic[S]):
         id = aggregate.id
         return Entry(
             epoch=self._log.epoch,
-            aggregate={"tenant": id.tenant, "kind": id.kind, "id": id.id},
+            aggregate=Aggregate(tenant=id.tenant, kind=id.kind, id=id.id),
             ordinal=aggregate.ordinal + 1,
             generation=draft.generation,
             recorded_at_unix_micros=self._clock(),
@@ -230,4 +231,6 @@ def _decision(meta: Meta, events: Sequence[Message]) -> Decision:
 def _fail(batch: list[_Waiting[S]], error: BaseException) -> None:
     for waiting in batch:
         if not waiting.answer.done():
-            waiting.answer.set_exception(error if isinstance(error, Exception) else Unavailable("the owner is stopping"))
+            waiting.answer.set_exception(
+                error if isinstance(error, Exception) else Unavailable("the owner is stopping")
+            )

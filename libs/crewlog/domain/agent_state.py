@@ -1,0 +1,282 @@
+"""The state of an agent: its conversation, its open effects and its money. The rules are in crewlog.domain.agent.
+
+An effect is open from its intent to its outcome. `turns` is the conversation: what the model said, and what came of
+each tool call; bodies stay references, so the state is small.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from typing import TypeAlias, assert_never
+
+from crewlog.v1.agent_pb2 import (
+    AgentCancelled,
+    AgentFailed,
+    AgentStarted,
+    AgentStatus,
+    AgentSucceeded,
+    AgentTakenOver,
+    ContentBlock,
+    EffectClass,
+    EffectKey,
+    EffectPutInDoubt,
+    EffectReconciled,
+    ModelCallFailed,
+    ModelCallStarted,
+    ModelCallSucceeded,
+    ModelFailure,
+    ToolCallFailed,
+    ToolCallStarted,
+    ToolCallSucceeded,
+    ToolUse,
+)
+from crewlog.v1.answer_pb2 import Failure
+from crewlog.v1.body_pb2 import Body
+from crewlog.v1.budget_pb2 import Usage
+from crewlog.v1.run_pb2 import TaskResult
+from crewlog.v1.workspace_pb2 import Snapshot
+from immutables import Map
+
+Event: TypeAlias = (
+    AgentStarted
+    | AgentTakenOver
+    | ModelCallStarted
+    | ModelCallSucceeded
+    | ModelCallFailed
+    | ToolCallStarted
+    | ToolCallSucceeded
+    | ToolCallFailed
+    | EffectPutInDoubt
+    | EffectReconciled
+    | AgentSucceeded
+    | AgentFailed
+    | AgentCancelled
+)
+
+MODEL = -1
+Place: TypeAlias = tuple[int, int]
+"""Turn and index of an effect."""
+
+
+@dataclass(frozen=True, slots=True)
+class Effect:
+    """An effect whose outcome is not recorded; `call` is None for a model call."""
+
+    attempt: int
+    effect_class: EffectClass.ValueType
+    call: ToolUse | None = None
+    reserved_usd_micros: int = 0
+    started_at_unix_micros: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ToolOutcome:
+    text: Body
+    is_error: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One answer of the model, with the outcomes of its tool calls by their index."""
+
+    content: tuple[ContentBlock, ...]
+    stop_reason: str
+    outcomes: Map[int, ToolOutcome] = field(default_factory=Map)
+
+
+@dataclass(frozen=True, slots=True)
+class Agent:
+    status: AgentStatus.ValueType = AgentStatus.AGENT_STATUS_UNSPECIFIED
+    started: AgentStarted = field(default_factory=AgentStarted)
+    generation: int = 0
+    executor_id: str = ""
+    turns: tuple[Turn, ...] = ()
+    open: Map[Place, Effect] = field(default_factory=Map)
+    attempts: int = 0
+    last_failure: ModelFailure | None = None
+    usage: Usage = field(default_factory=Usage)
+    spent_usd_micros: int = 0
+    reserved_usd_micros: int = 0
+    tool_calls: int = 0
+    snapshot: Snapshot | None = None
+    in_doubt: int = 0
+    result: TaskResult | None = None
+    failure: Failure | None = None
+    ended_at_unix_micros: int = 0
+
+
+INITIAL = Agent()
+
+
+def evolve(agent: Agent, event: Event) -> Agent:
+    """What an event means."""
+    match event:
+        case ToolCallStarted():
+            return _on_tool_call_started(agent, event)
+        case ToolCallSucceeded():
+            return _on_tool_call_ended(agent, event.key, event.output.text, event.output.snapshot, is_error=False)
+        case ToolCallFailed():
+            return _on_tool_call_ended(agent, event.key, event.failure.text, event.failure.snapshot, is_error=True)
+        case ModelCallStarted():
+            return _on_model_call_started(agent, event)
+        case ModelCallSucceeded():
+            return _on_model_call_succeeded(agent, event)
+        case ModelCallFailed():
+            return _on_model_call_failed(agent, event)
+        case AgentStarted():
+            return Agent(AgentStatus.AGENT_STATUS_RUNNING, event, event.generation, event.executor_id)
+        case AgentTakenOver():
+            return replace(agent, generation=event.generation, executor_id=event.executor_id)
+        case EffectPutInDoubt():
+            return _on_in_doubt(agent, event)
+        case EffectReconciled():
+            return _on_reconciled(agent, event)
+        case AgentSucceeded():
+            return _on_ended(agent, AgentStatus.AGENT_STATUS_SUCCEEDED, event, None)
+        case AgentFailed():
+            return _on_ended(agent, AgentStatus.AGENT_STATUS_FAILED, event, event.failure)
+        case AgentCancelled():
+            return _on_ended(agent, AgentStatus.AGENT_STATUS_CANCELLED, event, None)
+        case _:
+            assert_never(event)
+
+
+def is_over(agent: Agent) -> bool:
+    return agent.status > AgentStatus.AGENT_STATUS_RUNNING
+
+
+def is_noop(agent: Agent) -> bool:
+    return agent.started.HasField("noop")
+
+
+def tool_uses(turn: Turn) -> Iterator[tuple[int, ToolUse]]:
+    """The tool calls of an answer with their indices, from 0."""
+    return enumerate(block.tool_use for block in turn.content if block.HasField("tool_use"))
+
+
+def left_usd_micros(agent: Agent) -> int | None:
+    """What a further model call may cost at most; None where nothing is limited."""
+    if not agent.started.allotment_usd_micros:
+        return None
+    return agent.started.allotment_usd_micros - agent.spent_usd_micros - agent.reserved_usd_micros
+
+
+def tokens(agent: Agent) -> int:
+    """Every token that was read or written, cached ones included."""
+    used = agent.usage
+    return used.input_tokens + used.output_tokens + used.cache_read_tokens + used.cache_write_tokens
+
+
+def place_of(key: EffectKey) -> Place:
+    return key.turn, key.index
+
+
+def _on_tool_call_started(agent: Agent, event: ToolCallStarted) -> Agent:
+    effect = Effect(event.key.attempt, event.effect_class, event.call, started_at_unix_micros=event.at_unix_micros)
+    return replace(agent, open=agent.open.set(place_of(event.key), effect))
+
+
+def _on_tool_call_ended(agent: Agent, key: EffectKey, text: Body, snapshot: Snapshot, *, is_error: bool) -> Agent:
+    return replace(
+        agent,
+        open=agent.open.delete(place_of(key)),
+        tool_calls=agent.tool_calls + 1,
+        snapshot=snapshot if snapshot.tree else agent.snapshot,
+        turns=agent.turns if is_noop(agent) else _with_outcome(agent.turns, key, ToolOutcome(text, is_error)),
+    )
+
+
+def _with_outcome(turns: tuple[Turn, ...], key: EffectKey, outcome: ToolOutcome) -> tuple[Turn, ...]:
+    turn = turns[key.turn - 1]
+    ended = replace(turn, outcomes=turn.outcomes.set(key.index, outcome))
+    return (*turns[: key.turn - 1], ended, *turns[key.turn :])
+
+
+def _on_model_call_started(agent: Agent, event: ModelCallStarted) -> Agent:
+    reserved = event.reservation.usd_micros
+    effect = Effect(
+        event.key.attempt,
+        EffectClass.EFFECT_CLASS_MODEL,
+        reserved_usd_micros=reserved,
+        started_at_unix_micros=event.at_unix_micros,
+    )
+    return replace(
+        agent,
+        open=agent.open.set(place_of(event.key), effect),
+        attempts=event.key.attempt,
+        reserved_usd_micros=agent.reserved_usd_micros + reserved,
+    )
+
+
+def _on_model_call_succeeded(agent: Agent, event: ModelCallSucceeded) -> Agent:
+    answer = event.answer
+    return replace(
+        _settled(agent, event.key, answer.cost_usd_micros),
+        turns=(*agent.turns, Turn(tuple(answer.content), answer.stop_reason)),
+        usage=_sum(agent.usage, answer.usage),
+        attempts=0,
+        last_failure=None,
+    )
+
+
+def _on_model_call_failed(agent: Agent, event: ModelCallFailed) -> Agent:
+    return replace(_settled(agent, event.key, event.failure.cost_usd_micros), last_failure=event.failure)
+
+
+def _settled(agent: Agent, key: EffectKey, cost_usd_micros: int) -> Agent:
+    place = place_of(key)
+    return replace(
+        agent,
+        open=agent.open.delete(place),
+        reserved_usd_micros=agent.reserved_usd_micros - agent.open[place].reserved_usd_micros,
+        spent_usd_micros=agent.spent_usd_micros + cost_usd_micros,
+    )
+
+
+def _on_in_doubt(agent: Agent, event: EffectPutInDoubt) -> Agent:
+    """The money of a call whose answer is lost counts as spent."""
+    effect = agent.open[place_of(event.key)]
+    return replace(
+        agent,
+        in_doubt=agent.in_doubt + 1,
+        reserved_usd_micros=agent.reserved_usd_micros - effect.reserved_usd_micros,
+        spent_usd_micros=agent.spent_usd_micros + effect.reserved_usd_micros,
+        open=agent.open.set(place_of(event.key), replace(effect, reserved_usd_micros=0)),
+    )
+
+
+def _on_reconciled(agent: Agent, event: EffectReconciled) -> Agent:
+    """A model call is called anew, under a new intent; a tool call goes on under a new attempt."""
+    place = place_of(event.key)
+    effect = agent.open[place]
+    if effect.call is None:
+        return replace(agent, open=agent.open.delete(place))
+    if event.resolution == EffectReconciled.RESOLUTION_TOLD_UNKNOWN:
+        return agent
+    return replace(agent, open=agent.open.set(place, replace(effect, attempt=effect.attempt + 1)))
+
+
+def _on_ended(
+    agent: Agent,
+    status: AgentStatus.ValueType,
+    event: AgentSucceeded | AgentFailed | AgentCancelled,
+    failure: Failure | None,
+) -> Agent:
+    return replace(
+        agent,
+        status=status,
+        result=event.result,
+        failure=failure,
+        open=Map(),
+        ended_at_unix_micros=event.at_unix_micros,
+    )
+
+
+def _sum(a: Usage, b: Usage) -> Usage:
+    return Usage(
+        input_tokens=a.input_tokens + b.input_tokens,
+        output_tokens=a.output_tokens + b.output_tokens,
+        cache_read_tokens=a.cache_read_tokens + b.cache_read_tokens,
+        cache_write_tokens=a.cache_write_tokens + b.cache_write_tokens,
+    )

@@ -1,0 +1,130 @@
+"""What an agent does next. Reads the state and the time, and never the world.
+
+The loop of the executor is: ask for the next step, make it durable, perform it, record what came of it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from crewlog.domain.agent_state import Agent, Effect, Place, Turn, is_noop, tokens
+from crewlog.v1.answer_pb2 import Failure
+
+TURNS_MAX = 200
+DURATION_SECONDS_MAX = 3_600
+OUTPUT_TOKENS_MAX = 8_192
+MODEL_ATTEMPTS_MAX = 6
+RETRY_MILLIS_FIRST = 500
+RETRY_MILLIS_MAX = 60_000
+OUTPUT_CHARACTERS_MAX = 48_000
+SUMMARY_CHARACTERS_MAX = 2_000
+
+
+@dataclass(frozen=True, slots=True)
+class CallModel:
+    """`after_millis`: how long to wait before it, when an attempt has failed."""
+
+    turn: int
+    attempt: int
+    output_tokens_max: int
+    after_millis: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class RunTools:
+    """The tool calls without an outcome, in the order of the answer."""
+
+    calls: tuple[tuple[Place, Effect], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Succeed:
+    output: str
+
+
+@dataclass(frozen=True, slots=True)
+class Fail:
+    failure: Failure
+    output: str
+
+
+Step: TypeAlias = CallModel | RunTools | Succeed | Fail
+
+
+def next_step(agent: Agent, now_unix_micros: int) -> Step:
+    """The next thing to do. Tool calls come first: a conversation goes on only when each of them has an outcome."""
+    if agent.open:
+        return RunTools(tuple(sorted(agent.open.items(), key=lambda item: item[0])))
+    if is_noop(agent):
+        return Succeed("")
+    last = agent.turns[-1] if agent.turns else None
+    if last is not None and _is_last(last):
+        return _end(agent, last)
+    failure = _limit_reached(agent, now_unix_micros)
+    if failure is not None:
+        return Fail(failure, output_of(agent))
+    return _call_model(agent)
+
+
+def output_of(agent: Agent) -> str:
+    """The last thing that the agent said, cut at the front: its verdict stands at the end."""
+    texts = (_text(turn) for turn in reversed(agent.turns))
+    return next((text for text in texts if text.strip()), "")[-OUTPUT_CHARACTERS_MAX:]
+
+
+def _is_last(turn: Turn) -> bool:
+    return not turn.outcomes and turn.stop_reason not in ("pause_turn", "max_tokens")
+
+
+def _end(agent: Agent, last: Turn) -> Step:
+    if last.stop_reason != "refusal":
+        return Succeed(output_of(agent))
+    failure = Failure(
+        reason="model_refused",
+        message="the model refused to go on",
+        what_to_do="word the task differently, or choose another model",
+    )
+    return Fail(failure, output_of(agent))
+
+
+def _call_model(agent: Agent) -> Step:
+    last = agent.last_failure
+    if last is not None and (not last.failure.retryable or agent.attempts >= MODEL_ATTEMPTS_MAX):
+        return Fail(last.failure, output_of(agent))
+    return CallModel(
+        turn=len(agent.turns) + 1,
+        attempt=agent.attempts + 1,
+        output_tokens_max=agent.started.limits.output_tokens_max or OUTPUT_TOKENS_MAX,
+        after_millis=0 if last is None else max(last.retry_after_millis, _back_off(agent.attempts)),
+    )
+
+
+def _back_off(attempts: int) -> int:
+    return min(RETRY_MILLIS_MAX, RETRY_MILLIS_FIRST << max(0, attempts - 1))
+
+
+def _limit_reached(agent: Agent, now_unix_micros: int) -> Failure | None:
+    limits = agent.started.limits
+    seconds = (now_unix_micros - agent.started.at_unix_micros) / 1e6
+    used: tuple[tuple[str, float, float], ...] = (
+        ("turns", len(agent.turns), limits.turns_max or TURNS_MAX),
+        ("seconds", seconds, limits.duration_seconds_max or DURATION_SECONDS_MAX),
+        ("tokens", tokens(agent), limits.tokens_max or float("inf")),
+    )
+    for unit, amount, limit in used:
+        if amount >= limit:
+            return _limit_failure(unit, limit)
+    return None
+
+
+def _limit_failure(unit: str, limit: float) -> Failure:
+    return Failure(
+        reason=f"{unit}_exhausted",
+        message=f"the agent has used its {limit:.0f} {unit}",
+        what_to_do="raise the limit in the role, or give it a smaller task",
+    )
+
+
+def _text(turn: Turn) -> str:
+    return "\n\n".join(block.text for block in turn.content if block.HasField("text"))

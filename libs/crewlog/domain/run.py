@@ -1,0 +1,265 @@
+"""A run: one execution of a workflow, with its tasks and its money.
+
+    start -> RUNNING --(every task ended)--------------> SUCCEEDED
+                |  \\--(a task failed, the rest ended)--> FAILED
+                \\----cancel--> CANCELLING --------------> CANCELLED
+
+A task is one visit of a node:
+
+    waiting -> ready --claim--> claimed --end--> succeeded | failed | cancelled
+                 ^----lapse-------/
+
+Nothing says that a task is ready: `evolve` works it out, once per event and at a cost that does not grow with the
+number of tasks. The money of a run is taken in allotments: the claim and its allotment are one event, and what a task
+did not spend returns when it ends.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TypeAlias, assert_never
+
+from crewlog.domain import names, workflow
+from crewlog.domain.errors import Conflict, NotFound, WrongState
+from crewlog.domain.run_state import (
+    ENDED,
+    INITIAL,
+    Run,
+    Task,
+    claimable,
+    evolve,
+    is_finishing,
+    is_over,
+    is_stopping,
+    next_task,
+)
+from crewlog.v1.answer_pb2 import Failure
+from crewlog.v1.body_pb2 import Body
+from crewlog.v1.run_pb2 import (
+    BackEdge,
+    CancelRun,
+    ClaimTask,
+    EdgeTaken,
+    EndTask,
+    FinishRun,
+    LapseClaim,
+    RunCancelled,
+    RunCancelRequested,
+    RunFailed,
+    RunStarted,
+    RunStatus,
+    RunSucceeded,
+    StartRun,
+    TaskCancelled,
+    TaskClaimed,
+    TaskClaimLapsed,
+    TaskFailed,
+    TaskResult,
+    TaskStatus,
+    TaskSucceeded,
+)
+from google.protobuf.message import Message
+
+__all__ = ["INITIAL", "KIND", "VERSION", "Command", "decide", "evolve"]
+
+KIND = "run"
+VERSION = 1
+CLAIMS_MAX = 10
+
+Command: TypeAlias = StartRun | ClaimTask | LapseClaim | EndTask | CancelRun | FinishRun
+
+_SET_BY_GATEWAY = ("base_commit", "at_unix_micros", "request_traceparent", "requested_by")
+
+
+def decide(run: Run, command: Command) -> list[Message]:
+    """What a command causes. Raises InvalidCommand, NotFound, Conflict or WrongState."""
+    if isinstance(command, StartRun):
+        return _start(run, command)
+    if run.status == RunStatus.RUN_STATUS_UNSPECIFIED:
+        raise NotFound(f"there is no run {command.run_id!r}", what_to_do="see `crewlog runs`")
+    match command:
+        case ClaimTask():
+            return _claim(run, command)
+        case LapseClaim():
+            return _lapse(run, command)
+        case EndTask():
+            return _end(run, command)
+        case CancelRun():
+            return _cancel(run, command)
+        case FinishRun():
+            return _finish(run, command)
+        case _:
+            assert_never(command)
+
+
+def _start(run: Run, command: StartRun) -> list[Message]:
+    request_hash = _request_hash(command)
+    if run.status != RunStatus.RUN_STATUS_UNSPECIFIED:
+        if run.started.request_hash == request_hash:
+            return []
+        raise Conflict(f"run {command.run_id!r} exists with other content", what_to_do="choose another run id")
+    names.check_name("run_id", command.run_id, names.RUN_ID_CHARACTERS_MAX)
+    workflow.validate(command.workflow)
+    return [
+        RunStarted(
+            run_id=command.run_id,
+            project_id=command.project_id,
+            workflow=command.workflow,
+            input=Body(inline=command.input.encode()),
+            budget=command.budget,
+            model=command.model,
+            base_commit=command.base_commit,
+            at_unix_micros=command.at_unix_micros,
+            request_hash=request_hash,
+            request_traceparent=command.request_traceparent,
+            requested_by=command.requested_by,
+        )
+    ]
+
+
+def _request_hash(command: StartRun) -> bytes:
+    asked = StartRun()
+    asked.CopyFrom(command)
+    for name in _SET_BY_GATEWAY:
+        asked.ClearField(name)
+    return hashlib.sha256(asked.SerializeToString(deterministic=True)).digest()
+
+
+def _claim(run: Run, command: ClaimTask) -> list[Message]:
+    task = _task_of(run, command.task_id)
+    if task.node_id not in claimable(run):
+        raise WrongState(f"task {command.task_id!r} of run {command.run_id!r} cannot be claimed now")
+    first = task.generation == 0
+    allotment = _allotment(run, task.node_id) if first else task.allotment_usd_micros
+    if _needs_money(run, task.node_id) and allotment <= 0:
+        return [TaskFailed(task_id=task.task_id, failure=_no_money(run), at_unix_micros=command.at_unix_micros)]
+    return [
+        TaskClaimed(
+            task_id=task.task_id,
+            node_id=task.node_id,
+            visit=task.visit,
+            executor_id=command.executor_id,
+            generation=task.generation + 1,
+            allotment_usd_micros=allotment,
+            at_unix_micros=command.at_unix_micros,
+        )
+    ]
+
+
+def _allotment(run: Run, node_id: str) -> int:
+    """An equal share of what is left for every node that is ready to spend; nothing where nothing is limited."""
+    if not _needs_money(run, node_id):
+        return 0
+    left = run.started.budget.usd_micros - run.spent_usd_micros - run.allotted_usd_micros
+    return left // max(1, sum(_needs_money(run, ready) for ready in run.ready))
+
+
+def _needs_money(run: Run, node_id: str) -> bool:
+    return run.started.budget.usd_micros > 0 and run.graph.nodes[node_id].HasField("agent")
+
+
+def _no_money(run: Run) -> Failure:
+    return Failure(
+        reason="budget_exhausted",
+        message=f"nothing is left of the run's {run.started.budget.usd_micros / 1e6:.4f} USD",
+        what_to_do="start the run again with a larger --budget",
+    )
+
+
+def _lapse(run: Run, command: LapseClaim) -> list[Message]:
+    task = run.tasks.get(command.task_id)
+    if task is None or task.status != TaskStatus.TASK_STATUS_CLAIMED or task.generation != command.generation:
+        return []
+    lapsed = TaskClaimLapsed(
+        task_id=task.task_id,
+        generation=task.generation,
+        reason=command.reason,
+        at_unix_micros=command.at_unix_micros,
+    )
+    if is_stopping(run):
+        return [lapsed, TaskCancelled(task_id=task.task_id, at_unix_micros=command.at_unix_micros)]
+    if task.generation < CLAIMS_MAX:
+        return [lapsed]
+    failure = Failure(
+        reason="claims_exhausted",
+        message=f"{CLAIMS_MAX} executors in a row did not finish the task; the last one: {command.reason}",
+        what_to_do="look at the executors' logs, then start the run again",
+    )
+    return [lapsed, TaskFailed(task_id=task.task_id, failure=failure, at_unix_micros=command.at_unix_micros)]
+
+
+def _end(run: Run, command: EndTask) -> list[Message]:
+    task = run.tasks.get(command.task_id)
+    if task is None:
+        raise NotFound(f"run {command.run_id!r} has no task {command.task_id!r}")
+    if task.status in ENDED:
+        return []
+    at = command.at_unix_micros
+    match command.WhichOneof("end"):
+        case "succeeded":
+            return _succeed(run, task, command.succeeded, at)
+        case "failed":
+            end = command.failed
+            return [TaskFailed(task_id=task.task_id, failure=end.failure, result=end.result, at_unix_micros=at)]
+        case _:
+            return [TaskCancelled(task_id=task.task_id, result=command.cancelled, at_unix_micros=at)]
+
+
+def _succeed(run: Run, task: Task, result: TaskResult, at: int) -> list[Message]:
+    edge = _edge_back(run, task, result)
+    if edge is None or is_stopping(run):
+        return [TaskSucceeded(task_id=task.task_id, result=result, at_unix_micros=at)]
+    if run.visits[edge.to] >= edge.visits_max:
+        return [TaskFailed(task_id=task.task_id, failure=_visits_used_up(edge), result=result, at_unix_micros=at)]
+    return [
+        TaskSucceeded(task_id=task.task_id, result=result, at_unix_micros=at),
+        EdgeTaken(from_task_id=task.task_id, to_node_id=edge.to, why=f"the output contains {edge.output_contains!r}"),
+    ]
+
+
+def _edge_back(run: Run, task: Task, result: TaskResult) -> BackEdge | None:
+    """The first way back from the node whose phrase stands in the output."""
+    if task.visit != run.visits[task.node_id]:
+        return None
+    output = result.output.inline
+    matching = (e for e in run.started.workflow.back_edges if getattr(e, "from") == task.node_id)
+    return next((edge for edge in matching if edge.output_contains.encode() in output), None)
+
+
+def _visits_used_up(edge: BackEdge) -> Failure:
+    return Failure(
+        reason="visits_exhausted",
+        message=f"{getattr(edge, 'from')!r} still sends the work back after {edge.visits_max} visits of {edge.to!r}",
+        what_to_do="look at its last output; the work so far is on the run's branch",
+    )
+
+
+def _cancel(run: Run, command: CancelRun) -> list[Message]:
+    if run.status != RunStatus.RUN_STATUS_RUNNING:
+        return []
+    return [RunCancelRequested(reason=command.reason, at_unix_micros=command.at_unix_micros)]
+
+
+def _finish(run: Run, command: FinishRun) -> list[Message]:
+    if is_over(run):
+        return []
+    if not is_finishing(run):
+        raise WrongState(f"run {command.run_id!r} still has something to do")
+    change = command.change if command.HasField("change") else None
+    at = command.at_unix_micros
+    failure = run.failure or (command.failure if command.HasField("failure") else None)
+    if run.status == RunStatus.RUN_STATUS_CANCELLING:
+        return [RunCancelled(change=change, at_unix_micros=at)]
+    if failure is not None:
+        return [RunFailed(failure=failure, change=change, at_unix_micros=at)]
+    return [RunSucceeded(change=change, at_unix_micros=at)]
+
+
+def _task_of(run: Run, task_id: str) -> Task:
+    node_id = task_id.rpartition("-")[0]
+    if node_id not in run.visits:
+        raise NotFound(f"run {run.started.run_id!r} has no task {task_id!r}")
+    task = next_task(run, node_id)
+    if task.task_id != task_id:
+        raise WrongState(f"task {task_id!r} is not the current visit of node {node_id!r}")
+    return task

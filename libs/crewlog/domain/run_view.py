@@ -1,0 +1,85 @@
+"""What clients read of a run: a view is made from the state, and from nothing else."""
+
+from __future__ import annotations
+
+from crewlog.domain import names
+from crewlog.domain.run_state import Run, Task
+from crewlog.v1.budget_pb2 import Usage
+from crewlog.v1.run_pb2 import RunView, TaskStatus, TaskView
+
+
+def view(run: Run, *, revision: int = 0, trace_id: str = "", with_tasks: bool = True) -> RunView:
+    """The run with its tasks: those that were claimed in the order of their claims, then those to come."""
+    started = run.started
+    return RunView(
+        run_id=started.run_id,
+        project_id=started.project_id,
+        workflow=started.workflow.name,
+        input=started.input.inline.decode(errors="replace"),
+        status=run.status,
+        model=started.model,
+        base_commit=started.base_commit,
+        budget=started.budget,
+        spent_usd_micros=run.spent_usd_micros,
+        allotted_usd_micros=run.allotted_usd_micros,
+        usage=usage(run),
+        tasks=_tasks(run) if with_tasks else (),
+        change=run.change,
+        failure=run.failure,
+        started_at_unix_micros=started.at_unix_micros,
+        ended_at_unix_micros=run.ended_at_unix_micros,
+        revision=revision,
+        requested_by=started.requested_by,
+        trace_id=trace_id,
+    )
+
+
+def usage(run: Run) -> Usage:
+    """What every task that has ended consumed."""
+    used = [task.result.usage for task in run.tasks.values() if task.result is not None]
+    return Usage(
+        input_tokens=sum(u.input_tokens for u in used),
+        output_tokens=sum(u.output_tokens for u in used),
+        cache_read_tokens=sum(u.cache_read_tokens for u in used),
+        cache_write_tokens=sum(u.cache_write_tokens for u in used),
+    )
+
+
+def _tasks(run: Run) -> list[TaskView]:
+    known = sorted(run.tasks.values(), key=lambda task: (task.started_at_unix_micros, task.ended_at_unix_micros))
+    to_come = (node_id for node_id in run.graph.nodes if names.task_id(node_id, run.visits[node_id]) not in run.tasks)
+    return [_task(run, task) for task in known] + [_waiting(run, node_id) for node_id in to_come]
+
+
+def _task(run: Run, task: Task) -> TaskView:
+    return TaskView(
+        task_id=task.task_id,
+        node_id=task.node_id,
+        visit=task.visit,
+        status=task.status,
+        role=_role(run, task.node_id),
+        executor_id=task.executor_id,
+        generation=task.generation,
+        agent_id=names.agent_id(run.started.run_id, task.task_id),
+        allotment_usd_micros=task.allotment_usd_micros,
+        result=task.result,
+        failure=task.failure,
+        started_at_unix_micros=task.started_at_unix_micros,
+        ended_at_unix_micros=task.ended_at_unix_micros,
+    )
+
+
+def _waiting(run: Run, node_id: str) -> TaskView:
+    ready = node_id in run.ready
+    visit = run.visits[node_id]
+    return TaskView(
+        task_id=names.task_id(node_id, visit),
+        node_id=node_id,
+        visit=visit,
+        status=TaskStatus.TASK_STATUS_READY if ready else TaskStatus.TASK_STATUS_WAITING,
+        role=_role(run, node_id),
+    )
+
+
+def _role(run: Run, node_id: str) -> str:
+    return run.graph.nodes[node_id].agent.role.name
