@@ -1,0 +1,30 @@
+"""Limits of messages and calls; docs/limits.md lists them for users."""
+
+from __future__ import annotations
+
+REQUEST_BYTES_MAX = 8 * 1024 * 1024
+ANSWER_BYTES_MAX = 72 * 1024 * 1024
+METADATA_BYTES_MAX = 64 * 1024
+
+CALL_SECONDS_DEFAULT = 30.0
+CALL_SECONDS_MAX = 60.0
+
+KEEPALIVE_SECONDS = 20
+KEEPALIVE_TIMEOUT_SECONDS = 10
+PING_INTERVAL_SECONDS_MIN = 5
+RECONNECT_MILLIS_MIN = 50
+RECONNECT_MILLIS_MAX = 1_000
+
+MESSAGE_CHARACTERS_MAX = 2_000
+WHAT_TO_DO_CHARACTERS_MAX = 1_000
+VIOLATIONS_MAX = 32
+VIOLATION_CHARACTERS_MAX = 300
+
+SHARED_CHANNEL_OPTIONS: tuple[tuple[str, int], ...] = (
+    ("grpc.max_metadata_size", METADATA_BYTES_MAX),
+    ("grpc.absolute_max_metadata_size", METADATA_BYTES_MAX),
+    ("grpc.keepalive_time_ms", KEEPALIVE_SECONDS * 1000),
+    ("grpc.keepalive_timeout_ms", KEEPALIVE_TIMEOUT_SECONDS * 1000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.max_pings_without_data", 0),
+)
