@@ -1,0 +1,1 @@
+"""The `crewlog` command: starts the platform, and asks its gateway."""

@@ -1,0 +1,305 @@
+"""What happened, told line by line: a pure fold of entries, used by the live view, by plain output and by replay.
+
+Outcomes are told; intents and bookkeeping are told as details, which a reader may leave out. An event that this release
+does not know is told as just that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from enum import Enum
+from typing import Any
+
+from crewlog.cli import effects, wording
+from crewlog.eventlog import codec
+from crewlog.v1 import agent_pb2 as agent
+from crewlog.v1 import project_pb2 as project
+from crewlog.v1 import run_pb2 as run
+from crewlog.v1 import workspace_pb2 as workspace
+from crewlog.v1.answer_pb2 import Failure
+from crewlog.v1.entry_pb2 import Entry, RecordedEntry
+from google.protobuf.message import Message
+from immutables import Map
+
+RUN = "run"
+
+
+class Tone(Enum):
+    PLAIN = "plain"
+    GOOD = "good"
+    BAD = "bad"
+    DETAIL = "detail"
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """`who` is a task, `run`, or the project."""
+
+    who: str
+    text: str
+    tone: Tone = Tone.PLAIN
+    duration_micros: int = 0
+    cost_usd_micros: int = 0
+    revision: int = 0
+    at_unix_micros: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Story:
+    """What later lines need of earlier events: the calls that are open, by agent, turn and place."""
+
+    calls: Map[tuple[str, int, int], str] = field(default_factory=Map)
+
+
+@dataclass(frozen=True, slots=True)
+class _Scene:
+    story: Story
+    entry: Entry
+
+    @property
+    def id(self) -> str:
+        return self.entry.aggregate.id
+
+    @property
+    def task(self) -> str:
+        return self.id.partition("_")[2] or RUN
+
+    def call(self, key: agent.EffectKey) -> str:
+        if key.index < 0:
+            return f"model call of turn {key.turn}"
+        return self.story.calls.get((self.id, key.turn, key.index), f"tool call {key.turn}.{key.index}")
+
+
+def tell(story: Story, recorded: RecordedEntry) -> tuple[Story, list[Line]]:
+    """The lines of one entry, and the story after it."""
+    lines: list[Line] = []
+    for decision in recorded.entry.decisions:
+        for event in decision.events:
+            fact = codec.unpack(event)
+            story = _remember(story, recorded.entry, fact)
+            lines += [_placed(line, recorded, fact) for line in _lines(_Scene(story, recorded.entry), fact)]
+    return story, lines
+
+
+def _remember(story: Story, entry: Entry, fact: Message | None) -> Story:
+    if not isinstance(fact, agent.ToolCallStarted):
+        return story
+    place = (entry.aggregate.id, fact.key.turn, fact.key.index)
+    return replace(story, calls=story.calls.set(place, effects.call_in_words(fact.call)))
+
+
+def _lines(scene: _Scene, fact: Message | None) -> Iterator[Line]:
+    if fact is None:
+        yield Line(scene.task, "something that this release does not know", Tone.BAD)
+        return
+    yield from _TELLERS[type(fact)](scene, fact)
+
+
+def _placed(line: Line, recorded: RecordedEntry, fact: Message | None) -> Line:
+    at = getattr(fact, "at_unix_micros", 0) or recorded.entry.recorded_at_unix_micros
+    return replace(line, revision=recorded.revision, at_unix_micros=at)
+
+
+def _run_started(_: _Scene, fact: run.RunStarted) -> Iterator[Line]:
+    nodes = ", ".join(node.node_id for node in fact.workflow.nodes)
+    limit = f", at most {wording.money(fact.budget.usd_micros)}" if fact.budget.usd_micros else ""
+    base = f", from {wording.short_id(fact.base_commit)}" if fact.base_commit else ""
+    yield Line(RUN, wording.plain(f"started: workflow {fact.workflow.name} ({nodes}){limit}{base}"))
+    yield Line(RUN, f"asked for: {wording.one_line(effects.text_of(fact.input))}")
+
+
+def _task_claimed(_: _Scene, fact: run.TaskClaimed) -> Iterator[Line]:
+    share = f", at most {wording.money(fact.allotment_usd_micros)}" if fact.allotment_usd_micros else ""
+    text = f"claimed by {fact.executor_id} (generation {fact.generation}{share})"
+    yield Line(fact.task_id, wording.plain(text), Tone.DETAIL if fact.generation == 1 else Tone.PLAIN)
+
+
+def _task_claim_lapsed(_: _Scene, fact: run.TaskClaimLapsed) -> Iterator[Line]:
+    yield Line(fact.task_id, wording.plain(f"claim {fact.generation} lapsed: {fact.reason}"), Tone.BAD)
+
+
+def _task_succeeded(_: _Scene, fact: run.TaskSucceeded) -> Iterator[Line]:
+    yield _ended(fact.task_id, "done" + _work(fact.result), Tone.GOOD, fact.result)
+
+
+def _task_failed(_: _Scene, fact: run.TaskFailed) -> Iterator[Line]:
+    yield _ended(fact.task_id, _failed(fact.failure), Tone.BAD, fact.result)
+
+
+def _task_cancelled(_: _Scene, fact: run.TaskCancelled) -> Iterator[Line]:
+    yield _ended(fact.task_id, "cancelled" + _work(fact.result), Tone.BAD, fact.result)
+
+
+def _edge_taken(_: _Scene, fact: run.EdgeTaken) -> Iterator[Line]:
+    yield Line(fact.from_task_id, wording.plain(f"sends the work back to {fact.to_node_id}: {fact.why}"))
+
+
+def _run_cancel_requested(_: _Scene, fact: run.RunCancelRequested) -> Iterator[Line]:
+    because = f": {wording.one_line(fact.reason)}" if fact.reason else ""
+    yield Line(RUN, f"is being cancelled{because}", Tone.BAD)
+
+
+def _run_succeeded(_: _Scene, fact: run.RunSucceeded) -> Iterator[Line]:
+    yield Line(RUN, "succeeded" + _brought(fact.change), Tone.GOOD)
+
+
+def _run_failed(_: _Scene, fact: run.RunFailed) -> Iterator[Line]:
+    yield Line(RUN, _failed(fact.failure) + _brought(fact.change), Tone.BAD)
+
+
+def _run_cancelled(_: _Scene, fact: run.RunCancelled) -> Iterator[Line]:
+    yield Line(RUN, "cancelled" + _brought(fact.change), Tone.BAD)
+
+
+def _agent_started(scene: _Scene, fact: agent.AgentStarted) -> Iterator[Line]:
+    role = fact.node.role.name or "no role"
+    model = f" with {fact.model}" if fact.model else ""
+    yield Line(scene.task, wording.plain(f"{role} begins{model}"))
+
+
+def _agent_taken_over(scene: _Scene, fact: agent.AgentTakenOver) -> Iterator[Line]:
+    text = f"taken over by {fact.executor_id} (generation {fact.generation}), from the last recorded step"
+    yield Line(scene.task, wording.plain(text), Tone.BAD)
+
+
+def _model_call_started(scene: _Scene, fact: agent.ModelCallStarted) -> Iterator[Line]:
+    reserved = f", reserves {wording.money(fact.reservation.usd_micros)}" if fact.reservation.usd_micros else ""
+    yield Line(scene.task, wording.plain(f"turn {fact.key.turn}: asks {fact.model}{reserved}"), Tone.DETAIL)
+
+
+def _model_call_succeeded(scene: _Scene, fact: agent.ModelCallSucceeded) -> Iterator[Line]:
+    answer = fact.answer
+    text = f"turn {fact.key.turn}: {effects.answer_in_words(answer)}"
+    yield Line(scene.task, text, Tone.PLAIN, answer.duration_micros, answer.cost_usd_micros)
+
+
+def _model_call_failed(scene: _Scene, fact: agent.ModelCallFailed) -> Iterator[Line]:
+    text = f"turn {fact.key.turn}: model call {_failed(fact.failure.failure)}"
+    yield Line(scene.task, text, Tone.BAD, 0, fact.failure.cost_usd_micros)
+
+
+def _tool_call_started(scene: _Scene, fact: agent.ToolCallStarted) -> Iterator[Line]:
+    yield Line(scene.task, f"calls {scene.call(fact.key)}", Tone.DETAIL)
+
+
+def _tool_call_succeeded(scene: _Scene, fact: agent.ToolCallSucceeded) -> Iterator[Line]:
+    changed = " (files changed)" if fact.output.HasField("snapshot") else ""
+    yield Line(scene.task, f"{scene.call(fact.key)}{changed}", Tone.PLAIN, fact.output.duration_micros)
+
+
+def _tool_call_failed(scene: _Scene, fact: agent.ToolCallFailed) -> Iterator[Line]:
+    failure = fact.failure
+    text = f"{scene.call(fact.key)}: {wording.plain(failure.reason)}: {wording.one_line(effects.text_of(failure.text))}"
+    yield Line(scene.task, text, Tone.BAD, failure.duration_micros)
+
+
+def _effect_put_in_doubt(scene: _Scene, fact: agent.EffectPutInDoubt) -> Iterator[Line]:
+    yield Line(scene.task, f"outcome not known: {scene.call(fact.key)}", Tone.BAD)
+
+
+def _effect_reconciled(scene: _Scene, fact: agent.EffectReconciled) -> Iterator[Line]:
+    yield Line(scene.task, f"{_RESOLUTIONS[fact.resolution]}: {scene.call(fact.key)}")
+
+
+def _agent_succeeded(scene: _Scene, fact: agent.AgentSucceeded) -> Iterator[Line]:
+    yield Line(scene.task, f"ends: {wording.one_line(fact.result.summary)}")
+
+
+def _agent_failed(scene: _Scene, fact: agent.AgentFailed) -> Iterator[Line]:
+    yield Line(scene.task, f"ends: {_failed(fact.failure)}", Tone.DETAIL)
+
+
+def _agent_cancelled(scene: _Scene, _: agent.AgentCancelled) -> Iterator[Line]:
+    yield Line(scene.task, "stops", Tone.DETAIL)
+
+
+def _workspace_prepared(scene: _Scene, fact: workspace.WorkspacePrepared) -> Iterator[Line]:
+    yield Line(scene.task, f"has a workspace, from {wording.short_id(fact.base_commit)}", Tone.DETAIL)
+
+
+def _workspace_removed(scene: _Scene, _: workspace.WorkspaceRemoved) -> Iterator[Line]:
+    yield Line(scene.task, "gives its workspace back", Tone.DETAIL)
+
+
+def _change_committed(scene: _Scene, fact: workspace.ChangeCommitted) -> Iterator[Line]:
+    yield Line(scene.task, f"commits {wording.short_id(fact.commit)} ({wording.diff_stat(fact.stat)})")
+
+
+def _change_delivered(_: _Scene, fact: workspace.ChangeDelivered) -> Iterator[Line]:
+    yield Line(RUN, "brings the result home" + _brought(fact.change))
+
+
+def _project_registered(scene: _Scene, fact: project.ProjectRegistered) -> Iterator[Line]:
+    yield Line(scene.id, wording.plain(f"registered: {fact.path}"))
+
+
+def _ended(task: str, text: str, tone: Tone, result: run.TaskResult) -> Line:
+    return Line(task, text, tone, result.duration_micros, result.cost_usd_micros)
+
+
+def _work(result: run.TaskResult) -> str:
+    if not result.turns:
+        return ""
+    calls = wording.counted(result.tool_calls, "tool call")
+    used = wording.count(wording.tokens(result.usage))
+    return f" after {wording.counted(result.turns, 'turn')}, {calls}, {used} tokens"
+
+
+def _failed(failure: Failure) -> str:
+    return wording.plain(f"failed: {failure.reason}: {failure.message}")
+
+
+def _brought(change: workspace.Change) -> str:
+    if not change.branch:
+        return ": nothing changed"
+    return wording.plain(f": branch {change.branch}, {wording.diff_stat(change.stat)}")
+
+
+_RESOLUTIONS = {
+    agent.EffectReconciled.RESOLUTION_UNSPECIFIED: "settled",
+    agent.EffectReconciled.RESOLUTION_RUN_AGAIN: "runs again",
+    agent.EffectReconciled.RESOLUTION_RESTORED_AND_RUN_AGAIN: "files put back, runs again",
+    agent.EffectReconciled.RESOLUTION_TOLD_UNKNOWN: "the model is told that nobody knows",
+}
+_TELLERS: dict[type[Message], Callable[[_Scene, Any], Iterator[Line]]] = {
+    run.RunStarted: _run_started,
+    run.TaskClaimed: _task_claimed,
+    run.TaskClaimLapsed: _task_claim_lapsed,
+    run.TaskSucceeded: _task_succeeded,
+    run.TaskFailed: _task_failed,
+    run.TaskCancelled: _task_cancelled,
+    run.EdgeTaken: _edge_taken,
+    run.RunCancelRequested: _run_cancel_requested,
+    run.RunSucceeded: _run_succeeded,
+    run.RunFailed: _run_failed,
+    run.RunCancelled: _run_cancelled,
+    agent.AgentStarted: _agent_started,
+    agent.AgentTakenOver: _agent_taken_over,
+    agent.ModelCallStarted: _model_call_started,
+    agent.ModelCallSucceeded: _model_call_succeeded,
+    agent.ModelCallFailed: _model_call_failed,
+    agent.ToolCallStarted: _tool_call_started,
+    agent.ToolCallSucceeded: _tool_call_succeeded,
+    agent.ToolCallFailed: _tool_call_failed,
+    agent.EffectPutInDoubt: _effect_put_in_doubt,
+    agent.EffectReconciled: _effect_reconciled,
+    agent.AgentSucceeded: _agent_succeeded,
+    agent.AgentFailed: _agent_failed,
+    agent.AgentCancelled: _agent_cancelled,
+    workspace.WorkspacePrepared: _workspace_prepared,
+    workspace.WorkspaceRemoved: _workspace_removed,
+    workspace.ChangeCommitted: _change_committed,
+    workspace.ChangeDelivered: _change_delivered,
+    project.ProjectRegistered: _project_registered,
+}
+TOLD = frozenset(_TELLERS)
+
+
+def tell_all(entries: Iterable[RecordedEntry]) -> list[Line]:
+    """The whole story from its beginning."""
+    story, lines = Story(), list[Line]()
+    for recorded in entries:
+        story, more = tell(story, recorded)
+        lines += more
+    return lines

@@ -1,0 +1,87 @@
+"""How amounts, times and foreign text are written for people.
+
+Text that came from a model, a tool or a repository never reaches a terminal as it is: whatever could move the cursor,
+change colours or turn the direction of writing is shown as an escape.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from crewlog.v1.budget_pb2 import Usage
+from crewlog.v1.run_pb2 import RunStatus, TaskStatus
+from crewlog.v1.workspace_pb2 import DiffStat
+
+SHORT_ID_CHARACTERS = 10
+
+
+def money(usd_micros: int) -> str:
+    """Dollars, with as many digits as it takes to tell a small amount from nothing."""
+    sign, amount = ("-" if usd_micros < 0 else ""), abs(usd_micros)
+    digits = 2 if amount >= 1_000_000 or amount == 0 else 4 if amount >= 1_000 else 6
+    return f"{sign}${amount / 1e6:.{digits}f}"
+
+
+def duration(micros: int) -> str:
+    seconds = max(0, micros) / 1e6
+    if seconds < 0.001:
+        return f"{seconds * 1e6:.0f} µs"
+    if seconds < 1:
+        return f"{seconds * 1e3:.0f} ms"
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    return f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def count(number: int) -> str:
+    """`950`, `12.3k`, `1.2M`."""
+    if number < 1_000:
+        return str(number)
+    return f"{number / 1e3:.1f}k" if number < 999_950 else f"{number / 1e6:.1f}M"
+
+
+def counted(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def tokens(usage: Usage) -> int:
+    """Everything that went in and out, cached or not."""
+    return usage.input_tokens + usage.output_tokens + usage.cache_read_tokens + usage.cache_write_tokens
+
+
+def time_of_day(unix_micros: int) -> str:
+    return datetime.fromtimestamp(unix_micros / 1e6).strftime("%H:%M:%S") if unix_micros else ""
+
+
+def date_and_time(unix_micros: int) -> str:
+    return datetime.fromtimestamp(unix_micros / 1e6).strftime("%Y-%m-%d %H:%M:%S") if unix_micros else ""
+
+
+def diff_stat(stat: DiffStat) -> str:
+    return f"{counted(stat.files, 'file')} +{stat.insertions} -{stat.deletions}"
+
+
+def short_id(object_id: str) -> str:
+    return object_id[:SHORT_ID_CHARACTERS]
+
+
+def run_status(status: RunStatus.ValueType) -> str:
+    return RunStatus.Name(status).removeprefix("RUN_STATUS_").lower()
+
+
+def task_status(status: TaskStatus.ValueType) -> str:
+    return TaskStatus.Name(status).removeprefix("TASK_STATUS_").lower()
+
+
+def plain(text: str) -> str:
+    """`text` with its lines and tabs; anything else that is not printable is escaped."""
+    return "".join(c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode() for c in text)
+
+
+def one_line(text: str, characters_max: int = 100) -> str:
+    """The text on one line, cut where it is too long."""
+    flat = plain(" ".join(text.split()))
+    return flat if len(flat) <= characters_max else flat[: characters_max - 1] + "…"

@@ -1,0 +1,118 @@
+"""The tree of a run's trace, drawn from entries alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from crewlog.cli.trace_tree import BAR_CHARACTERS, Span, bar, depth_of, spans_of
+from crewlog.v1.agent_pb2 import (
+    EffectKey,
+    EffectPutInDoubt,
+    ModelAnswer,
+    ModelCallStarted,
+    ModelCallSucceeded,
+    ToolCallStarted,
+    ToolCallSucceeded,
+    ToolUse,
+)
+from crewlog.v1.answer_pb2 import Failure
+from crewlog.v1.body_pb2 import Body
+from crewlog.v1.entry_pb2 import RecordedEntry
+from crewlog.v1.run_pb2 import RunFailed, RunStarted, RunSucceeded, TaskClaimed, TaskFailed, TaskSucceeded, Workflow
+
+Record = Callable[..., RecordedEntry]
+AGENT = "demo_implementer-1"
+CALL = EffectKey(turn=1, index=0, attempt=1)
+ASK = EffectKey(turn=1, index=-1, attempt=1)
+
+
+def _history(record: Record) -> list[RecordedEntry]:
+    use = ToolUse(tool="bash", input_json=Body(inline=b'{"command": "pytest -q"}'))
+    return [
+        record("run", "demo", RunStarted(workflow=Workflow(name="feature"))),
+        record("run", "demo", TaskClaimed(task_id="implementer-1", generation=1)),
+        record("agent", AGENT, ModelCallStarted(key=ASK, model="m-1")),
+        record(
+            "agent",
+            AGENT,
+            ModelCallSucceeded(key=ASK, answer=ModelAnswer(cost_usd_micros=2_000)),
+            ToolCallStarted(key=CALL, call=use),
+        ),
+        record("agent", AGENT, ToolCallSucceeded(key=CALL)),
+        record("run", "demo", TaskSucceeded(task_id="implementer-1")),
+        record("run", "demo", RunSucceeded()),
+    ]
+
+
+def _seconds(span: Span) -> tuple[float, float]:
+    return span.start_micros / 1e6, span.end_micros / 1e6
+
+
+def test_a_run_holds_agents_and_an_agent_holds_its_calls(record: Record) -> None:
+    spans = spans_of(_history(record))
+    assert [(depth_of(span, spans), span.name) for span in spans] == [
+        (0, "invoke_workflow feature"),
+        (1, "invoke_agent implementer-1"),
+        (2, "chat m-1"),
+        (2, "execute_tool bash"),
+    ]
+    assert [_seconds(span) for span in spans] == [(1, 7), (2, 6), (3, 4), (4, 5)]
+    assert spans[3].detail == "pytest -q"
+
+
+def test_spans_of_parallel_tasks_stay_with_their_parents(record: Record) -> None:
+    other = "demo_tester-1"
+    spans = spans_of(
+        [
+            record("run", "demo", RunStarted(workflow=Workflow(name="feature"))),
+            record("run", "demo", TaskClaimed(task_id="implementer-1"), TaskClaimed(task_id="tester-1")),
+            record("agent", other, ModelCallStarted(key=ASK, model="m-2")),
+            record("agent", AGENT, ModelCallStarted(key=ASK, model="m-1")),
+        ]
+    )
+    assert [span.name for span in spans[1:]] == [
+        "invoke_agent implementer-1",
+        "chat m-1",
+        "invoke_agent tester-1",
+        "chat m-2",
+    ]
+
+
+def test_what_is_open_ends_with_the_log_and_says_so(record: Record) -> None:
+    spans = spans_of(_history(record)[:3])
+    assert [_seconds(span) for span in spans] == [(1, 3), (2, 3), (3, 3)]
+    assert all(span.detail == "(open)" for span in spans)
+
+
+def test_failures_are_marked(record: Record) -> None:
+    history = [
+        *_history(record)[:3],
+        record("agent", AGENT, EffectPutInDoubt(key=ASK)),
+        record("run", "demo", TaskFailed(task_id="implementer-1", failure=Failure(reason="timed_out"))),
+        record("run", "demo", RunFailed()),
+    ]
+    assert [(span.failed, span.detail) for span in spans_of(history)] == [
+        (True, ""),
+        (True, "timed_out"),
+        (True, "in doubt"),
+    ]
+
+
+def test_an_attempt_is_a_span_of_its_own(record: Record) -> None:
+    again = EffectKey(turn=1, index=-1, attempt=2)
+    spans = spans_of(
+        [
+            record("agent", AGENT, ModelCallStarted(key=ASK, model="m")),
+            record("agent", AGENT, EffectPutInDoubt(key=ASK), ModelCallStarted(key=again, model="m")),
+            record("agent", AGENT, ModelCallSucceeded(key=again)),
+        ]
+    )
+    assert [_seconds(span) for span in spans] == [(1, 2), (2, 3)]
+
+
+def test_a_bar_shows_when(record: Record) -> None:
+    root = Span(("run",), (), "root", 0, 100)
+    assert bar(root, root, 10) == "█" * 10
+    assert bar(Span(("a",), (), "a", 50, 60), root, 10) == "     █    "
+    assert bar(Span(("a",), (), "a", 100, 100), root, 10) == "         █"
+    assert len(bar(Span(("a",), (), "a", 0, 1), root)) == BAR_CHARACTERS
