@@ -1,0 +1,152 @@
+"""The Messages API over the network. The only module that imports the provider's client library: import it lazily.
+
+The library builds, signs and sends the request and raises its errors. Its retries, its tracing, its answer parser and
+everything that it reads from the environment are off.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import time
+from collections.abc import AsyncIterator, Callable
+from typing import TYPE_CHECKING, Any
+
+import httpx2
+from anthropic import APIConnectionError, APIStatusError, AsyncAnthropic, AsyncStream
+from crewlog.models import failures
+from crewlog.models.answer import Answer, Unreadable
+from crewlog.models.failures import ModelError
+
+if TYPE_CHECKING:
+    from anthropic._streaming import ServerSentEvent
+    from crewlog.models.provider import Timeouts
+
+CONNECTIONS_MAX = 256
+# After the last event the connection is given this long to end, so that the next call can use it again.
+END_SECONDS = 0.2
+_NOTHING_WAS_SENT = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout, httpx2.UnsupportedProtocol)
+
+
+class MessagesApi:
+    """One client, for many calls at once."""
+
+    def __init__(self, api_key: str, base_url: str, timeouts: Timeouts) -> None:
+        self._api_key = api_key
+        self._timeouts = timeouts
+        self._client = _client(api_key, base_url, timeouts)
+
+    async def close(self) -> None:
+        await self._client.close()
+
+    async def stream(self, body: dict[str, Any], answer: Answer, on_text: Callable[[str], None]) -> str:
+        """Folds the answer to `body` into `answer` until it is complete; returns the provider's id of the request.
+        Raises ModelError."""
+        stream = await self._open(body)
+        # The raw events, as the library's own parser hides pings and refuses malformed tool input.
+        events = AsyncStream.raw_events(stream.response)
+        try:
+            while not answer.complete:
+                if text := answer.take(await self._next(events)):
+                    on_text(text)
+            await _end(events)
+        except Unreadable as error:
+            raise failures.error_of(failures.UNREADABLE, str(error)) from error
+        finally:
+            await stream.close()
+        return str(stream.response.headers.get("request-id", ""))
+
+    async def _open(self, body: dict[str, Any]) -> AsyncStream[Any]:
+        try:
+            async with asyncio.timeout(self._timeouts.first_byte_seconds):
+                stream: AsyncStream[Any] = await self._client.messages.create(**body, stream=True)
+        except TimeoutError as error:
+            message = f"no answer within {self._timeouts.first_byte_seconds:g} s"
+            raise failures.error_of(failures.TIMED_OUT, message) from error
+        except APIStatusError as error:
+            raise self._answered(error.status_code, error.body, error.response.headers) from error
+        except APIConnectionError as error:
+            raise _unconnected(error) from error
+        return await _only_events(stream)
+
+    async def _next(self, events: AsyncIterator[ServerSentEvent]) -> dict[str, Any]:
+        try:
+            async with asyncio.timeout(self._timeouts.silence_seconds):
+                event = await anext(events)
+        except TimeoutError as error:
+            message = f"silence for {self._timeouts.silence_seconds:g} s in the middle of the answer"
+            raise failures.error_of(failures.TIMED_OUT, message) from error
+        except StopAsyncIteration as error:
+            raise failures.error_of(failures.DISCONNECTED, "the answer ended before it was whole") from error
+        except httpx2.HTTPError as error:
+            raise failures.error_of(failures.DISCONNECTED, f"the answer broke off: {error}") from error
+        except UnicodeDecodeError as error:
+            raise Unreadable("the answer is not UTF-8") from error
+        return self._parsed(event)
+
+    def _parsed(self, event: ServerSentEvent) -> dict[str, Any]:
+        try:
+            parsed = json.loads(event.data) if event.data else {"type": event.event}
+        except (ValueError, RecursionError) as error:
+            raise Unreadable(f"an event of type {event.event!r} is not JSON") from error
+        if event.event == "error":
+            raise self._answered(200, parsed, httpx2.Headers())
+        if not isinstance(parsed, dict):
+            raise Unreadable(f"an event of type {event.event!r} is not an object")
+        return parsed
+
+    def _answered(self, status: int, body: object, headers: httpx2.Headers) -> ModelError:
+        error = failures.answered_error(status, body, headers, time.time())
+        error.failure.message = error.failure.message.replace(self._api_key, "[key]")
+        return error
+
+
+def _client(api_key: str, base_url: str, timeouts: Timeouts) -> AsyncAnthropic:
+    timeout = httpx2.Timeout(
+        None,  # what is read has the finer limits of this module
+        connect=timeouts.connect_seconds,
+        pool=timeouts.connect_seconds,
+        write=timeouts.first_byte_seconds,
+    )
+    limits = httpx2.Limits(max_connections=CONNECTIONS_MAX)
+    http = httpx2.AsyncClient(
+        transport=httpx2.AsyncHTTPTransport(trust_env=False, limits=limits),
+        trust_env=False,
+        timeout=timeout,
+        follow_redirects=False,
+    )
+    client = AsyncAnthropic(
+        api_key=api_key,
+        base_url=base_url,
+        webhook_key="",
+        timeout=timeout,
+        max_retries=0,
+        open_telemetry=False,
+        http_client=http,
+    )
+    # The constructor puts ANTHROPIC_CUSTOM_HEADERS here, which may hold somebody's key, and has no switch for it.
+    client._custom_headers = {}
+    return client
+
+
+async def _only_events(stream: AsyncStream[Any]) -> AsyncStream[Any]:
+    content_type = stream.response.headers.get("content-type", "")
+    if content_type.partition(";")[0].strip() != "text/event-stream":
+        await stream.close()
+        raise failures.error_of(failures.UNREADABLE, f"the answer is {content_type or 'of no type'}, not a stream")
+    return stream
+
+
+def _unconnected(error: APIConnectionError) -> ModelError:
+    cause = error.__cause__
+    detail = f"{type(cause).__name__}: {cause}" if str(cause) else type(cause).__name__
+    if isinstance(cause, _NOTHING_WAS_SENT):
+        return failures.error_of(failures.UNREACHABLE, detail)
+    return failures.error_of(failures.DISCONNECTED, detail)
+
+
+async def _end(events: AsyncIterator[ServerSentEvent]) -> None:
+    with contextlib.suppress(TimeoutError, StopAsyncIteration, httpx2.HTTPError, UnicodeDecodeError):
+        async with asyncio.timeout(END_SECONDS):
+            await anext(events)

@@ -1,0 +1,204 @@
+"""The model as the executor sees it: one request, one whole answer or one classified error.
+
+There is one retry layer, and it is not here: a call is tried once. Nothing is taken from the environment. The client
+library is imported when the first call needs it, as that takes seconds; `warm_up` does it before.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from crewlog.models import failures, prices
+from crewlog.models.answer import Answer
+from crewlog.models.failures import ModelError
+from crewlog.v1.agent_pb2 import ContentBlock
+from crewlog.v1.budget_pb2 import Usage
+
+if TYPE_CHECKING:
+    from crewlog.models.messages_api import MessagesApi
+
+__all__ = ["AnthropicModel", "ModelError", "ModelReply", "ModelRequest", "Timeouts", "input_tokens_bound", "warm_up"]
+
+ANTHROPIC_URL = "https://api.anthropic.com"
+
+CONNECT_SECONDS = 10.0
+FIRST_BYTE_SECONDS = 120.0  # a large prompt waits in the provider's queue
+SILENCE_SECONDS = 60.0  # a live stream sends a ping every few seconds
+TOTAL_SECONDS = 1800.0
+
+# What the provider adds to a request: the preamble of tool use (under 1,000 tokens by its documentation), and per tool
+# and message the marks of its own format. See input_tokens_bound.
+PREAMBLE_TOKENS = 2048
+TOOL_TOKENS = 64
+# No known tokenizer has a longer token; an answer longer than its count of these has a wrong count.
+TOKEN_BYTES_MAX = 256
+
+
+@dataclass(frozen=True)
+class Timeouts:
+    """`silence_seconds` is the time without a single event, pings included, once the answer has begun."""
+
+    connect_seconds: float = CONNECT_SECONDS
+    first_byte_seconds: float = FIRST_BYTE_SECONDS
+    silence_seconds: float = SILENCE_SECONDS
+    total_seconds: float = TOTAL_SECONDS
+
+
+@dataclass(frozen=True)
+class ModelRequest:
+    """`messages` are as crewlog.models.conversation makes them; `tools` as the Messages API describes them."""
+
+    model: str
+    system: str
+    messages: Sequence[Mapping[str, Any]]
+    tools: Sequence[Mapping[str, Any]]
+    output_tokens_max: int
+
+
+@dataclass(frozen=True)
+class ModelReply:
+    """A whole answer. `usage_estimated`: the provider gave no credible count, so the usage is the most it can be."""
+
+    content: list[ContentBlock]
+    stop_reason: str
+    usage: Usage
+    provider_request_id: str
+    model: str
+    usage_estimated: bool = False
+
+
+async def warm_up() -> None:
+    """Imports what the first call and the first price need, beside the event loop."""
+    await asyncio.to_thread(importlib.import_module, "crewlog.models.messages_api")
+    await asyncio.to_thread(prices.warm_up)
+
+
+class AnthropicModel:
+    """The Anthropic Messages API, or what speaks it at `base_url`."""
+
+    def __init__(self, api_key: str, base_url: str = "", *, timeouts: Timeouts | None = None) -> None:
+        self._api_key = api_key
+        self._base_url = base_url or ANTHROPIC_URL
+        self._timeouts = timeouts or Timeouts()
+        self._api: MessagesApi | None = None
+
+    async def call(self, request: ModelRequest, on_text: Callable[[str], None]) -> ModelReply:
+        """Raises ModelError. `on_text` gets the text as it arrives; it counts only once this returns."""
+        try:
+            async with asyncio.timeout(self._timeouts.total_seconds):
+                return await self._call(request, on_text)
+        except TimeoutError as error:
+            message = f"no whole answer within {self._timeouts.total_seconds:g} s"
+            raise failures.error_of(failures.TIMED_OUT, message) from error
+
+    async def close(self) -> None:
+        api, self._api = self._api, None
+        if api is not None:
+            await api.close()
+
+    async def _call(self, request: ModelRequest, on_text: Callable[[str], None]) -> ModelReply:
+        api = await self._opened()
+        answer = Answer()
+        request_id = await api.stream(body_of(request), answer, on_text)
+        return reply_of(request, answer, request_id)
+
+    async def _opened(self) -> MessagesApi:
+        if self._api is None:
+            _check_address(self._api_key, self._base_url)
+            module = await asyncio.to_thread(importlib.import_module, "crewlog.models.messages_api")
+            if self._api is None:  # another call may have been faster meanwhile
+                self._api = module.MessagesApi(self._api_key, self._base_url, self._timeouts)
+        return self._api
+
+
+def body_of(request: ModelRequest) -> dict[str, Any]:
+    """The request as it is sent, with the two places up to which the provider shall cache it."""
+    body: dict[str, Any] = {
+        "model": request.model,
+        "max_tokens": request.output_tokens_max,
+        "messages": _with_cache_mark(request.messages),
+    }
+    if request.system:
+        body["system"] = [{"type": "text", "text": request.system, "cache_control": _CACHE}]
+    if request.tools:
+        body["tools"] = [dict(tool) for tool in request.tools]
+    return body
+
+
+def input_tokens_bound(request: ModelRequest) -> int:
+    """An upper bound on the input tokens, without asking anyone.
+
+    A token of a byte-level tokenizer covers at least one byte, so text has at most as many tokens as UTF-8 bytes. The
+    serialised request holds all text that the provider shows to the model, and its JSON marks outnumber those of any
+    other rendering; what the provider adds on its own is bounded by the constants above. We send no images, whose
+    tokens do not follow from their bytes.
+    """
+    serialised = json.dumps(body_of(request), ensure_ascii=False).encode("utf-8", "surrogatepass")
+    return len(serialised) + PREAMBLE_TOKENS + TOOL_TOKENS * len(request.tools)
+
+
+def reply_of(request: ModelRequest, answer: Answer, request_id: str) -> ModelReply:
+    """The reply that a complete answer makes."""
+    usage = _reported(answer)
+    return ModelReply(
+        content=answer.content(),
+        stop_reason=answer.stop_reason,
+        usage=usage or _most_possible(request),
+        provider_request_id=request_id,
+        model=answer.model or request.model,
+        usage_estimated=usage is None,
+    )
+
+
+_CACHE = {"type": "ephemeral"}
+
+
+def _with_cache_mark(messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    marked = [dict(message) for message in messages]
+    for message in reversed(marked):
+        if message["role"] == "user":
+            blocks = message["content"]
+            blocks = [{"type": "text", "text": blocks}] if isinstance(blocks, str) else list(blocks)
+            message["content"] = [*blocks[:-1], {**blocks[-1], "cache_control": _CACHE}]
+            break
+    return marked
+
+
+def _reported(answer: Answer) -> Usage | None:
+    counts = [_count(answer.usage, name) for name in _USAGE_FIELDS]
+    if None in counts[:2] or -1 in (counts := [count or 0 for count in counts]):
+        return None
+    if counts[1] * TOKEN_BYTES_MAX < answer.size_bytes:
+        return None
+    return Usage(
+        input_tokens=counts[0], output_tokens=counts[1], cache_read_tokens=counts[2], cache_write_tokens=counts[3]
+    )
+
+
+_USAGE_FIELDS = ("input_tokens", "output_tokens", "cache_read_input_tokens", "cache_creation_input_tokens")
+
+
+def _count(usage: Mapping[str, Any], name: str) -> int | None:
+    value = usage.get(name)
+    if value is None:
+        return None
+    return value if isinstance(value, int) and value >= 0 else -1
+
+
+def _most_possible(request: ModelRequest) -> Usage:
+    # As cache writes, the dearest kind of input: it costs what was reserved for the call.
+    return Usage(cache_write_tokens=input_tokens_bound(request), output_tokens=request.output_tokens_max)
+
+
+def _check_address(api_key: str, base_url: str) -> None:
+    if not base_url.startswith(("http://", "https://")):
+        raise failures.error_of(failures.ADDRESS_INVALID, f"{base_url!r} is not an address")
+    if not api_key or not api_key.isascii() or not api_key.isprintable() or " " in api_key:
+        raise failures.error_of(
+            failures.KEY_MISSING, "there is no key for the model" if not api_key else "no valid key"
+        )
