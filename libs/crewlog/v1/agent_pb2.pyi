@@ -356,6 +356,7 @@ class ModelAnswer(_message.Message):
     DURATION_MICROS_FIELD_NUMBER: _builtins.int
     PROVIDER_REQUEST_ID_FIELD_NUMBER: _builtins.int
     MODEL_FIELD_NUMBER: _builtins.int
+    USAGE_ESTIMATED_FIELD_NUMBER: _builtins.int
     stop_reason: _builtins.str
     """`end_turn`, `tool_use`, `max_tokens`, `refusal`, `pause_turn`, `stop_sequence`."""
     cost_usd_micros: _builtins.int
@@ -363,6 +364,8 @@ class ModelAnswer(_message.Message):
     provider_request_id: _builtins.str
     model: _builtins.str
     """The model that the provider says has answered."""
+    usage_estimated: _builtins.bool
+    """The provider gave no credible count: the usage is the most that it can be."""
     @_builtins.property
     def content(self) -> _containers.RepeatedCompositeFieldContainer[Global___ContentBlock]: ...
     @_builtins.property
@@ -377,10 +380,11 @@ class ModelAnswer(_message.Message):
         duration_micros: _builtins.int = ...,
         provider_request_id: _builtins.str = ...,
         model: _builtins.str = ...,
+        usage_estimated: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "cost_usd_micros", b"cost_usd_micros", "duration_micros", b"duration_micros", "model", b"model", "provider_request_id", b"provider_request_id", "stop_reason", b"stop_reason", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "cost_usd_micros", b"cost_usd_micros", "duration_micros", b"duration_micros", "model", b"model", "provider_request_id", b"provider_request_id", "stop_reason", b"stop_reason", "usage", b"usage", "usage_estimated", b"usage_estimated"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
