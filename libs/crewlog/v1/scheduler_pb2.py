@@ -26,7 +26,7 @@ from crewlog.v1 import answer_pb2 as crewlog_dot_v1_dot_answer__pb2
 from crewlog.v1 import run_pb2 as crewlog_dot_v1_dot_run__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1a\x63rewlog/v1/scheduler.proto\x12\ncrewlog.v1\x1a\x17\x63rewlog/v1/answer.proto\x1a\x14\x63rewlog/v1/run.proto\"w\n\x0e\x45xecutorReport\x12\x13\n\x0b\x65xecutor_id\x18\x01 \x01(\t\x12\x12\n\nfree_slots\x18\x02 \x01(\x05\x12(\n\x07running\x18\x03 \x03(\x0b\x32\x17.crewlog.v1.RunningTask\x12\x12\n\nlast_grant\x18\x04 \x01(\x04\"]\n\x0bRunningTask\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x0f\n\x07task_id\x18\x02 \x01(\t\x12\x12\n\ngeneration\x18\x03 \x01(\x04\x12\x19\n\x11progress_revision\x18\x04 \x01(\x04\"T\n\x0eSchedulerOrder\x12!\n\x06grants\x18\x01 \x03(\x0b\x32\x11.crewlog.v1.Grant\x12\x1f\n\x05stops\x18\x02 \x03(\x0b\x32\x10.crewlog.v1.Stop\"\xb4\x02\n\x05Grant\x12\x0e\n\x06number\x18\x01 \x01(\x04\x12\x0e\n\x06run_id\x18\x02 \x01(\t\x12\x0f\n\x07task_id\x18\x03 \x01(\t\x12\x10\n\x08\x61gent_id\x18\x04 \x01(\t\x12\x12\n\ngeneration\x18\x05 \x01(\x04\x12\x12\n\nproject_id\x18\x06 \x01(\t\x12\x1e\n\x04node\x18\x07 \x01(\x0b\x32\x10.crewlog.v1.Node\x12\r\n\x05model\x18\x08 \x01(\t\x12\x1c\n\x14\x61llotment_usd_micros\x18\t \x01(\x03\x12\x0e\n\x06prompt\x18\n \x01(\t\x12\x14\n\x0c\x62\x61se_commits\x18\x0b \x03(\t\x12\x13\n\x0b\x63laim_token\x18\x0c \x01(\t\x12\x10\n\x08revision\x18\r \x01(\x04\x12\x13\n\x0btraceparent\x18\x0e \x01(\t\x12\x11\n\tbase_tree\x18\x0f \x01(\t\"K\n\x04Stop\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x0f\n\x07task_id\x18\x02 \x01(\t\x12\x12\n\ngeneration\x18\x03 \x01(\x04\x12\x0e\n\x06reason\x18\x04 \x01(\t2\xc7\x01\n\x10SchedulerService\x12\x32\n\x05Start\x12\x14.crewlog.v1.StartRun\x1a\x13.crewlog.v1.Receipt\x12\x34\n\x06\x43\x61ncel\x12\x15.crewlog.v1.CancelRun\x1a\x13.crewlog.v1.Receipt\x12I\n\x0bSynchronize\x12\x1a.crewlog.v1.ExecutorReport\x1a\x1a.crewlog.v1.SchedulerOrder(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1a\x63rewlog/v1/scheduler.proto\x12\ncrewlog.v1\x1a\x17\x63rewlog/v1/answer.proto\x1a\x14\x63rewlog/v1/run.proto\"r\n\x0e\x45xecutorReport\x12\x13\n\x0b\x65xecutor_id\x18\x01 \x01(\t\x12\r\n\x05slots\x18\x02 \x01(\x05\x12(\n\x07running\x18\x03 \x03(\x0b\x32\x17.crewlog.v1.RunningTask\x12\x12\n\nlast_grant\x18\x04 \x01(\x04\"]\n\x0bRunningTask\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x0f\n\x07task_id\x18\x02 \x01(\t\x12\x12\n\ngeneration\x18\x03 \x01(\x04\x12\x19\n\x11progress_revision\x18\x04 \x01(\x04\"T\n\x0eSchedulerOrder\x12!\n\x06grants\x18\x01 \x03(\x0b\x32\x11.crewlog.v1.Grant\x12\x1f\n\x05stops\x18\x02 \x03(\x0b\x32\x10.crewlog.v1.Stop\"\xa4\x02\n\x05Grant\x12\x10\n\x08revision\x18\x01 \x01(\x04\x12\x0e\n\x06run_id\x18\x02 \x01(\t\x12\x0f\n\x07task_id\x18\x03 \x01(\t\x12\x10\n\x08\x61gent_id\x18\x04 \x01(\t\x12\x12\n\ngeneration\x18\x05 \x01(\x04\x12\x12\n\nproject_id\x18\x06 \x01(\t\x12\x1e\n\x04node\x18\x07 \x01(\x0b\x32\x10.crewlog.v1.Node\x12\r\n\x05model\x18\x08 \x01(\t\x12\x1c\n\x14\x61llotment_usd_micros\x18\t \x01(\x03\x12\x0e\n\x06prompt\x18\n \x01(\t\x12\x14\n\x0c\x62\x61se_commits\x18\x0b \x03(\t\x12\x13\n\x0b\x63laim_token\x18\x0c \x01(\t\x12\x13\n\x0btraceparent\x18\x0e \x01(\t\x12\x11\n\tbase_tree\x18\x0f \x01(\t\"K\n\x04Stop\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x0f\n\x07task_id\x18\x02 \x01(\t\x12\x12\n\ngeneration\x18\x03 \x01(\x04\x12\x0e\n\x06reason\x18\x04 \x01(\t2\xc7\x01\n\x10SchedulerService\x12\x32\n\x05Start\x12\x14.crewlog.v1.StartRun\x1a\x13.crewlog.v1.Receipt\x12\x34\n\x06\x43\x61ncel\x12\x15.crewlog.v1.CancelRun\x1a\x13.crewlog.v1.Receipt\x12I\n\x0bSynchronize\x12\x1a.crewlog.v1.ExecutorReport\x1a\x1a.crewlog.v1.SchedulerOrder(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,15 +34,15 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'crewlog.v1.scheduler_pb2', 
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_EXECUTORREPORT']._serialized_start=89
-  _globals['_EXECUTORREPORT']._serialized_end=208
-  _globals['_RUNNINGTASK']._serialized_start=210
-  _globals['_RUNNINGTASK']._serialized_end=303
-  _globals['_SCHEDULERORDER']._serialized_start=305
-  _globals['_SCHEDULERORDER']._serialized_end=389
-  _globals['_GRANT']._serialized_start=392
-  _globals['_GRANT']._serialized_end=700
-  _globals['_STOP']._serialized_start=702
-  _globals['_STOP']._serialized_end=777
-  _globals['_SCHEDULERSERVICE']._serialized_start=780
-  _globals['_SCHEDULERSERVICE']._serialized_end=979
+  _globals['_EXECUTORREPORT']._serialized_end=203
+  _globals['_RUNNINGTASK']._serialized_start=205
+  _globals['_RUNNINGTASK']._serialized_end=298
+  _globals['_SCHEDULERORDER']._serialized_start=300
+  _globals['_SCHEDULERORDER']._serialized_end=384
+  _globals['_GRANT']._serialized_start=387
+  _globals['_GRANT']._serialized_end=679
+  _globals['_STOP']._serialized_start=681
+  _globals['_STOP']._serialized_end=756
+  _globals['_SCHEDULERSERVICE']._serialized_start=759
+  _globals['_SCHEDULERSERVICE']._serialized_end=958
 # @@protoc_insertion_point(module_scope)

@@ -28,15 +28,18 @@ class ExecutorReport(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     EXECUTOR_ID_FIELD_NUMBER: _builtins.int
-    FREE_SLOTS_FIELD_NUMBER: _builtins.int
+    SLOTS_FIELD_NUMBER: _builtins.int
     RUNNING_FIELD_NUMBER: _builtins.int
     LAST_GRANT_FIELD_NUMBER: _builtins.int
     executor_id: _builtins.str
-    free_slots: _builtins.int
-    """Tasks that it could start now, beside those it runs."""
+    """`<name>_<boot>`: the name is unique among the executors that live, the boot is new with every start of the process.
+    A new boot of a name says that the older one is gone.
+    """
+    slots: _builtins.int
+    """Tasks that it may run at once; 0 while it drains."""
     last_grant: _builtins.int
-    """The number of the last grant that it has seen: a task that is absent from `running` counts as not running only
-    when it was granted up to here.
+    """The revision of the last grant that it has seen: a task that is absent from `running` counts as lost only when it
+    was granted up to here.
     """
     @_builtins.property
     def running(self) -> _containers.RepeatedCompositeFieldContainer[Global___RunningTask]: ...
@@ -44,13 +47,13 @@ class ExecutorReport(_message.Message):
         self,
         *,
         executor_id: _builtins.str = ...,
-        free_slots: _builtins.int = ...,
+        slots: _builtins.int = ...,
         running: _abc.Iterable[Global___RunningTask] | None = ...,
         last_grant: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["executor_id", b"executor_id", "free_slots", b"free_slots", "last_grant", b"last_grant", "running", b"running"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["executor_id", b"executor_id", "last_grant", b"last_grant", "running", b"running", "slots", b"slots"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -115,7 +118,7 @@ class Grant(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    NUMBER_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
     RUN_ID_FIELD_NUMBER: _builtins.int
     TASK_ID_FIELD_NUMBER: _builtins.int
     AGENT_ID_FIELD_NUMBER: _builtins.int
@@ -127,10 +130,10 @@ class Grant(_message.Message):
     PROMPT_FIELD_NUMBER: _builtins.int
     BASE_COMMITS_FIELD_NUMBER: _builtins.int
     CLAIM_TOKEN_FIELD_NUMBER: _builtins.int
-    REVISION_FIELD_NUMBER: _builtins.int
     TRACEPARENT_FIELD_NUMBER: _builtins.int
     BASE_TREE_FIELD_NUMBER: _builtins.int
-    number: _builtins.int
+    revision: _builtins.int
+    """Revision of `task_claimed`; grants are numbered by it."""
     run_id: _builtins.str
     task_id: _builtins.str
     agent_id: _builtins.str
@@ -142,8 +145,6 @@ class Grant(_message.Message):
     """What the agent is asked to do, composed by the scheduler from the input and the outputs of earlier tasks."""
     claim_token: _builtins.str
     """For the git service and the gateway: a signed token for this task and generation."""
-    revision: _builtins.int
-    """Revision of `task_claimed`."""
     traceparent: _builtins.str
     base_tree: _builtins.str
     """The tree to start from, ignored files included, where there is one predecessor."""
@@ -156,7 +157,7 @@ class Grant(_message.Message):
     def __init__(
         self,
         *,
-        number: _builtins.int = ...,
+        revision: _builtins.int = ...,
         run_id: _builtins.str = ...,
         task_id: _builtins.str = ...,
         agent_id: _builtins.str = ...,
@@ -168,13 +169,12 @@ class Grant(_message.Message):
         prompt: _builtins.str = ...,
         base_commits: _abc.Iterable[_builtins.str] | None = ...,
         claim_token: _builtins.str = ...,
-        revision: _builtins.int = ...,
         traceparent: _builtins.str = ...,
         base_tree: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["node", b"node"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "allotment_usd_micros", b"allotment_usd_micros", "base_commits", b"base_commits", "base_tree", b"base_tree", "claim_token", b"claim_token", "generation", b"generation", "model", b"model", "node", b"node", "number", b"number", "project_id", b"project_id", "prompt", b"prompt", "revision", b"revision", "run_id", b"run_id", "task_id", b"task_id", "traceparent", b"traceparent"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "allotment_usd_micros", b"allotment_usd_micros", "base_commits", b"base_commits", "base_tree", b"base_tree", "claim_token", b"claim_token", "generation", b"generation", "model", b"model", "node", b"node", "project_id", b"project_id", "prompt", b"prompt", "revision", b"revision", "run_id", b"run_id", "task_id", b"task_id", "traceparent", b"traceparent"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

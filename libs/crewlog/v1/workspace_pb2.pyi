@@ -36,7 +36,7 @@ class Snapshot(_message.Message):
     full_tree: _builtins.str
     """The same with ignored files, up to the limit of docs/limits.md."""
     files_left_out: _builtins.int
-    """Ignored files that did not fit."""
+    """Files that are in neither: ignored ones that did not fit, unreadable ones, ones that are too large."""
     def __init__(
         self,
         *,
@@ -286,10 +286,13 @@ class TakenSnapshot(_message.Message):
     CHANGED_FIELD_NUMBER: _builtins.int
     PATHS_FIELD_NUMBER: _builtins.int
     changed: _builtins.bool
+    """Compared with the snapshot before it, ignored files included."""
     @_builtins.property
     def snapshot(self) -> Global___Snapshot: ...
     @_builtins.property
-    def paths(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def paths(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What changed of what a commit would hold, at most 1,000. Bytes that are not UTF-8 are shown as `\\xff`."""
+
     def __init__(
         self,
         *,
@@ -466,6 +469,87 @@ class DeliverChange(_message.Message):
 Global___DeliverChange: _TypeAlias = DeliverChange  # noqa: Y015
 
 @_typing.final
+class RecordPreparation(_message.Message):
+    """What the git service tells its own rules after it has made a worktree."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PREPARE_FIELD_NUMBER: _builtins.int
+    PREPARED_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def prepare(self) -> Global___PrepareWorkspace: ...
+    @_builtins.property
+    def prepared(self) -> Global___PreparedWorkspace: ...
+    def __init__(
+        self,
+        *,
+        prepare: Global___PrepareWorkspace | None = ...,
+        prepared: Global___PreparedWorkspace | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["prepare", b"prepare", "prepared", b"prepared"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["prepare", b"prepare", "prepared", b"prepared"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RecordPreparation: _TypeAlias = RecordPreparation  # noqa: Y015
+
+@_typing.final
+class RecordCommit(_message.Message):
+    """What the git service tells its own rules after it has made a commit."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COMMIT_FIELD_NUMBER: _builtins.int
+    COMMITTED_FIELD_NUMBER: _builtins.int
+    BASE_COMMIT_FIELD_NUMBER: _builtins.int
+    base_commit: _builtins.str
+    @_builtins.property
+    def commit(self) -> Global___CommitWorkspace: ...
+    @_builtins.property
+    def committed(self) -> Global___CommittedWorkspace: ...
+    def __init__(
+        self,
+        *,
+        commit: Global___CommitWorkspace | None = ...,
+        committed: Global___CommittedWorkspace | None = ...,
+        base_commit: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["commit", b"commit", "committed", b"committed"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["base_commit", b"base_commit", "commit", b"commit", "committed", b"committed"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RecordCommit: _TypeAlias = RecordCommit  # noqa: Y015
+
+@_typing.final
+class RecordDelivery(_message.Message):
+    """What the git service tells its own rules after it has brought a change home."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DELIVER_FIELD_NUMBER: _builtins.int
+    CHANGE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def deliver(self) -> Global___DeliverChange: ...
+    @_builtins.property
+    def change(self) -> Global___Change: ...
+    def __init__(
+        self,
+        *,
+        deliver: Global___DeliverChange | None = ...,
+        change: Global___Change | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["change", b"change", "deliver", b"deliver"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["change", b"change", "deliver", b"deliver"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RecordDelivery: _TypeAlias = RecordDelivery  # noqa: Y015
+
+@_typing.final
 class WorkspacePrepared(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -532,11 +616,14 @@ class ChangeCommitted(_message.Message):
     STAT_FIELD_NUMBER: _builtins.int
     GENERATION_FIELD_NUMBER: _builtins.int
     AT_UNIX_MICROS_FIELD_NUMBER: _builtins.int
+    WORKSPACE_ID_FIELD_NUMBER: _builtins.int
     commit: _builtins.str
     tree: _builtins.str
     base_commit: _builtins.str
     generation: _builtins.int
     at_unix_micros: _builtins.int
+    workspace_id: _builtins.str
+    """The workspace that it comes from. A run has one change, and each of its workspaces has at most one commit in it."""
     @_builtins.property
     def stat(self) -> Global___DiffStat: ...
     def __init__(
@@ -548,10 +635,11 @@ class ChangeCommitted(_message.Message):
         stat: Global___DiffStat | None = ...,
         generation: _builtins.int = ...,
         at_unix_micros: _builtins.int = ...,
+        workspace_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["stat", b"stat"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_unix_micros", b"at_unix_micros", "base_commit", b"base_commit", "commit", b"commit", "generation", b"generation", "stat", b"stat", "tree", b"tree"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_unix_micros", b"at_unix_micros", "base_commit", b"base_commit", "commit", b"commit", "generation", b"generation", "stat", b"stat", "tree", b"tree", "workspace_id", b"workspace_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -564,20 +652,29 @@ class ChangeDelivered(_message.Message):
     PROJECT_ID_FIELD_NUMBER: _builtins.int
     CHANGE_FIELD_NUMBER: _builtins.int
     AT_UNIX_MICROS_FIELD_NUMBER: _builtins.int
+    COMMITS_FIELD_NUMBER: _builtins.int
+    BRANCH_FIELD_NUMBER: _builtins.int
     project_id: _builtins.str
     at_unix_micros: _builtins.int
+    branch: _builtins.str
     @_builtins.property
     def change(self) -> Global___Change: ...
+    @_builtins.property
+    def commits(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What was asked for: the commits, and the name of the branch."""
+
     def __init__(
         self,
         *,
         project_id: _builtins.str = ...,
         change: Global___Change | None = ...,
         at_unix_micros: _builtins.int = ...,
+        commits: _abc.Iterable[_builtins.str] | None = ...,
+        branch: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["change", b"change"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_unix_micros", b"at_unix_micros", "change", b"change", "project_id", b"project_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_unix_micros", b"at_unix_micros", "branch", b"branch", "change", b"change", "commits", b"commits", "project_id", b"project_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -606,7 +703,7 @@ class ListFiles(_message.Message):
     TREE_FIELD_NUMBER: _builtins.int
     project_id: _builtins.str
     tree: _builtins.str
-    """A tree or a commit."""
+    """A tree or a commit, by its id."""
     def __init__(
         self,
         *,
@@ -726,6 +823,7 @@ class GetDiff(_message.Message):
     TO_TREE_FIELD_NUMBER: _builtins.int
     project_id: _builtins.str
     from_tree: _builtins.str
+    """A tree or a commit, by its id. Empty: no files."""
     to_tree: _builtins.str
     def __init__(
         self,

@@ -1,0 +1,1 @@
+"""The scheduler: owns runs, decides what is worked on, and by whom."""

@@ -1,0 +1,55 @@
+"""Where the scheduler goes on after a restart: the runs that are open, and how far the log was read.
+
+A cache: without it, the log is read from its beginning. Both are written in one transaction.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+_SCHEMA = """
+create table if not exists position (epoch text primary key, revision integer not null);
+create table if not exists open_run (run_id text primary key) without rowid;
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """Every run that was started at or before `revision` and is not over is among `open_runs`."""
+
+    revision: int
+    open_runs: frozenset[str]
+
+
+class Checkpoint:
+    """Another epoch, or no file, reads as the beginning of the log."""
+
+    def __init__(self, path: Path, epoch: str) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._epoch = epoch
+        self._database = sqlite3.connect(path, check_same_thread=False)
+        self._database.execute("pragma journal_mode = wal")
+        self._database.execute("pragma synchronous = normal")
+        self._database.executescript(_SCHEMA)
+
+    def load(self) -> Position:
+        row = self._database.execute("select revision from position where epoch = ?", (self._epoch,)).fetchone()
+        if row is None:
+            return Position(0, frozenset())
+        runs = self._database.execute("select run_id from open_run").fetchall()
+        return Position(row[0], frozenset(run_id for (run_id,) in runs))
+
+    def save(self, revision: int, opened: Iterable[str], closed: Iterable[str]) -> None:
+        with self._database:
+            self._database.execute("delete from position where epoch <> ?", (self._epoch,))
+            if not self._database.execute("select 1 from position").fetchone():
+                self._database.execute("delete from open_run")
+            self._database.execute("insert or replace into position values (?, ?)", (self._epoch, revision))
+            self._database.executemany("insert or ignore into open_run values (?)", ((run_id,) for run_id in opened))
+            self._database.executemany("delete from open_run where run_id = ?", ((run_id,) for run_id in closed))
+
+    def close(self) -> None:
+        self._database.close()

@@ -1,0 +1,135 @@
+"""Claims whose executor is gone: they lapse, so that another executor takes the task over.
+
+Before a claim lapses, the agent's log is asked whether the agent has ended. Time counts against an executor only
+while this scheduler was listening: every wait begins anew when it starts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Coroutine
+
+from crewlog.domain import names
+from crewlog.domain.run_state import Run, open_tasks
+from crewlog.eventlog import codec
+from crewlog.eventlog.owner import Clock
+from crewlog.eventlog.port import AggregateId, EventLog
+from crewlog.scheduler.fleet import Executor, Fleet, Held, TaskKey, lost_tasks, stray_tasks
+from crewlog.scheduler.reactor import Reactor
+from crewlog.v1.agent_pb2 import AgentCancelled, AgentFailed, AgentSucceeded
+from crewlog.v1.entry_pb2 import Entry
+from crewlog.v1.run_pb2 import EndTask, LapseClaim, TaskFailure
+from crewlog.v1.scheduler_pb2 import ExecutorReport
+
+CLAIM_SECONDS = 10.0
+
+logger = logging.getLogger(__name__)
+
+
+class Claims:
+    def __init__(
+        self,
+        log: EventLog,
+        tenant: str,
+        fleet: Fleet,
+        reactor: Reactor,
+        clock: Clock,
+        claim_seconds: float = CLAIM_SECONDS,
+    ) -> None:
+        self._log = log
+        self._tenant = tenant
+        self._fleet = fleet
+        self._reactor = reactor
+        self._clock = clock
+        self._claim_seconds = claim_seconds
+        self._waits: set[asyncio.Task[None]] = set()
+
+    def connected(self, executor_id: str) -> Executor:
+        """A stream was opened. Earlier processes of the same name are known to be gone."""
+        executor = self._fleet.connect(executor_id)
+        for older in self._fleet.older_boots(executor):
+            self._spawn(self._lapse(older, list(older.held.items()), "its executor was started again"))
+        return executor
+
+    def reported(self, executor: Executor, report: ExecutorReport) -> None:
+        executor.slots = report.slots
+        lost = lost_tasks(executor, report)
+        if lost:
+            self._spawn(self._lapse(executor, lost, "its executor does not work on it"))
+        for stop in stray_tasks(executor, report):
+            self._fleet.stop(executor.executor_id, stop)
+        self._reactor.feed()
+
+    def disconnected(self, executor: Executor) -> None:
+        executor.connections -= 1
+        if not executor.connections:
+            self._spawn(self._lapse_unless_back(executor))
+
+    async def resume(self, run: Run) -> None:
+        """Takes over what an earlier scheduler had granted, or had not yet reacted to."""
+        run_id = run.started.run_id
+        for task in open_tasks(run):
+            end = await self._end(run_id, task.task_id)
+            if end is not None:
+                self._reactor.wake(run_id, end)
+                continue
+            known = task.executor_id in self._fleet.executors
+            self._fleet.hold(task.executor_id, (run_id, task.task_id), Held(task.generation))
+            if not known:
+                self._spawn(self._lapse_unless_back(self._fleet.executors[task.executor_id]))
+
+    def stop(self) -> None:
+        for wait in self._waits:
+            wait.cancel()
+
+    async def _lapse_unless_back(self, executor: Executor) -> None:
+        await asyncio.sleep(self._claim_seconds)
+        if not executor.connections:
+            await self._lapse(executor, list(executor.held.items()), "its executor is gone")
+
+    async def _lapse(self, executor: Executor, claims: list[tuple[TaskKey, Held]], reason: str) -> None:
+        for key, held in claims:
+            if executor.held.get(key) is not held:
+                continue
+            self._fleet.release(executor.executor_id, key, held.generation)
+            command = await self._end(*key) or self._lapsed(key, held, reason)
+            logger.info("task %s of run %s: %s", key[1], key[0], reason)
+            self._reactor.wake(key[0], command)
+
+    def _lapsed(self, key: TaskKey, held: Held, reason: str) -> LapseClaim:
+        return LapseClaim(
+            run_id=key[0],
+            task_id=key[1],
+            generation=held.generation,
+            reason=reason,
+            at_unix_micros=self._clock(),
+        )
+
+    async def _end(self, run_id: str, task_id: str) -> EndTask | None:
+        """What the agent of the task ended with, if it did."""
+        agent = AggregateId(self._tenant, "agent", names.agent_id(run_id, task_id))
+        entries = await self._log.read(agent)
+        return end_of(Entry.FromString(entries[-1].payload)) if entries else None
+
+    def _spawn(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._waits.add(task)
+        task.add_done_callback(self._waits.discard)
+
+
+def end_of(entry: Entry) -> EndTask | None:
+    """The command that an agent's last entry leads to."""
+    last = codec.unpack(entry.decisions[-1].events[-1])
+    run_id, _, task_id = entry.aggregate.id.partition("_")
+    end = EndTask(run_id=run_id, task_id=task_id, at_unix_micros=entry.recorded_at_unix_micros)
+    match last:
+        case AgentSucceeded():
+            end.succeeded.CopyFrom(last.result)
+        case AgentFailed():
+            end.failed.CopyFrom(TaskFailure(failure=last.failure, result=last.result))
+        case AgentCancelled():
+            end.cancelled.CopyFrom(last.result)
+        case _:
+            return None
+    return end

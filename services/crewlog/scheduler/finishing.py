@@ -1,0 +1,130 @@
+"""The end of a run: its change is brought home, its worktrees are removed, then it is closed.
+
+A run without a commit is closed at once. The git service repeats each of its commands safely, so a crash in between
+only means that the same is asked for again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from crewlog.domain import names, run_state
+from crewlog.domain.errors import Refused, Unavailable
+from crewlog.domain.run_state import Run
+from crewlog.eventlog.owner import Clock
+from crewlog.telemetry import traces
+from crewlog.telemetry.traces import Link
+from crewlog.v1.answer_pb2 import Failure
+from crewlog.v1.run_pb2 import FinishRun, RunStatus
+from crewlog.v1.workspace_pb2 import Change, DeliverChange, RemoveWorkspace
+from google.protobuf.message import Message
+
+RETRY_SECONDS = 1.0
+BRANCH_PREFIX = "crewlog/"
+
+Deliver = Callable[[DeliverChange], Awaitable[Change]]
+Remove = Callable[[RemoveWorkspace], Awaitable[object]]
+Wake = Callable[..., None]
+T = TypeVar("T")
+
+logger = logging.getLogger(__name__)
+
+
+class Finisher:
+    def __init__(self, deliver: Deliver, remove: Remove, clock: Clock) -> None:
+        self._deliver = deliver
+        self._remove = remove
+        self._clock = clock
+        self._at_work: dict[str, asyncio.Task[None]] = {}
+
+    def is_at_work(self, run_id: str) -> bool:
+        return run_id in self._at_work
+
+    def commands(self, run: Run, wake: Wake) -> list[Message]:
+        """The command that closes the run, where nothing has to be done before; else it is woken with it later."""
+        run_id = run.started.run_id
+        if not _has_workspaces(run):
+            return [FinishRun(run_id=run_id, at_unix_micros=self._clock())]
+        if run_id not in self._at_work:
+            self._at_work[run_id] = asyncio.get_running_loop().create_task(self._finish(run, wake))
+        return []
+
+    def emit_span(self, run: Run) -> None:
+        """`invoke_workflow`, once, when its beginning and its end are known."""
+        started = run.started
+        traces.emit_span(
+            f"invoke_workflow {started.workflow.name}",
+            run_id=started.run_id,
+            step=traces.ROOT_STEP,
+            start_micros=started.at_unix_micros,
+            end_micros=run.ended_at_unix_micros,
+            attributes={
+                "gen_ai.operation.name": "invoke_workflow",
+                "gen_ai.workflow.name": started.workflow.name,
+                "crewlog.run_id": started.run_id,
+                "crewlog.run_status": RunStatus.Name(run.status),
+            },
+            links=[Link(started.request_traceparent, "request")] if started.request_traceparent else [],
+            error=run.failure.reason if run.failure else "",
+        )
+
+    async def _finish(self, run: Run, wake: Wake) -> None:
+        run_id = run.started.run_id
+        try:
+            command = await self._bring_home(run)
+            await self._clean_up(run)
+            wake(run_id, command)
+        finally:
+            del self._at_work[run_id]
+
+    async def _bring_home(self, run: Run) -> FinishRun:
+        finish = FinishRun(run_id=run.started.run_id, at_unix_micros=self._clock())
+        try:
+            change = await _persistently(lambda: self._deliver(self._delivery(run)))
+        except Refused as refusal:
+            finish.failure.CopyFrom(
+                Failure(reason="delivery_refused", message=refusal.message, what_to_do=refusal.what_to_do)
+            )
+        else:
+            finish.change.CopyFrom(change)
+        finish.at_unix_micros = self._clock()
+        return finish
+
+    def _delivery(self, run: Run) -> DeliverChange:
+        started = run.started
+        return DeliverChange(
+            run_id=started.run_id,
+            project_id=started.project_id,
+            base_commit=started.base_commit,
+            commits=run_state.tips(run),
+            branch=BRANCH_PREFIX + started.run_id,
+            at_unix_micros=self._clock(),
+        )
+
+    async def _clean_up(self, run: Run) -> None:
+        for task in run.tasks.values():
+            if run.graph.nodes[task.node_id].HasField("agent"):
+                workspace_id = names.agent_id(run.started.run_id, task.task_id)
+                await self._clean(RemoveWorkspace(workspace_id=workspace_id, at_unix_micros=self._clock()))
+
+    async def _clean(self, command: RemoveWorkspace) -> None:
+        try:
+            await _persistently(lambda: self._remove(command))
+        except Refused as refusal:
+            logger.warning("workspace %s stays: %s", command.workspace_id, refusal)
+
+
+def _has_workspaces(run: Run) -> bool:
+    return any(run.graph.nodes[task.node_id].HasField("agent") and task.generation for task in run.tasks.values())
+
+
+async def _persistently(call: Callable[[], Awaitable[T]]) -> T:
+    while True:
+        try:
+            return await call()
+        except Unavailable as reason:
+            logger.warning("the git service does not answer: %s", reason)
+            await asyncio.sleep(RETRY_SECONDS)

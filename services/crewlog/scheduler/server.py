@@ -1,0 +1,86 @@
+"""What the scheduler answers: commands on runs, and one stream for each executor."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator
+from typing import Any
+
+from crewlog.domain.errors import InvalidCommand
+from crewlog.domain.names import is_aggregate_id
+from crewlog.domain.run_state import Run
+from crewlog.eventlog.owner import Clock, Meta, Owner
+from crewlog.runtime.auth import current_principal
+from crewlog.scheduler.claims import Claims
+from crewlog.scheduler.fleet import Executor
+from crewlog.scheduler.reactor import Reactor
+from crewlog.scheduler.tail import Tail
+from crewlog.v1.answer_pb2 import Receipt
+from crewlog.v1.run_pb2 import CancelRun, StartRun
+from crewlog.v1.scheduler_pb2 import ExecutorReport, SchedulerOrder
+from crewlog.v1.scheduler_pb2_grpc import SchedulerServiceServicer
+
+SLOTS_MAX = 10_000
+
+
+class SchedulerServer(SchedulerServiceServicer):
+    def __init__(self, owner: Owner[Run], reactor: Reactor, claims: Claims, tail: Tail, clock: Clock) -> None:
+        self._owner = owner
+        self._reactor = reactor
+        self._claims = claims
+        self._tail = tail
+        self._clock = clock
+
+    async def Start(self, request: StartRun, context: object) -> Receipt:
+        if not is_aggregate_id(request.run_id):
+            raise InvalidCommand("run_id is missing or has other characters than a-z, 0-9 and '-'")
+        outcome = await self._owner.handle(request.run_id, request, self._meta(request.run_id, request.requested_by))
+        if outcome.events:
+            self._tail.started(request.run_id)
+        return Receipt(revision=outcome.revision)
+
+    async def Cancel(self, request: CancelRun, context: object) -> Receipt:
+        if not is_aggregate_id(request.run_id):
+            raise InvalidCommand("run_id is missing or has other characters than a-z, 0-9 and '-'")
+        command = CancelRun(run_id=request.run_id, reason=request.reason, at_unix_micros=self._clock())
+        outcome = await self._owner.handle(request.run_id, command, self._meta(request.run_id, ""))
+        self._reactor.wake(request.run_id)
+        return Receipt(revision=outcome.revision)
+
+    async def Synchronize(
+        self, request_iterator: AsyncIterator[ExecutorReport], context: Any
+    ) -> AsyncIterator[SchedulerOrder]:
+        """Ends when the executor's side does."""
+        executor: Executor | None = None
+        reports = aiter(request_iterator)
+        try:
+            first = await anext(reports)
+            executor = self._connect(first)
+            reader = asyncio.get_running_loop().create_task(self._read(executor, reports))
+            reader.add_done_callback(lambda _: executor.wanted.set())
+            try:
+                while not reader.done():
+                    await executor.wanted.wait()
+                    yield executor.order()
+            finally:
+                reader.cancel()
+        except StopAsyncIteration:
+            return
+        finally:
+            if executor is not None:
+                self._claims.disconnected(executor)
+
+    def _connect(self, first: ExecutorReport) -> Executor:
+        if not is_aggregate_id(first.executor_id) or not 0 <= first.slots <= SLOTS_MAX:
+            raise InvalidCommand(f"executor_id has to be a name, and slots 0 to {SLOTS_MAX}")
+        executor = self._claims.connected(first.executor_id)
+        self._claims.reported(executor, first)
+        return executor
+
+    async def _read(self, executor: Executor, reports: AsyncIterator[ExecutorReport]) -> None:
+        async for report in reports:
+            self._claims.reported(executor, report)
+
+    def _meta(self, run_id: str, on_behalf_of: str) -> Meta:
+        return Meta(secrets.token_hex(8), current_principal(), correlation_id=run_id, on_behalf_of=on_behalf_of)

@@ -1,0 +1,92 @@
+"""How the scheduler follows the log: it learns of runs that were started and of agents that have ended.
+
+The checkpoint is written behind: what it misses is seen again, and seen twice is seen once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+
+from crewlog.domain import names, run_state
+from crewlog.domain.run_state import Run
+from crewlog.eventlog.owner import Owner
+from crewlog.eventlog.port import EventLog, Stored
+from crewlog.scheduler.checkpoint import Checkpoint
+from crewlog.scheduler.claims import Claims, end_of
+from crewlog.scheduler.reactor import Reactor
+from crewlog.v1.entry_pb2 import Entry
+
+CHECKPOINT_SECONDS = 1.0
+OPENING_AT_ONCE_MAX = 32
+
+
+class Tail:
+    def __init__(
+        self, log: EventLog, owner: Owner[Run], reactor: Reactor, claims: Claims, checkpoint: Checkpoint
+    ) -> None:
+        self._log = log
+        self._owner = owner
+        self._reactor = reactor
+        self._claims = claims
+        self._checkpoint = checkpoint
+        self._saved: set[str] = set()
+        self._saved_at = 0.0
+        self._revision = 0
+
+    async def open(self) -> None:
+        """Opens the runs of the checkpoint; until then the scheduler does not serve."""
+        position = self._checkpoint.load()
+        self._revision = position.revision
+        self._saved = set(position.open_runs)
+        gate = asyncio.Semaphore(OPENING_AT_ONCE_MAX)
+
+        async def open_one(run_id: str) -> None:
+            async with gate:
+                await self._open(run_id)
+
+        await asyncio.gather(*(open_one(run_id) for run_id in position.open_runs))
+
+    async def follow(self) -> None:
+        """Runs until it is cancelled."""
+        async for batch in self._log.follow(self._revision, ("run", "agent")):
+            await self._see(batch)
+            self._revision = batch[-1].revision
+            await self._save_sometimes()
+
+    def started(self, run_id: str) -> None:
+        """A run that this process has started."""
+        self._reactor.open_runs.add(run_id)
+        self._reactor.wake(run_id)
+
+    async def save(self) -> None:
+        opened, closed = self._reactor.open_runs - self._saved, self._reactor.closed_runs & self._saved
+        self._reactor.closed_runs = set()
+        self._saved = set(self._reactor.open_runs)
+        self._saved_at = time.monotonic()
+        await asyncio.to_thread(self._checkpoint.save, self._revision, opened, closed)
+
+    async def _see(self, batch: Sequence[Stored]) -> None:
+        for stored in batch:
+            id = stored.aggregate.id
+            if stored.aggregate.kind == "agent":
+                end = end_of(Entry.FromString(stored.payload))
+                if end is not None:
+                    self._reactor.wake(names.run_of(id), end)
+            elif id not in self._reactor.open_runs and id not in self._reactor.closed_runs:
+                await self._open(id)
+
+    async def _open(self, run_id: str) -> None:
+        run, _ = await self._owner.state(run_id)
+        if run_state.is_over(run):
+            self._owner.forget(run_id)
+            self._reactor.closed_runs.add(run_id)
+            return
+        self._reactor.open_runs.add(run_id)
+        await self._claims.resume(run)
+        self._reactor.wake(run_id)
+
+    async def _save_sometimes(self) -> None:
+        if time.monotonic() - self._saved_at >= CHECKPOINT_SECONDS:
+            await self.save()
