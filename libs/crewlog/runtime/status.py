@@ -1,8 +1,8 @@
 """The one table between refusals and gRPC.
 
 A refusal crosses the wire as the richer error model of gRPC and arrives as the same class, with the same message,
-advice and violations. `ErrorInfo.reason` is the class in capitals, its domain is `crewlog`, and its metadata holds `what_to_do`.
-Texts are cut at the limits of crewlog.runtime.limits, because they travel in headers.
+advice and violations. `ErrorInfo.reason` is the class in capitals, its domain is `crewlog`, and its metadata holds
+`what_to_do`. Texts are cut at the limits of crewlog.runtime.limits, because they travel in headers.
 """
 
 from __future__ import annotations
