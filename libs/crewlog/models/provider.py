@@ -123,7 +123,7 @@ def body_of(request: ModelRequest) -> dict[str, Any]:
         "max_tokens": request.output_tokens_max,
         "messages": _with_cache_mark(request.messages),
     }
-    if request.system:
+    if request.system.strip():
         body["system"] = [{"type": "text", "text": request.system, "cache_control": _CACHE}]
     if request.tools:
         body["tools"] = [dict(tool) for tool in request.tools]
