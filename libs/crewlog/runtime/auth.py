@@ -30,7 +30,7 @@ CACHED_TOKENS_MAX = 4096
 _ALGORITHM = "EdDSA"
 _SERVICE_AUDIENCE = "crewlog-services"
 _CLAIM_AUDIENCE = "crewlog-claims"
-_MICROS_OF_1973 = 10**14
+_SECONDS_OF_5138 = 10**11
 
 
 class Access(Enum):
@@ -97,10 +97,10 @@ def mint_service_token(signing_key: str, service: str) -> str:
 
 
 def mint_claim_token(signing_key: str, run_id: str, task_id: str, generation: int, expires_at: int) -> str:
-    """`expires_at` is in microseconds since 1970, as everywhere."""
-    if expires_at < _MICROS_OF_1973:
-        raise ValueError(f"expires_at has to be in microseconds, not {expires_at}")
-    claims = {"run": run_id, "task": task_id, "gen": generation, "aud": _CLAIM_AUDIENCE, "exp": expires_at // 1_000_000}
+    """`expires_at` is in seconds since 1970, as in every JWT."""
+    if expires_at > _SECONDS_OF_5138:
+        raise ValueError(f"expires_at has to be in seconds, not {expires_at}")
+    claims = {"run": run_id, "task": task_id, "gen": generation, "aud": _CLAIM_AUDIENCE, "exp": expires_at}
     return _mint(signing_key, claims)
 
 
