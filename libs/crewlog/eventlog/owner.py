@@ -112,6 +112,10 @@ class Owner(Generic[S]):
             await self._catch_up(aggregate)
         return aggregate.state, aggregate.revision
 
+    def assume_new(self, id: str) -> None:
+        """Spares the first read of an aggregate that probably has no entry; where it has one, the append finds out."""
+        self._aggregate(id).loaded = True
+
     def forget(self, id: str) -> None:
         """Drops what is kept of an aggregate that is not worked on any more."""
         aggregate = self._aggregates.get(id)

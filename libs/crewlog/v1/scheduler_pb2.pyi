@@ -132,6 +132,7 @@ class Grant(_message.Message):
     CLAIM_TOKEN_FIELD_NUMBER: _builtins.int
     TRACEPARENT_FIELD_NUMBER: _builtins.int
     BASE_TREE_FIELD_NUMBER: _builtins.int
+    TITLE_FIELD_NUMBER: _builtins.int
     revision: _builtins.int
     """Revision of `task_claimed`; grants are numbered by it."""
     run_id: _builtins.str
@@ -148,6 +149,8 @@ class Grant(_message.Message):
     traceparent: _builtins.str
     base_tree: _builtins.str
     """The tree to start from, ignored files included, where there is one predecessor."""
+    title: _builtins.str
+    """The first line of what the run is for."""
     @_builtins.property
     def node(self) -> _run_pb2.Node: ...
     @_builtins.property
@@ -171,10 +174,11 @@ class Grant(_message.Message):
         claim_token: _builtins.str = ...,
         traceparent: _builtins.str = ...,
         base_tree: _builtins.str = ...,
+        title: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["node", b"node"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "allotment_usd_micros", b"allotment_usd_micros", "base_commits", b"base_commits", "base_tree", b"base_tree", "claim_token", b"claim_token", "generation", b"generation", "model", b"model", "node", b"node", "project_id", b"project_id", "prompt", b"prompt", "revision", b"revision", "run_id", b"run_id", "task_id", b"task_id", "traceparent", b"traceparent"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "allotment_usd_micros", b"allotment_usd_micros", "base_commits", b"base_commits", "base_tree", b"base_tree", "claim_token", b"claim_token", "generation", b"generation", "model", b"model", "node", b"node", "project_id", b"project_id", "prompt", b"prompt", "revision", b"revision", "run_id", b"run_id", "task_id", b"task_id", "title", b"title", "traceparent", b"traceparent"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

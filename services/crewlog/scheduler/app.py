@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable
 from importlib.metadata import version
+from typing import TYPE_CHECKING
 
 from crewlog.domain import run as rules
 from crewlog.domain.names import TENANT
@@ -27,6 +28,9 @@ from crewlog.scheduler.tail import Tail
 from crewlog.v1.scheduler_pb2_grpc import add_SchedulerServiceServicer_to_server
 from crewlog.v1.workspace_pb2_grpc import WorkspaceServiceStub
 
+if TYPE_CHECKING:
+    from crewlog.v1.workspace_pb2_grpc import WorkspaceServiceAsyncStub
+
 CLAIM_TOKEN_SECONDS = 24 * 3_600
 
 
@@ -41,10 +45,10 @@ async def serve(config: Config, stop: asyncio.Event) -> None:
         await log.close()
 
 
-async def _serve(config: Config, log: EventLog, workspaces: WorkspaceServiceStub, stop: asyncio.Event) -> None:
+async def _serve(config: Config, log: EventLog, workspaces: WorkspaceServiceAsyncStub, stop: asyncio.Event) -> None:
     owner = Owner(log, rules, tenant=TENANT, clock=now_micros, code_version=version("crewlog"))
     fleet = Fleet()
-    finisher = Finisher(workspaces.Deliver, workspaces.Remove, now_micros)
+    finisher = Finisher(workspaces, now_micros)
     reactor = Reactor(owner, fleet, finisher, claim_signer(config.claim_signing_key), now_micros)
     claims = Claims(log, TENANT, fleet, reactor, now_micros)
     checkpoint = Checkpoint(config.data_directory / "scheduler" / "checkpoint.sqlite", log.epoch)

@@ -9,24 +9,27 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from crewlog.domain import names, run_state
 from crewlog.domain.errors import Refused, Unavailable
 from crewlog.domain.run_state import Run
 from crewlog.eventlog.owner import Clock
 from crewlog.telemetry import traces
+from crewlog.telemetry.ids import ROOT_STEP
 from crewlog.telemetry.traces import Link
 from crewlog.v1.answer_pb2 import Failure
 from crewlog.v1.run_pb2 import FinishRun, RunStatus
-from crewlog.v1.workspace_pb2 import Change, DeliverChange, RemoveWorkspace
+from crewlog.v1.workspace_pb2 import DeliverChange, RemoveWorkspace
+
+if TYPE_CHECKING:
+    from crewlog.v1.workspace_pb2_grpc import WorkspaceServiceAsyncStub
 from google.protobuf.message import Message
 
 RETRY_SECONDS = 1.0
+CALL_SECONDS = 120.0
 BRANCH_PREFIX = "crewlog/"
 
-Deliver = Callable[[DeliverChange], Awaitable[Change]]
-Remove = Callable[[RemoveWorkspace], Awaitable[object]]
 Wake = Callable[..., None]
 T = TypeVar("T")
 
@@ -34,9 +37,8 @@ logger = logging.getLogger(__name__)
 
 
 class Finisher:
-    def __init__(self, deliver: Deliver, remove: Remove, clock: Clock) -> None:
-        self._deliver = deliver
-        self._remove = remove
+    def __init__(self, workspaces: WorkspaceServiceAsyncStub, clock: Clock) -> None:
+        self._workspaces = workspaces
         self._clock = clock
         self._at_work: dict[str, asyncio.Task[None]] = {}
 
@@ -58,7 +60,7 @@ class Finisher:
         traces.emit_span(
             f"invoke_workflow {started.workflow.name}",
             run_id=started.run_id,
-            step=traces.ROOT_STEP,
+            step=ROOT_STEP,
             start_micros=started.at_unix_micros,
             end_micros=run.ended_at_unix_micros,
             attributes={
@@ -83,7 +85,7 @@ class Finisher:
     async def _bring_home(self, run: Run) -> FinishRun:
         finish = FinishRun(run_id=run.started.run_id, at_unix_micros=self._clock())
         try:
-            change = await _persistently(lambda: self._deliver(self._delivery(run)))
+            change = await _persistently(lambda: self._workspaces.Deliver(self._delivery(run), timeout=CALL_SECONDS))
         except Refused as refusal:
             finish.failure.CopyFrom(
                 Failure(reason="delivery_refused", message=refusal.message, what_to_do=refusal.what_to_do)
@@ -112,7 +114,7 @@ class Finisher:
 
     async def _clean(self, command: RemoveWorkspace) -> None:
         try:
-            await _persistently(lambda: self._remove(command))
+            await _persistently(lambda: self._workspaces.Remove(command, timeout=CALL_SECONDS))
         except Refused as refusal:
             logger.warning("workspace %s stays: %s", command.workspace_id, refusal)
 

@@ -27,6 +27,7 @@ def make(run: Run, task: Task, revision: int, sign: ClaimSigner) -> Grant:
         node=node,
         model=node.agent.role.model or run.started.model,
         allotment_usd_micros=task.allotment_usd_micros,
+        title=run.started.input.inline.decode(errors="replace").strip().partition("\n")[0],
         traceparent=traces.traceparent_of_run(run_id),
     )
     if node.HasField("agent"):

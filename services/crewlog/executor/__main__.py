@@ -1,0 +1,20 @@
+"""`python -m crewlog.executor`"""
+
+from __future__ import annotations
+
+import sys
+
+from crewlog.executor import app, config
+from crewlog.runtime import log, serve
+from crewlog.telemetry import traces
+
+
+def main() -> int:
+    settings = config.from_environment()
+    log.configure("executor")
+    traces.configure("executor")
+    return serve.run(lambda stop: app.serve(settings, stop))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,98 @@
+"""What one agent works with: its worktree, its tools, its model, and the wire on which it is heard live.
+
+A desk is set up for one claim and thrown away after it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from crewlog.domain.agent_state import Agent
+from crewlog.domain.errors import WrongState
+from crewlog.domain.names import TENANT
+from crewlog.eventlog.port import BlobStore, Live
+from crewlog.executor.live import LiveStream
+from crewlog.executor.tool_calls import ToolRunner
+from crewlog.executor.workspace import Workspace
+from crewlog.models.provider import AnthropicModel
+from crewlog.tools.sandbox import Sandbox
+from crewlog.tools.tool import ToolContext
+from crewlog.v1.agent_pb2 import EffectKey
+from crewlog.v1.scheduler_pb2 import Grant
+from crewlog.v1.workspace_pb2 import PreparedWorkspace, Snapshot
+
+TITLE_CHARACTERS_MAX = 60
+
+FindModel = Callable[[Grant, str], Awaitable[AnthropicModel]]
+"""The client for a model, with the credential of the grant's run. Raises Refused where there is none."""
+
+
+@dataclass(slots=True)
+class Desk:
+    grant: Grant
+    workspace: Workspace
+    blobs: BlobStore
+    live_plane: Live
+    sandbox: Sandbox | None
+    find_model: FindModel
+    prepared: PreparedWorkspace | None = None
+    _model: AnthropicModel | None = None
+
+    async def set_up(self, snapshot: Snapshot | None) -> None:
+        """Prepares the worktree, with the files of the agent's last snapshot where it has one."""
+        self.prepared = await self.workspace.prepare(snapshot)
+
+    async def model(self, name: str) -> AnthropicModel:
+        if self._model is None:
+            self._model = await self.find_model(self.grant, name)
+        return self._model
+
+    def tools(self) -> ToolRunner:
+        return ToolRunner(self.workspace, self._prepared(), self._context, self.blobs)
+
+    @contextmanager
+    def live(self, key: EffectKey) -> Iterator[LiveStream]:
+        stream = self._stream(key)
+        try:
+            yield stream
+        finally:
+            stream.close()
+
+    async def commit(self, agent: Agent, revision: int) -> tuple[str, Snapshot | None]:
+        """The commit and the snapshot that hold what the agent did; nothing where it never had files."""
+        if self.prepared is None:
+            return "", None
+        taken = await self.workspace.snapshot("end")
+        snapshot = taken.snapshot if taken.snapshot.tree else agent.snapshot or self.prepared.snapshot
+        if snapshot.tree == self.prepared.snapshot.tree and agent.snapshot is None:
+            return self.prepared.base_commit, snapshot
+        committed = await self.workspace.commit(snapshot, self._message(), revision, agent.started.at_unix_micros)
+        return committed.commit, snapshot
+
+    async def close(self) -> None:
+        self.prepared = None
+
+    def _message(self) -> str:
+        title = self.grant.title[:TITLE_CHARACTERS_MAX]
+        return f"{self.grant.node.agent.role.name}: {title}"
+
+    def _context(self, key: EffectKey) -> ToolContext:
+        prepared = self._prepared()
+        return ToolContext(
+            root=Path(prepared.path),
+            sandbox=self.sandbox,
+            read_only_paths=tuple(Path(path) for path in prepared.read_only_paths),
+            on_output=self._stream(key),
+            tools=frozenset(self.grant.node.agent.role.tools),
+        )
+
+    def _stream(self, key: EffectKey) -> LiveStream:
+        return LiveStream(self.live_plane, TENANT, self.grant.run_id, self.grant.agent_id, key)
+
+    def _prepared(self) -> PreparedWorkspace:
+        if self.prepared is None:
+            raise WrongState(f"the workspace of {self.grant.agent_id!r} is not prepared")
+        return self.prepared

@@ -1,0 +1,83 @@
+"""One agent as its host works on it: the state that the log will have, and the commands on their way there.
+
+A command is decided at once against the state, so the next step is known before the last one is on disk; what was
+decided together is stored together. Nothing may be performed before `flush` has returned.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+
+from crewlog.domain import agent as rules
+from crewlog.domain.agent_state import INITIAL, Agent
+from crewlog.domain.decider import fold
+from crewlog.domain.errors import Unavailable
+from crewlog.eventlog.owner import Meta, Outcome, Owner
+from crewlog.v1.scheduler_pb2 import Grant
+from google.protobuf.message import Message
+
+RETRY_SECONDS = 0.2
+
+logger = logging.getLogger(__name__)
+
+
+class Session:
+    def __init__(self, owner: Owner[Agent], grant: Grant, principal: str) -> None:
+        self._owner = owner
+        self._grant = grant
+        self._principal = principal
+        self._numbers = itertools.count(1)
+        self._waiting: list[tuple[Message, Meta]] = []
+        self.agent: Agent = INITIAL
+        self.revision = 0
+
+    async def open(self) -> None:
+        """Reads what earlier lives of the agent have recorded."""
+        if self._grant.generation == 1:
+            self._owner.assume_new(self._grant.agent_id)
+        self.agent, self.revision = await self._owner.state(self._grant.agent_id)
+
+    def do(self, command: rules.Command) -> None:
+        """Decides; stored with the next `flush`. Raises Refused as the rules do."""
+        events = rules.decide(self.agent, command)
+        self.agent = fold(rules, events, self.agent)
+        if events:
+            self._waiting.append((command, self._meta()))
+
+    async def flush(self) -> None:
+        """Stores what was decided, as one entry, and waits until it is on disk.
+
+        Waits for a log that does not answer. Raises StaleClaim when another executor has the task.
+        """
+        while self._waiting:
+            try:
+                await self._store()
+            except Unavailable as reason:
+                logger.warning("agent %s waits: %s", self._grant.agent_id, reason)
+                await asyncio.sleep(RETRY_SECONDS)
+
+    async def _store(self) -> None:
+        id = self._grant.agent_id
+        handled = [self._owner.handle(id, command, meta) for command, meta in self._waiting]
+        results = await asyncio.gather(*handled, return_exceptions=True)
+        outcomes = [result for result in results if isinstance(result, Outcome)]
+        for result in results:
+            if isinstance(result, BaseException):
+                raise result
+        self._waiting.clear()
+        self.revision = outcomes[-1].revision
+
+    def forget(self) -> None:
+        self._owner.forget(self._grant.agent_id)
+
+    def _meta(self) -> Meta:
+        grant = self._grant
+        return Meta(
+            command_id=f"{grant.agent_id}:{grant.generation}:{next(self._numbers)}",
+            principal=self._principal,
+            correlation_id=grant.run_id,
+            causation_id=str(self.revision or grant.revision),
+            generation=grant.generation,
+        )

@@ -1,0 +1,79 @@
+"""Tool calls of one agent. Those that only read run side by side; one that may change files runs alone, and a snapshot
+of what it changed is named in its outcome.
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from crewlog.domain.agent import NOOP_TOOL
+from crewlog.domain.agent_state import Effect, Place
+from crewlog.eventlog import bodies
+from crewlog.eventlog.port import BlobStore
+from crewlog.executor.workspace import Workspace
+from crewlog.tools.answers import ToolAnswer
+from crewlog.tools.registry import TOOLS, run_tool
+from crewlog.tools.tool import ToolContext
+from crewlog.v1.agent_pb2 import EffectKey, FinishToolCall, ToolFailure, ToolOutput, ToolUse
+from crewlog.v1.body_pb2 import Body
+from crewlog.v1.workspace_pb2 import PreparedWorkspace, Snapshot
+
+CALLS_AT_ONCE_MAX = 8
+
+Call = tuple[Place, Effect]
+
+
+def groups(calls: Sequence[Call]) -> Iterator[list[Call]]:
+    """The calls in their order, cut so that what may change files stands alone."""
+    for reads_only, group in itertools.groupby(calls, key=lambda call: not _changes_files(call[1].call)):
+        members = list(group)
+        size = CALLS_AT_ONCE_MAX if reads_only else 1
+        yield from (members[start : start + size] for start in range(0, len(members), size))
+
+
+def noop(place: Place, effect: Effect) -> FinishToolCall:
+    return FinishToolCall(key=key_of(place, effect), output=ToolOutput())
+
+
+@dataclass(frozen=True, slots=True)
+class ToolRunner:
+    """Runs the tools of one agent in its workspace."""
+
+    workspace: Workspace
+    prepared: PreparedWorkspace
+    context: Callable[[EffectKey], ToolContext]
+    blobs: BlobStore
+
+    async def perform(self, place: Place, effect: Effect) -> FinishToolCall:
+        """Never raises for what the model did wrong: that is answered to it."""
+        key = key_of(place, effect)
+        call = effect.call or ToolUse()
+        began = time.monotonic()
+        answer = await run_tool(call.tool, await bodies.load(self.blobs, call.input_json), self.context(key))
+        snapshot = await self._snapshot(key) if _changes_files(call) else None
+        text = await bodies.store(self.blobs, answer.text.encode(errors="replace"))
+        return _finish(key, answer, text, snapshot, int((time.monotonic() - began) * 1e6))
+
+    async def _snapshot(self, key: EffectKey) -> Snapshot | None:
+        taken = await self.workspace.snapshot(f"{key.turn}-{key.index}-{key.attempt}")
+        return taken.snapshot if taken.changed else None
+
+
+def _finish(
+    key: EffectKey, answer: ToolAnswer, text: Body, snapshot: Snapshot | None, duration_micros: int
+) -> FinishToolCall:
+    if answer.is_error:
+        failure = ToolFailure(reason=answer.reason, text=text, duration_micros=duration_micros, snapshot=snapshot)
+        return FinishToolCall(key=key, failure=failure)
+    return FinishToolCall(key=key, output=ToolOutput(text=text, duration_micros=duration_micros, snapshot=snapshot))
+
+
+def _changes_files(call: ToolUse | None) -> bool:
+    return call is not None and call.tool != NOOP_TOOL and call.tool in TOOLS and TOOLS[call.tool].changes_files
+
+
+def key_of(place: Place, effect: Effect) -> EffectKey:
+    return EffectKey(turn=place[0], index=place[1], attempt=effect.attempt)
