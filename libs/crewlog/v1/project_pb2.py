@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x63rewlog/v1/project.proto\x12\ncrewlog.v1\"3\n\x0fRegisterProject\x12\x12\n\nproject_id\x18\x01 \x01(\t\x12\x0c\n\x04path\x18\x02 \x01(\t\"M\n\x11ProjectRegistered\x12\x12\n\nproject_id\x18\x01 \x01(\t\x12\x0c\n\x04path\x18\x02 \x01(\t\x12\x16\n\x0e\x61t_unix_micros\x18\x03 \x01(\x03\"A\n\x0bProjectView\x12\x12\n\nproject_id\x18\x01 \x01(\t\x12\x0c\n\x04path\x18\x02 \x01(\t\x12\x10\n\x08revision\x18\x03 \x01(\x04\"6\n\x0eProjectReceipt\x12\x12\n\nproject_id\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\x04\";\n\nGetProject\x12\x12\n\nproject_id\x18\x01 \x01(\t\x12\x19\n\x11\x61t_least_revision\x18\x02 \x01(\x04\"P\n\x0cListProjects\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x19\n\x11\x61t_least_revision\x18\x03 \x01(\x04\"Q\n\x0bProjectList\x12)\n\x08projects\x18\x01 \x03(\x0b\x32\x17.crewlog.v1.ProjectView\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t2\xc8\x01\n\x0eProjectService\x12\x43\n\x08Register\x12\x1b.crewlog.v1.RegisterProject\x1a\x1a.crewlog.v1.ProjectReceipt\x12\x36\n\x03Get\x12\x16.crewlog.v1.GetProject\x1a\x17.crewlog.v1.ProjectView\x12\x39\n\x04List\x12\x18.crewlog.v1.ListProjects\x1a\x17.crewlog.v1.ProjectListb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x63rewlog/v1/project.proto\x12\ncrewlog.v1\"K\n\x0fRegisterProject\x12\x12\n\nproject_id\x18\x01 \x01(\t\x12\x0c\n\x04path\x18\x02 \x01(\t\x12\x16\n\x0e\x61t_unix_micros\x18\x14 \x01(\x03\"M\n\x11ProjectRegistered\x12\x12\n\nproject_id\x18\x01 \x01(\t\x12\x0c\n\x04path\x18\x02 \x01(\t\x12\x16\n\x0e\x61t_unix_micros\x18\x03 \x01(\x03\"A\n\x0bProjectView\x12\x12\n\nproject_id\x18\x01 \x01(\t\x12\x0c\n\x04path\x18\x02 \x01(\t\x12\x10\n\x08revision\x18\x03 \x01(\x04\"6\n\x0eProjectReceipt\x12\x12\n\nproject_id\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\x04\";\n\nGetProject\x12\x12\n\nproject_id\x18\x01 \x01(\t\x12\x19\n\x11\x61t_least_revision\x18\x02 \x01(\x04\"P\n\x0cListProjects\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x19\n\x11\x61t_least_revision\x18\x03 \x01(\x04\"Q\n\x0bProjectList\x12)\n\x08projects\x18\x01 \x03(\x0b\x32\x17.crewlog.v1.ProjectView\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t2\xc8\x01\n\x0eProjectService\x12\x43\n\x08Register\x12\x1b.crewlog.v1.RegisterProject\x1a\x1a.crewlog.v1.ProjectReceipt\x12\x36\n\x03Get\x12\x16.crewlog.v1.GetProject\x1a\x17.crewlog.v1.ProjectView\x12\x39\n\x04List\x12\x18.crewlog.v1.ListProjects\x1a\x17.crewlog.v1.ProjectListb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -32,19 +32,19 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'crewlog.v1.project_pb2', _g
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_REGISTERPROJECT']._serialized_start=40
-  _globals['_REGISTERPROJECT']._serialized_end=91
-  _globals['_PROJECTREGISTERED']._serialized_start=93
-  _globals['_PROJECTREGISTERED']._serialized_end=170
-  _globals['_PROJECTVIEW']._serialized_start=172
-  _globals['_PROJECTVIEW']._serialized_end=237
-  _globals['_PROJECTRECEIPT']._serialized_start=239
-  _globals['_PROJECTRECEIPT']._serialized_end=293
-  _globals['_GETPROJECT']._serialized_start=295
-  _globals['_GETPROJECT']._serialized_end=354
-  _globals['_LISTPROJECTS']._serialized_start=356
-  _globals['_LISTPROJECTS']._serialized_end=436
-  _globals['_PROJECTLIST']._serialized_start=438
-  _globals['_PROJECTLIST']._serialized_end=519
-  _globals['_PROJECTSERVICE']._serialized_start=522
-  _globals['_PROJECTSERVICE']._serialized_end=722
+  _globals['_REGISTERPROJECT']._serialized_end=115
+  _globals['_PROJECTREGISTERED']._serialized_start=117
+  _globals['_PROJECTREGISTERED']._serialized_end=194
+  _globals['_PROJECTVIEW']._serialized_start=196
+  _globals['_PROJECTVIEW']._serialized_end=261
+  _globals['_PROJECTRECEIPT']._serialized_start=263
+  _globals['_PROJECTRECEIPT']._serialized_end=317
+  _globals['_GETPROJECT']._serialized_start=319
+  _globals['_GETPROJECT']._serialized_end=378
+  _globals['_LISTPROJECTS']._serialized_start=380
+  _globals['_LISTPROJECTS']._serialized_end=460
+  _globals['_PROJECTLIST']._serialized_start=462
+  _globals['_PROJECTLIST']._serialized_end=543
+  _globals['_PROJECTSERVICE']._serialized_start=546
+  _globals['_PROJECTSERVICE']._serialized_end=746
 # @@protoc_insertion_point(module_scope)

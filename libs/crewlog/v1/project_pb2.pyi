@@ -28,19 +28,23 @@ class RegisterProject(_message.Message):
 
     PROJECT_ID_FIELD_NUMBER: _builtins.int
     PATH_FIELD_NUMBER: _builtins.int
+    AT_UNIX_MICROS_FIELD_NUMBER: _builtins.int
     project_id: _builtins.str
     """`[a-z0-9-]`, at most 48 characters. Empty: derived from the name and the path of the repository."""
     path: _builtins.str
     """Absolute path of a git repository on the host of the git service."""
+    at_unix_micros: _builtins.int
+    """Set by the gateway; what a client sends here is overwritten."""
     def __init__(
         self,
         *,
         project_id: _builtins.str = ...,
         path: _builtins.str = ...,
+        at_unix_micros: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["path", b"path", "project_id", b"project_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_unix_micros", b"at_unix_micros", "path", b"path", "project_id", b"project_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
