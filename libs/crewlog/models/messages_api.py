@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 CONNECTIONS_MAX = 256
 # After the last event the connection is given this long to end, so that the next call can use it again.
 END_SECONDS = 0.2
+# What is shorter is no secret, and would be found in any text.
+SECRET_CHARACTERS_MIN = 8
 _NOTHING_WAS_SENT = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout, httpx2.UnsupportedProtocol)
 
 
@@ -98,7 +100,8 @@ class MessagesApi:
 
     def _answered(self, status: int, body: object, headers: httpx2.Headers) -> ModelError:
         error = failures.answered_error(status, body, headers, time.time())
-        error.failure.message = error.failure.message.replace(self._api_key, "[key]")
+        if len(self._api_key) >= SECRET_CHARACTERS_MIN:
+            error.failure.message = error.failure.message.replace(self._api_key, "[key]")
         return error
 
 
