@@ -3,7 +3,7 @@
     decide : (State, Command) -> [Event]     what a command causes; [] = already done; raises Refused
     evolve : (State, Event)   -> State       what an event means; never refuses: it has happened
 
-A module is a decider: it has `KIND`, `VERSION`, `INITIAL`, `decide` and `evolve`, and the functions that read its state.
+A module is a decider: it has `KIND`, `VERSION`, `INITIAL`, `decide` and `evolve`.
 Commands and events are protobuf messages; the state is a frozen dataclass.
 """
 
@@ -15,9 +15,10 @@ from typing import Any, Protocol, TypeVar
 from google.protobuf.message import Message
 
 S = TypeVar("S")
+S_co = TypeVar("S_co", covariant=True)
 
 
-class Decider(Protocol[S]):
+class Decider(Protocol[S_co]):
     @property
     def KIND(self) -> str:
         """The kind in the subject, such as `run`."""
@@ -27,7 +28,7 @@ class Decider(Protocol[S]):
         """Raised with every change of the rules; written into every entry."""
 
     @property
-    def INITIAL(self) -> S:
+    def INITIAL(self) -> S_co:
         """The state before the first event."""
 
     @property

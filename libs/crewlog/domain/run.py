@@ -68,8 +68,6 @@ CLAIMS_MAX = 10
 
 Command: TypeAlias = StartRun | ClaimTask | LapseClaim | EndTask | CancelRun | FinishRun
 
-_SET_BY_GATEWAY = ("base_commit", "at_unix_micros", "request_traceparent", "requested_by")
-
 
 def decide(run: Run, command: Command) -> list[Message]:
     """What a command causes. Raises InvalidCommand, NotFound, Conflict or WrongState."""
@@ -118,10 +116,13 @@ def _start(run: Run, command: StartRun) -> list[Message]:
 
 
 def _request_hash(command: StartRun) -> bytes:
+    """Of what the client asked for, without what the gateway adds."""
     asked = StartRun()
     asked.CopyFrom(command)
-    for name in _SET_BY_GATEWAY:
-        asked.ClearField(name)
+    asked.ClearField("base_commit")
+    asked.ClearField("at_unix_micros")
+    asked.ClearField("request_traceparent")
+    asked.ClearField("requested_by")
     return hashlib.sha256(asked.SerializeToString(deterministic=True)).digest()
 
 
