@@ -1,0 +1,151 @@
+"""Trees and commits of a managed clone: what they are, what they differ in, merges, and new commits.
+
+Whatever is made here depends on its arguments alone: made twice, it is the same object.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from crewlog.domain.errors import NotFound, WrongState
+from crewlog.git.clones import Clone
+from crewlog.v1.workspace_pb2 import CommittedWorkspace, CommitWorkspace, DiffStat
+
+PATHS_NAMED_MAX = 20
+COMMITS = "refs/crewlog/commits"
+
+_EMPTY_TREES = {
+    "sha1": "4b825dc642cb6eb9a060e54bf8d69288fbee4904",
+    "sha256": "6ef19b41225c5369f1c104d45d8d85efa9b057b53b14b4b9b939dd74decc5321",
+}
+_WHEN = re.compile(rb"^committer .*> (\d+) [+-]\d{4}$", re.MULTILINE)
+_RUN = re.compile(r"^Crewlog-Run: (\S+)$", re.MULTILINE)
+
+
+def path_text(path: bytes) -> str:
+    """A path for people and for protobuf: bytes that are not UTF-8 become `\\xff`."""
+    return path.decode(errors="backslashreplace")
+
+
+def empty_tree(clone: Clone) -> str:
+    return _EMPTY_TREES[clone.repository.run("rev-parse", "--show-object-format").text]
+
+
+def trees_of(clone: Clone, *objects: str) -> list[str]:
+    """The trees of commits or trees, in one command. Raises NotFound when one is missing or is neither."""
+    names = [f"{name}^{{tree}}" for name in objects]
+    found = clone.repository.run("rev-parse", *names, accept=(0, 128))
+    if found.code:
+        raise NotFound(f"project {clone.project_id!r} has no files under {' or '.join(objects)}")
+    return found.text.split()
+
+
+def require_commits(clone: Clone, commits: Sequence[str]) -> None:
+    """Raises NotFound unless all of them are commits of the clone."""
+    found = clone.repository.run("rev-parse", *(f"{name}^{{commit}}" for name in commits), accept=(0, 128))
+    if found.code or found.text.split() != list(commits):
+        raise NotFound(f"project {clone.project_id!r} has no commit {' or '.join(commits)}")
+
+
+def merged(clone: Clone, commits: Sequence[str]) -> str:
+    """One commit that contains them all. Raises WrongState, with the paths, when they contradict each other."""
+    require_commits(clone, commits)
+    wanted = list(dict.fromkeys(commits))
+    if len(wanted) > 1:
+        independent = set(clone.repository.run("merge-base", "--independent", *wanted).text.split())
+        wanted = [commit for commit in wanted if commit in independent]
+    result = wanted[0]
+    for commit in wanted[1:]:
+        result = _merge(clone, result, commit)
+    return result
+
+
+def _merge(clone: Clone, ours: str, theirs: str) -> str:
+    merge = clone.repository.run(
+        "merge-tree", "--write-tree", "-z", "--name-only", "--no-messages", ours, theirs, accept=(0, 1)
+    )
+    tree, *paths = [path_text(field) for field in merge.fields]
+    if merge.code:
+        named = ", ".join(sorted(set(paths))[:PATHS_NAMED_MAX])
+        raise WrongState(
+            f"{ours[:12]} and {theirs[:12]} both change {named}",
+            what_to_do="let one of the tasks start from the other's files",
+            violations=dict.fromkeys(sorted(set(paths))[:PATHS_NAMED_MAX], "changed on both sides"),
+        )
+    at = max(committed_at(clone, ours), committed_at(clone, theirs))
+    message = f"Merge {theirs[:12]} into {ours[:12]}\n"
+    return make_commit(clone, tree, [ours, theirs], message, at)
+
+
+def committed_at(clone: Clone, commit: str) -> int:
+    """Seconds since 1970."""
+    found = _WHEN.search(clone.repository.run("cat-file", "commit", commit).out)
+    return int(found[1]) if found else 0
+
+
+def make_commit(clone: Clone, tree: str, parents: Sequence[str], message: str, at_unix_seconds: int) -> str:
+    date = f"@{at_unix_seconds} +0000"
+    return clone.repository.run(
+        "commit-tree",
+        *(word for parent in parents for word in ("-p", parent)),
+        tree,
+        stdin=message.encode(),
+        environment={"GIT_AUTHOR_DATE": date, "GIT_COMMITTER_DATE": date},
+    ).text
+
+
+def commit_snapshot(clone: Clone, command: CommitWorkspace, base_commit: str) -> CommittedWorkspace:
+    """Makes a commit of the snapshot's tree on the base; the base itself when the files are the same."""
+    base_tree, tree = trees_of(clone, base_commit, command.snapshot.tree)
+    if tree == base_tree:
+        return CommittedWorkspace(commit=base_commit, stat=DiffStat())
+    commit = make_commit(clone, tree, [base_commit], _message(command), command.at_unix_micros // 1_000_000)
+    keep(clone, {f"{COMMITS}/{command.workspace_id}": commit})
+    return CommittedWorkspace(commit=commit, stat=stat_of(clone, base_tree, tree)[0])
+
+
+def _message(command: CommitWorkspace) -> str:
+    """The trailers are the last paragraph, whatever the message says."""
+    trailers = {
+        "Crewlog-Run": command.run_id,
+        "Crewlog-Task": command.workspace_id.partition("_")[2],
+        "Crewlog-Role": command.role,
+        "Crewlog-Event": str(command.revision),
+    }
+    lines = "".join(f"{name}: {value}\n" for name, value in trailers.items() if value)
+    return f"{command.message.strip() or 'Changes of an agent'}\n\n{lines}"
+
+
+def keep(clone: Clone, refs: dict[str, str]) -> None:
+    """Sets refs, so that what they name is there for as long as the clone."""
+    lines = "".join(f"update {name}\0{value}\0\0" for name, value in refs.items())
+    clone.repository.run("update-ref", "-z", "--stdin", stdin=lines.encode())
+
+
+def run_that_made(message: str) -> str:
+    """The run in the trailers of a commit of ours; empty for anybody else's."""
+    found = _RUN.search(message.rstrip().rpartition("\n\n")[2])
+    return found[1] if found else ""
+
+
+def changed_paths(clone: Clone, from_tree: str, to_tree: str) -> list[str]:
+    """In the order of the paths."""
+    if from_tree == to_tree:
+        return []
+    names = clone.repository.run("diff-tree", "-r", "-z", "--name-only", "--no-renames", from_tree, to_tree).fields
+    return [path_text(name) for name in names]
+
+
+def stat_of(clone: Clone, from_tree: str, to_tree: str) -> tuple[DiffStat, list[str]]:
+    """How much two trees differ, and in which paths. Lines of binary files do not count."""
+    if from_tree == to_tree:
+        return DiffStat(), []
+    rows = clone.repository.run("diff-tree", "-r", "-z", "--numstat", "--no-renames", from_tree, to_tree).fields
+    counted = [row.split(b"\t", 2) for row in rows]
+    stat = DiffStat(
+        files=len(counted),
+        insertions=sum(int(row[0]) for row in counted if row[0] != b"-"),
+        deletions=sum(int(row[1]) for row in counted if row[1] != b"-"),
+    )
+    return stat, [path_text(row[2]) for row in counted]
