@@ -14,6 +14,7 @@ from crewlog.eventlog.blobs import FileBlobs
 from crewlog.eventlog.jetstream import connect_log
 from crewlog.eventlog.live import NatsLive
 from crewlog.eventlog.owner import Owner
+from crewlog.eventlog.port import BlobStore, EventLog, Live
 from crewlog.executor.config import Config
 from crewlog.executor.desk import Desk
 from crewlog.executor.host import Shared
@@ -36,16 +37,22 @@ if TYPE_CHECKING:
 
 async def serve(config: Config, stop: asyncio.Event) -> None:
     """Works until `stop` is set. Serves nothing but its health."""
+    log = await connect_log(config.nats_url, config.nats_user, config.nats_password, name="executor")
+    try:
+        await work(config, log, NatsLive(log.connection), FileBlobs(config.data_directory / "blobs"), stop)
+    finally:
+        await log.close()
+
+
+async def work(config: Config, log: EventLog, live: Live, blobs: BlobStore, stop: asyncio.Event) -> None:
+    """The executor on any log."""
     async with AsyncExitStack() as stack:
-        log = await connect_log(config.nats_url, config.nats_user, config.nats_password, name="executor")
-        stack.push_async_callback(log.close)
         scheduler = await stack.enter_async_context(dial(config.scheduler_address, config.service_token))
         git = await stack.enter_async_context(dial(config.git_address, config.service_token))
         gateway = await stack.enter_async_context(dial(config.gateway_address, config.service_token))
         models = Models(CredentialServiceStub(gateway))
         stack.push_async_callback(models.close)
-        blobs = FileBlobs(config.data_directory / "blobs")
-        live, level, workspaces = NatsLive(log.connection), sandbox.choose(config.sandbox), WorkspaceServiceStub(git)
+        level, workspaces = sandbox.choose(config.sandbox), WorkspaceServiceStub(git)
         owner = Owner(log, rules, tenant=TENANT, clock=now_micros, code_version=version("crewlog"))
         shared = Shared(owner, blobs, now_micros, f"{config.name}_{secrets.token_hex(4)}")
 
@@ -54,9 +61,8 @@ async def serve(config: Config, stop: asyncio.Event) -> None:
 
         worker = Worker(shared, config.slots, desk_for)
         stack.push_async_callback(worker.stop)
-        server = await start_server(
-            [], address=config.address, verifier=Verifier(service_verify_key=config.service_verify_key)
-        )
+        verifier = Verifier(service_verify_key=config.service_verify_key)
+        server = await start_server([], address=config.address, verifier=verifier)
         stack.push_async_callback(server.stop)
         await _until(stop, worker, SchedulerServiceStub(scheduler))
 

@@ -39,13 +39,14 @@ async def serve(config: Config, stop: asyncio.Event) -> None:
     log = await connect_log(config.nats_url, config.nats_user, config.nats_password, name="scheduler")
     git = dial(config.git_address, config.service_token)
     try:
-        await _serve(config, log, WorkspaceServiceStub(git), stop)
+        await work(config, log, WorkspaceServiceStub(git), stop)
     finally:
         await git.close()
         await log.close()
 
 
-async def _serve(config: Config, log: EventLog, workspaces: WorkspaceServiceAsyncStub, stop: asyncio.Event) -> None:
+async def work(config: Config, log: EventLog, workspaces: WorkspaceServiceAsyncStub, stop: asyncio.Event) -> None:
+    """The scheduler on any log."""
     owner = Owner(log, rules, tenant=TENANT, clock=now_micros, code_version=version("crewlog"))
     fleet = Fleet()
     finisher = Finisher(workspaces, now_micros)
@@ -62,8 +63,7 @@ async def _serve(config: Config, log: EventLog, workspaces: WorkspaceServiceAsyn
         await server.stop()
         following.cancel()
         claims.stop()
-        await tail.save()
-        checkpoint.close()
+        await tail.close()
 
 
 def claim_signer(signing_key: str) -> Callable[[str, str, int], str]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 from crewlog.domain import names, run_state
 from crewlog.domain.run_state import Run
@@ -34,6 +35,8 @@ class Tail:
         self._saved: set[str] = set()
         self._saved_at = 0.0
         self._revision = 0
+        # One thread, so that a save that was given up has ended before the next one begins.
+        self._writer = ThreadPoolExecutor(1, "checkpoint")
 
     async def open(self) -> None:
         """Opens the runs of the checkpoint; until then the scheduler does not serve."""
@@ -65,7 +68,14 @@ class Tail:
         self._reactor.closed_runs = set()
         self._saved = set(self._reactor.open_runs)
         self._saved_at = time.monotonic()
-        await asyncio.to_thread(self._checkpoint.save, self._revision, opened, closed)
+        loop = asyncio.get_running_loop()
+        await loop.run_in_executor(self._writer, self._checkpoint.save, self._revision, opened, closed)
+
+    async def close(self) -> None:
+        """Saves for the last time."""
+        await self.save()
+        self._writer.shutdown()
+        self._checkpoint.close()
 
     async def _see(self, batch: Sequence[Stored]) -> None:
         for stored in batch:
