@@ -1,0 +1,98 @@
+"""What the scheduler concludes from the reports of executors."""
+
+from __future__ import annotations
+
+import pytest
+from crewlog.scheduler.fleet import Fleet, Held, lost_tasks, stray_tasks
+from crewlog.v1.scheduler_pb2 import ExecutorReport, Grant, RunningTask
+
+KEY = ("r", "t-1")
+
+
+def fleet_with(*slots: int) -> Fleet:
+    fleet = Fleet()
+    for number, count in enumerate(slots):
+        fleet.connect(f"e{number}_boot").slots = count
+    return fleet
+
+
+def report(*running: tuple[str, str, int], last_grant: int = 0) -> ExecutorReport:
+    tasks = [RunningTask(run_id=run, task_id=task, generation=generation) for run, task, generation in running]
+    return ExecutorReport(executor_id="e0_boot", running=tasks, last_grant=last_grant)
+
+
+def test_the_executor_with_the_most_room_gets_the_task() -> None:
+    fleet = fleet_with(1, 3)
+    names = []
+    for number in range(4):
+        executor = fleet.reserve(("r", f"t-{number}"))
+        assert executor is not None
+        names.append(executor.name)
+    assert sorted(names) == ["e0", "e1", "e1", "e1"]
+    assert fleet.reserve(("r", "t-9")) is None
+    assert fleet.free() == 0
+
+
+def test_an_executor_that_is_not_connected_gets_nothing() -> None:
+    fleet = fleet_with(5)
+    fleet.executors["e0_boot"].connections = 0
+    assert fleet.reserve(KEY) is None
+
+
+@pytest.mark.parametrize(
+    ("held", "told", "lost"),
+    [
+        (Held(generation=1, granted=7), report(("r", "t-1", 1), last_grant=7), False),
+        (Held(generation=1, granted=7), report(last_grant=6), False),
+        (Held(generation=1, granted=7), report(last_grant=7), True),
+        (Held(generation=2, granted=7), report(("r", "t-1", 1), last_grant=7), True),
+        (Held(generation=0), report(last_grant=7), False),
+        (Held(generation=1, granted=0), report(), True),
+    ],
+    ids=[
+        "at work",
+        "not told yet",
+        "told and absent",
+        "an older generation",
+        "reserved only",
+        "of an earlier scheduler",
+    ],
+)
+def test_a_task_is_lost_only_when_the_executor_was_told_of_it(held: Held, told: ExecutorReport, lost: bool) -> None:
+    executor = fleet_with(3).executors["e0_boot"]
+    executor.held[KEY] = held
+    assert bool(lost_tasks(executor, told)) is lost
+
+
+def test_an_executor_is_told_to_stop_what_is_not_its_own() -> None:
+    executor = fleet_with(3).executors["e0_boot"]
+    executor.held[KEY] = Held(generation=2, granted=1)
+    stops = list(stray_tasks(executor, report(("r", "t-1", 1), ("r", "t-2", 1), ("r", "t-1", 2))))
+    assert [(stop.task_id, stop.generation) for stop in stops] == [("t-1", 1), ("t-2", 1)]
+
+
+def test_the_end_of_an_old_claim_does_not_release_its_successor() -> None:
+    fleet = fleet_with(3)
+    fleet.hold("e0_boot", KEY, Held(generation=2))
+    fleet.release("e0_boot", KEY, generation=1)
+    assert KEY in fleet.executors["e0_boot"].held
+    fleet.release("e0_boot", KEY, generation=2)
+    assert KEY not in fleet.executors["e0_boot"].held
+
+
+def test_a_new_boot_names_the_older_ones() -> None:
+    fleet = Fleet()
+    old = fleet.connect("e0_first")
+    fleet.connect("e1_first")
+    new = fleet.connect("e0_second")
+    assert fleet.older_boots(new) == [old]
+
+
+def test_an_order_holds_what_waited_and_then_nothing() -> None:
+    fleet = fleet_with(3)
+    executor = fleet.executors["e0_boot"]
+    fleet.grant(executor, Grant(run_id="r", task_id="t-1", generation=1, revision=4))
+    assert executor.wanted.is_set()
+    assert [grant.revision for grant in executor.order().grants] == [4]
+    assert not executor.wanted.is_set()
+    assert not executor.order().grants
