@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import json
+import ssl
 import time
 from collections.abc import AsyncIterator, Callable
 from typing import TYPE_CHECKING, Any
 
+import anthropic.resources.messages  # noqa: F401 - otherwise the library imports it in the first call
 import httpx2
 from anthropic import APIConnectionError, APIStatusError, AsyncAnthropic, AsyncStream
 from crewlog.models import failures
@@ -29,6 +32,11 @@ END_SECONDS = 0.2
 # What is shorter is no secret, and would be found in any text.
 SECRET_CHARACTERS_MIN = 8
 _NOTHING_WAS_SENT = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout, httpx2.UnsupportedProtocol)
+
+
+def warm_up() -> None:
+    """What importing this module does not do yet."""
+    _tls()
 
 
 class MessagesApi:
@@ -114,7 +122,7 @@ def _client(api_key: str, base_url: str, timeouts: Timeouts) -> AsyncAnthropic:
     )
     limits = httpx2.Limits(max_connections=CONNECTIONS_MAX)
     http = httpx2.AsyncClient(
-        transport=httpx2.AsyncHTTPTransport(trust_env=False, limits=limits),
+        transport=httpx2.AsyncHTTPTransport(verify=_tls(), trust_env=False, limits=limits),
         trust_env=False,
         timeout=timeout,
         follow_redirects=False,
@@ -131,6 +139,12 @@ def _client(api_key: str, base_url: str, timeouts: Timeouts) -> AsyncAnthropic:
     # The constructor puts ANTHROPIC_CUSTOM_HEADERS here, which may hold somebody's key, and has no switch for it.
     client._custom_headers = {}
     return client
+
+
+@functools.cache
+def _tls() -> ssl.SSLContext:
+    # Once, as reading the certificates takes 20 ms.
+    return httpx2.create_ssl_context(trust_env=False)
 
 
 async def _only_events(stream: AsyncStream[Any]) -> AsyncStream[Any]:

@@ -74,7 +74,8 @@ class ModelReply:
 
 async def warm_up() -> None:
     """Imports what the first call and the first price need, beside the event loop."""
-    await asyncio.to_thread(importlib.import_module, "crewlog.models.messages_api")
+    module = await asyncio.to_thread(importlib.import_module, "crewlog.models.messages_api")
+    await asyncio.to_thread(module.warm_up)
     await asyncio.to_thread(prices.warm_up)
 
 

@@ -90,7 +90,8 @@ def as_events(message: Message) -> Iterator[Event]:
             yield {"type": "content_block_delta", "index": index, "delta": _delta(block, piece)}
         yield {"type": "content_block_stop", "index": index}
     end = {} if message.omit_usage else {"usage": {**message.usage, "output_tokens": message.output_tokens}}
-    yield {"type": "message_delta", "delta": {"stop_reason": message.stop_reason, "stop_sequence": None}, **end}
+    stop = {"stop_reason": message.stop_reason, "stop_sequence": None, "stop_details": None}
+    yield {"type": "message_delta", "delta": stop, **end}
     yield {"type": "message_stop"}
 
 
@@ -107,6 +108,7 @@ def _envelope(message: Message) -> dict[str, Any]:
         "content": [],
         "stop_reason": None,
         "stop_sequence": None,
+        "stop_details": None,
     }
 
 
