@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, get_args
 
@@ -17,7 +18,7 @@ import pytest
 from anthropic import types
 from crewlog.domain.errors import InvalidCommand
 from crewlog.models import request_checks
-from crewlog.models.script import STOP_REASONS, load_script
+from crewlog.models.script import STOP_REASONS, Answer, load_script
 from crewlog.models.scripted import serve_scripted
 from pydantic import TypeAdapter
 
@@ -379,3 +380,16 @@ async def test_a_client_that_waits_does_not_keep_the_server_from_stopping(
         answer = await http.send(asking, stream=True)
         assert answer.status_code == 200
     await answer.aclose()
+
+
+def test_the_script_of_the_documentation_is_valid(tmp_path: Path) -> None:
+    document = (Path(__file__).parents[2] / "docs" / "scripted-model.md").read_text("utf-8")
+    path = tmp_path / "script.yaml"
+    path.write_text(document.split("```yaml\n")[1].split("```")[0])
+    assert len(load_script(path).conversations) == 2
+
+
+def test_the_documentation_names_every_field_of_a_step() -> None:
+    document = (Path(__file__).parents[2] / "docs" / "scripted-model.md").read_text("utf-8")
+    for field in [*(field.name for field in fields(Answer)), "expect", "context_tokens", "malformed_input"]:
+        assert f"`{field}`" in document, field
