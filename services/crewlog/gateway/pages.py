@@ -1,0 +1,53 @@
+"""Page tokens: opaque, and good only for the list that they came from."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import json
+
+from crewlog.domain.errors import InvalidCommand
+
+PAGE_SIZE_DEFAULT = 50
+PAGE_SIZE_MAX = 200
+_TOKEN_CHARACTERS_MAX = 512
+
+
+def size(asked: int) -> int:
+    """0 means the default; more than the limit is the limit."""
+    if asked < 0:
+        raise InvalidCommand(f"page_size {asked} is negative", violations={"page_size": "has to be 0 or more"})
+    return min(asked or PAGE_SIZE_DEFAULT, PAGE_SIZE_MAX)
+
+
+def token(position: str | int, *filters: object) -> str:
+    """Names the place after the last item of a page."""
+    text = json.dumps([position, _fingerprint(filters)])
+    return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
+
+
+def position(page_token: str, *filters: object) -> str | int | None:
+    """The place that a token names, or None for an empty one. Raises InvalidCommand."""
+    if not page_token:
+        return None
+    try:
+        if len(page_token) > _TOKEN_CHARACTERS_MAX:
+            raise ValueError("too long")
+        text = base64.urlsafe_b64decode(page_token + "=" * (-len(page_token) % 4))
+        place, fingerprint = json.loads(text)
+    except (ValueError, TypeError, binascii.Error):
+        raise _refusal("is none that this service has given") from None
+    if fingerprint != _fingerprint(filters):
+        raise _refusal("belongs to a list with other filters")
+    if not isinstance(place, str | int):
+        raise _refusal("is none that this service has given")
+    return place
+
+
+def _fingerprint(filters: tuple[object, ...]) -> str:
+    return hashlib.sha256(repr(filters).encode()).hexdigest()[:16]
+
+
+def _refusal(why: str) -> InvalidCommand:
+    return InvalidCommand(f"page_token {why}", violations={"page_token": why}, what_to_do="begin without a page token")

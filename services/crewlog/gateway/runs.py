@@ -1,0 +1,115 @@
+"""RunService: runs are started and cancelled by the scheduler; what is read comes from the projection."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from crewlog.domain.errors import NotFound
+from crewlog.eventlog.port import Live
+from crewlog.gateway import checks, pages, watch
+from crewlog.gateway.projection import Projection
+from crewlog.gateway.projects import Projects
+from crewlog.gateway.queries import EntryFilter, Queries, RunFilter
+from crewlog.gateway.starting import Starting
+from crewlog.gateway.watch import LiveFeed
+from crewlog.runtime.auth import current_principal
+from crewlog.telemetry import traces
+from crewlog.v1.answer_pb2 import Receipt
+from crewlog.v1.run_pb2 import CancelRun, GetRun, ListRuns, RunList, RunStatus, RunView, StartRun
+from crewlog.v1.run_service_pb2 import Heartbeat, WatchRun, WatchRunMessage
+from crewlog.v1.run_service_pb2_grpc import RunServiceServicer
+
+FOREVER = 2**62
+
+
+@dataclass(frozen=True, slots=True)
+class Scheduler:
+    """The commands of the scheduler that the gateway forwards to."""
+
+    start: Callable[[StartRun], Awaitable[Receipt]]
+    cancel: Callable[[CancelRun], Awaitable[Receipt]]
+
+
+class RunServer(RunServiceServicer):
+    def __init__(
+        self, projection: Projection, projects: Projects, starting: Starting, scheduler: Scheduler, live: Live
+    ) -> None:
+        self._projection = projection
+        self._projects = projects
+        self._starting = starting
+        self._scheduler = scheduler
+        self._live = live
+
+    async def Start(self, request: StartRun, context: Any) -> Receipt:
+        checks.check_start(request)
+        path = await self._projects.path_of(request.project_id)
+        command = await self._starting.complete(
+            request, path, principal=current_principal(), traceparent=traces.current_traceparent()
+        )
+        traces.link_current(traces.traceparent_of_run(request.run_id), "run")
+        return await self._scheduler.start(command)
+
+    async def Cancel(self, request: CancelRun, context: Any) -> Receipt:
+        checks.check_all(partial(checks.run_id, "run_id", request.run_id), partial(checks.reason, request.reason))
+        return await self._scheduler.cancel(CancelRun(run_id=request.run_id, reason=request.reason))
+
+    async def Get(self, request: GetRun, context: Any) -> RunView:
+        checks.run_id("run_id", request.run_id)
+        await self._projection.reached(request.at_least_revision)
+        view = await self._projection.read(Queries.run, request.run_id)
+        if view is None:
+            raise no_run(request.run_id)
+        return view
+
+    async def List(self, request: ListRuns, context: Any) -> RunList:
+        wanted = RunFilter(request.project_id, tuple(sorted(set(request.statuses))))
+        _check_filter(wanted)
+        before = pages.position(request.page_token, "runs", wanted)
+        size = pages.size(request.page_size)
+        await self._projection.reached(request.at_least_revision)
+        rows = await self._projection.read(Queries.runs, wanted, int(before or FOREVER), size + 1)
+        runs = [view for _, view in rows[:size]]
+        token = pages.token(rows[size - 1][0], "runs", wanted) if len(rows) > size else ""
+        return RunList(runs=runs, next_page_token=token)
+
+    async def Watch(self, request: WatchRun, context: Any) -> AsyncIterator[WatchRunMessage]:
+        checks.run_id("run_id", request.run_id)
+        await self._check_known(request)
+        until = await self._projection.caught_up() if request.until_now else None
+        feed = LiveFeed()
+        async with AsyncExitStack() as stack:
+            changed = stack.enter_context(self._projection.watching(request.run_id))
+            if request.with_live and not request.until_now:
+                await stack.enter_async_context(feed.listening(self._live, request.run_id, changed))
+            wanted = EntryFilter(run_id=request.run_id)
+            async for delivered in watch.entries(self._projection, wanted, request.from_revision, changed, until):
+                for delta in feed.drain():
+                    yield WatchRunMessage(live=delta)
+                for revision, payload in delivered.entries:
+                    yield WatchRunMessage(entry=watch.recorded(revision, payload, with_stored=request.with_stored))
+                if delivered.is_idle:
+                    yield WatchRunMessage(heartbeat=Heartbeat(revision=delivered.up_to))
+
+    async def _check_known(self, request: WatchRun) -> None:
+        """A run that was just started is in the log, but perhaps not yet in the projection."""
+        await watch.check_position(self._projection, request.from_revision)
+        if not await self._projection.read(Queries.has_run, request.run_id):
+            await self._projection.caught_up()
+            if not await self._projection.read(Queries.has_run, request.run_id):
+                raise no_run(request.run_id)
+
+
+def no_run(run_id: str) -> NotFound:
+    return NotFound(f"there is no run {run_id!r}", what_to_do="see `crewlog runs`")
+
+
+def _check_filter(wanted: RunFilter) -> None:
+    if wanted.project_id:
+        checks.project_id("project_id", wanted.project_id)
+    for status in wanted.statuses:
+        if status not in RunStatus.values() or not status:
+            checks.refuse("statuses", status, "has to be a status of a run")

@@ -1,0 +1,88 @@
+"""From what a client asks to what the scheduler is told: the plan in full, the model, the commit to start from.
+
+Nothing is appended before all of it is known to be good.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+from crewlog.domain import workflow
+from crewlog.domain.errors import InvalidCommand, WrongState
+from crewlog.eventlog.owner import Clock
+from crewlog.gateway import checks
+from crewlog.gateway.config import ModelAccess
+from crewlog.v1.run_pb2 import StartRun, Workflow
+from crewlog.v1.workspace_pb2 import PinBase, PinnedBase
+
+LoadWorkflow = Callable[[str, Path], Workflow]
+CheckModel = Callable[[str], object]
+Pin = Callable[[PinBase], Awaitable[PinnedBase]]
+
+NO_CREDENTIAL = "there is no key for a model"
+HOW_TO_GET_A_CREDENTIAL = (
+    "set ANTHROPIC_API_KEY where `crewlog up` is started, or start it with `--scripted` to try without a model"
+)
+
+
+class Starting:
+    """`check_model` raises InvalidCommand for a model that nobody knows the price of."""
+
+    def __init__(
+        self, load_workflow: LoadWorkflow, check_model: CheckModel, pin: Pin, access: ModelAccess, clock: Clock
+    ) -> None:
+        self._load_workflow = load_workflow
+        self._check_model = check_model
+        self._pin = pin
+        self._access = access
+        self._clock = clock
+
+    async def complete(self, request: StartRun, path: str, *, principal: str, traceparent: str) -> StartRun:
+        """The command for the scheduler. Raises InvalidCommand or WrongState, or what git refuses."""
+        command = StartRun()
+        command.CopyFrom(request)
+        command.workflow.CopyFrom(self._workflow(request, path))
+        command.model = request.model or self._access.default_model
+        self._check_models(command)
+        command.base_commit = await self._base_commit(command, path)
+        command.at_unix_micros = self._clock()
+        command.request_traceparent = traceparent
+        command.requested_by = principal
+        return command
+
+    def _workflow(self, request: StartRun, path: str) -> Workflow:
+        if request.WhichOneof("plan") == "workflow":
+            return request.workflow
+        plan = self._load_workflow(request.workflow_name, Path(path))
+        workflow.validate(plan)
+        return plan
+
+    def _check_models(self, command: StartRun) -> None:
+        """Every model that the run may call; a run that calls none needs no key."""
+        agents = [node for node in command.workflow.nodes if node.HasField("agent")]
+        if agents and not self._access.api_key:
+            raise WrongState(NO_CREDENTIAL, what_to_do=HOW_TO_GET_A_CREDENTIAL)
+        for node in agents:
+            field = f"workflow.{node.node_id}.role.model" if node.agent.role.model else "model"
+            model = node.agent.role.model or command.model
+            checks.model(field, model)
+            if not model:
+                checks.refuse("model", "", "is needed: the gateway has no default")
+            _with_field(field, lambda model=model: self._check_model(model))  # type: ignore[misc]
+
+    async def _base_commit(self, command: StartRun, path: str) -> str:
+        """A plan without agents touches no files, so it starts from nothing."""
+        if not any(node.HasField("agent") for node in command.workflow.nodes):
+            return ""
+        pinned = await self._pin(PinBase(project_id=command.project_id, path=path, base=command.base))
+        return pinned.commit
+
+
+def _with_field(field: str, check: Callable[[], object]) -> None:
+    try:
+        check()
+    except InvalidCommand as refusal:
+        raise InvalidCommand(
+            refusal.message, what_to_do=refusal.what_to_do, violations=refusal.violations or {field: refusal.message}
+        ) from None

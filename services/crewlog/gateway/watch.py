@@ -1,0 +1,105 @@
+"""Streams of entries: in order and without gaps from a revision, then live, at the pace of the reader.
+
+Each stream has its own cursor and reads pages from the projection, so a slow reader holds up nobody and loses nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+
+from crewlog.domain.errors import InvalidCommand
+from crewlog.domain.names import TENANT
+from crewlog.eventlog.port import Live
+from crewlog.gateway.projection import Projection
+from crewlog.gateway.queries import EntryFilter, Queries
+from crewlog.v1.entry_pb2 import Entry, RecordedEntry
+from crewlog.v1.run_service_pb2 import LiveDelta
+
+HEARTBEAT_SECONDS = 5.0
+DELTAS_MAX = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Delivered:
+    """Entries, each with its revision. Everything up to `up_to` has been delivered; `is_idle` after a quiet while."""
+
+    entries: Sequence[tuple[int, bytes]]
+    up_to: int
+    is_idle: bool
+
+
+async def entries(
+    projection: Projection, wanted: EntryFilter, after: int, changed: asyncio.Event, until: int | None = None
+) -> AsyncIterator[Delivered]:
+    """What is there and then, whenever `changed` was set or nothing happened for a while, what is new: maybe nothing.
+
+    Ends once everything up to `until` was delivered, or everything there is of a run that is over.
+    """
+    cursor, is_idle = after, False
+    while True:
+        changed.clear()
+        page = await projection.read(Queries.page, wanted, cursor)
+        cursor = page.up_to
+        yield Delivered(page.entries, cursor, is_idle and not page.entries)
+        if page.has_more:
+            continue
+        if page.run_is_over or (until is not None and cursor >= until):
+            return
+        is_idle = not await _happens(changed)
+
+
+async def check_position(projection: Projection, revision: int) -> None:
+    """Refuses a revision that this log does not have: it is one of another log."""
+    if revision <= projection.revision:
+        return
+    head = await projection.caught_up()
+    if revision > head:
+        why = f"the log ends at revision {head}"
+        raise InvalidCommand(
+            f"there is no revision {revision}: {why}", violations={"from_revision": why}, what_to_do="watch from 0"
+        )
+
+
+def recorded(revision: int, payload: bytes, *, with_stored: bool) -> RecordedEntry:
+    stored = payload if with_stored else b""
+    return RecordedEntry(revision=revision, entry=Entry.FromString(payload), stored=stored)
+
+
+class LiveFeed:
+    """What is being written right now; a reader that is too slow loses the oldest."""
+
+    def __init__(self) -> None:
+        self._deltas: deque[bytes] = deque(maxlen=DELTAS_MAX)
+
+    def drain(self) -> Iterator[LiveDelta]:
+        while self._deltas:
+            yield LiveDelta.FromString(self._deltas.popleft())
+
+    @asynccontextmanager
+    async def listening(self, live: Live, run_id: str, changed: asyncio.Event) -> AsyncIterator[None]:
+        """Collects the deltas of a run and sets the event for each."""
+        task = asyncio.get_running_loop().create_task(self._listen(live, run_id, changed))
+        try:
+            yield
+        finally:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+
+    async def _listen(self, live: Live, run_id: str, changed: asyncio.Event) -> None:
+        async for payload in live.subscribe(TENANT, run_id):
+            self._deltas.append(payload)
+            changed.set()
+
+
+async def _happens(changed: asyncio.Event) -> bool:
+    try:
+        async with asyncio.timeout(HEARTBEAT_SECONDS):
+            await changed.wait()
+    except TimeoutError:
+        return False
+    return True

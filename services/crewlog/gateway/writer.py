@@ -1,0 +1,138 @@
+"""Writes entries into the projection: a batch, the rows that it changes and the position, in one transaction."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+from crewlog.eventlog import codec
+from crewlog.eventlog.port import Stored
+from crewlog.gateway import folding, schema
+from crewlog.gateway.folding import FOLDS, Folded, Hot, Key
+from crewlog.v1.entry_pb2 import Entry
+from crewlog.v1.project_pb2 import ProjectRegistered
+
+_ADD_ENTRY = "insert or ignore into entry values (?, ?, ?, ?, ?)"
+_ADD_RUN = """
+insert into run (run_id, project_id, status, is_over, started, revision) values (?, ?, ?, ?, ?, ?)
+on conflict (run_id) do update set
+    project_id = excluded.project_id, status = excluded.status, is_over = excluded.is_over, revision = excluded.revision
+"""
+_ADD_AGENT = """
+insert into agent (agent_id, run_id, started, revision) values (?, ?, ?, ?)
+on conflict (agent_id) do update set revision = excluded.revision
+"""
+_ADD_PROJECT = "insert or replace into project values (?, ?, ?)"
+_REST_RUN = "update run set view_revision = ?, summary = ?, view = ? where run_id = ?"
+_REST_AGENT = "update agent set view_revision = ?, view = ? where agent_id = ?"
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """How far the projection shows the log now, and which runs the batch belongs to."""
+
+    revision: int
+    run_ids: frozenset[str]
+
+
+@dataclass(slots=True)
+class _Batch:
+    entries: list[tuple[int, str, str, str, bytes]] = field(default_factory=list)
+    touched: dict[Key, Folded] = field(default_factory=dict)
+    projects: list[tuple[str, str, int]] = field(default_factory=list)
+    unknown_events: int = 0
+
+
+class Writer:
+    """Used by one thread at a time."""
+
+    def __init__(self, connection: sqlite3.Connection, hot: Hot) -> None:
+        self._connection = connection
+        self._hot = hot
+
+    def write(self, entries: Sequence[Stored]) -> Written:
+        """All of it or nothing: after an error the projection stands where it stood before."""
+        try:
+            self._connection.execute("begin immediate")
+            batch = self._fold(entries)
+            self._store(batch, entries[-1].revision)
+            self._connection.execute("commit")
+        except BaseException:
+            self._hot.clear()
+            if self._connection.in_transaction:
+                self._connection.execute("rollback")
+            raise
+        self._hot.drop(key for key, folded in batch.touched.items() if folding.is_at_rest(key[0], folded.state))
+        self._hot.trim()
+        return Written(entries[-1].revision, frozenset(row[1] for row in batch.entries))
+
+    def _fold(self, entries: Sequence[Stored]) -> _Batch:
+        batch = _Batch()
+        for stored in entries:
+            entry = Entry.FromString(stored.payload)
+            kind, id = stored.aggregate.kind, stored.aggregate.id
+            batch.entries.append((stored.revision, folding.run_id_of(entry), kind, id, stored.payload))
+            batch.unknown_events += sum(codec.unpack(e) is None for d in entry.decisions for e in d.events)
+            if kind in FOLDS:
+                batch.touched[kind, id] = self._fold_one((kind, id), stored.revision, entry)
+            elif kind == "project":
+                facts = codec.known_facts((entry,))
+                registered = [fact for fact in facts if isinstance(fact, ProjectRegistered)]
+                batch.projects += [(id, fact.path, stored.revision) for fact in registered]
+        return batch
+
+    def _fold_one(self, key: Key, revision: int, entry: Entry) -> Folded:
+        known = self._hot.get(key) or refold(self._connection, key, before=revision)
+        folded = folding.fold(key[0], known, revision, entry)
+        self._hot.put(key, folded)
+        return folded
+
+    def _store(self, batch: _Batch, revision: int) -> None:
+        connection = self._connection
+        connection.executemany(_ADD_ENTRY, batch.entries)
+        runs = [(id, folded) for (kind, id), folded in batch.touched.items() if kind == "run"]
+        agents = [(id, folded) for (kind, id), folded in batch.touched.items() if kind == "agent"]
+        connection.executemany(_ADD_RUN, [_run_row(id, folded) for id, folded in runs])
+        connection.executemany(_ADD_AGENT, [_agent_row(id, folded) for id, folded in agents])
+        connection.executemany(_ADD_PROJECT, batch.projects)
+        connection.executemany(_REST_RUN, _rested_runs(runs))
+        connection.executemany(_REST_AGENT, _rested_agents(agents))
+        schema.set_number(connection, "revision", revision)
+        if batch.unknown_events:
+            unknown = schema.number(connection, "unknown_events") + batch.unknown_events
+            schema.set_number(connection, "unknown_events", unknown)
+
+
+def refold(connection: sqlite3.Connection, key: Key, before: int = 2**62) -> Folded | None:
+    """The state of an aggregate from its stored entries; None when there are none."""
+    query = "select revision, payload from entry where kind = ? and aggregate_id = ? and revision < ? order by revision"
+    folded = None
+    for revision, payload in connection.execute(query, (*key, before)):
+        folded = folding.fold(key[0], folded, revision, Entry.FromString(payload))
+    return folded
+
+
+def _run_row(run_id: str, folded: Folded) -> tuple[object, ...]:
+    run = folded.state
+    is_over = folding.is_at_rest("run", run)
+    return (run_id, run.started.project_id, run.status, is_over, folded.started, folded.revision)
+
+
+def _agent_row(agent_id: str, folded: Folded) -> tuple[object, ...]:
+    return (agent_id, folded.state.started.run_id, folded.started, folded.revision)
+
+
+def _rested_runs(runs: list[tuple[str, Folded]]) -> Iterator[tuple[object, ...]]:
+    for run_id, folded in runs:
+        if folding.is_at_rest("run", folded.state):
+            summary = folding.run_view_of(folded.state, folded.revision, with_tasks=False).SerializeToString()
+            view = folding.run_view_of(folded.state, folded.revision).SerializeToString()
+            yield (folded.revision, summary, view, run_id)
+
+
+def _rested_agents(agents: list[tuple[str, Folded]]) -> Iterator[tuple[object, ...]]:
+    for agent_id, folded in agents:
+        if folding.is_at_rest("agent", folded.state):
+            view = folding.agent_view_of(folded.state, agent_id, folded.revision)
+            yield (folded.revision, view.SerializeToString(), agent_id)

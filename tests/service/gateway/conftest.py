@@ -1,0 +1,243 @@
+"""A gateway over real gRPC, with the log in memory. The scheduler decides by the real rules; git only pins."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+from crewlog.domain import agent, run
+from crewlog.domain.errors import InvalidCommand, NotFound
+from crewlog.eventlog.memory import MemoryBlobs, MemoryLive, MemoryLog
+from crewlog.eventlog.owner import Meta, Owner
+from crewlog.eventlog.port import AggregateId
+from crewlog.gateway.config import Config, ModelAccess
+from crewlog.gateway.parts import Gateway, Storage, running
+from crewlog.runtime import auth
+from crewlog.runtime.channel import dial
+from crewlog.runtime.clock import now_micros
+from crewlog.runtime.serve import Access, Registration, Verifier, start_server
+from crewlog.v1.agent_pb2 import FinishAgent, HostAgent
+from crewlog.v1.agent_pb2_grpc import AgentServiceStub
+from crewlog.v1.answer_pb2 import Receipt
+from crewlog.v1.entry_pb2 import Entry
+from crewlog.v1.events_pb2_grpc import EventServiceStub
+from crewlog.v1.project_pb2 import RegisterProject
+from crewlog.v1.project_pb2_grpc import ProjectServiceStub
+from crewlog.v1.run_pb2 import (
+    CancelRun,
+    ClaimTask,
+    EndTask,
+    FinishRun,
+    Node,
+    NoopNode,
+    StartRun,
+    TaskResult,
+    Workflow,
+)
+from crewlog.v1.run_service_pb2_grpc import RunServiceStub
+from crewlog.v1.scheduler_pb2_grpc import SchedulerServiceServicer, add_SchedulerServiceServicer_to_server
+from crewlog.v1.workspace_pb2 import FileContent, PinBase, PinnedBase, ReadFile
+from crewlog.v1.workspace_pb2_grpc import (
+    FileServiceServicer,
+    FileServiceStub,
+    WorkspaceServiceServicer,
+    add_FileServiceServicer_to_server,
+    add_WorkspaceServiceServicer_to_server,
+)
+
+CLIENT_TOKEN = "client-token"
+BASE_COMMIT = "b" * 40
+NOOP = Workflow(name="noop", version="1", nodes=[Node(node_id="a", noop=NoopNode(steps=1))])
+MODEL = ModelAccess(api_key="sk-secret", base_url="http://127.0.0.1:9", default_model="claude-sonnet-4-5")
+
+
+class Scheduler(SchedulerServiceServicer):
+    """Start and Cancel by the real rules."""
+
+    def __init__(self, owner: Owner[Any]) -> None:
+        self.owner = owner
+        self.started: list[StartRun] = []
+
+    async def Start(self, request: StartRun, context: Any) -> Receipt:
+        self.started.append(request)
+        meta = Meta("start", auth.current_principal(), request.run_id)
+        return Receipt(revision=(await self.owner.handle(request.run_id, request, meta)).revision)
+
+    async def Cancel(self, request: CancelRun, context: Any) -> Receipt:
+        meta = Meta("cancel", auth.current_principal(), request.run_id)
+        return Receipt(revision=(await self.owner.handle(request.run_id, request, meta)).revision)
+
+    async def Synchronize(self, request_iterator: Any, context: Any) -> AsyncIterator[Any]:
+        async for report in request_iterator:
+            yield report
+
+
+class Git(WorkspaceServiceServicer, FileServiceServicer):
+    """Knows repositories by their path: whatever begins with /repos."""
+
+    def __init__(self) -> None:
+        self.pinned: list[PinBase] = []
+
+    async def Pin(self, request: PinBase, context: Any) -> PinnedBase:
+        if not request.path.startswith("/repos/"):
+            raise InvalidCommand(f"{request.path} is no git repository", violations={"path": "is no git repository"})
+        if request.base not in ("", "main"):
+            raise NotFound(f"there is no commit {request.base!r}")
+        self.pinned.append(request)
+        return PinnedBase(commit=BASE_COMMIT)
+
+    async def Read(self, request: ReadFile, context: Any) -> FileContent:
+        return FileContent(content=f"{request.project_id} {request.path}".encode(), mode="100644")
+
+    async def _none(self, request: Any, context: Any) -> Any:
+        raise AssertionError("nobody asks for this")
+
+    Prepare = Snapshot = Restore = Commit = Remove = Deliver = List = Compare = _none
+
+
+class World:
+    """A gateway and what it stands on; `restart` makes a new gateway over the same log and file."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.log = MemoryLog()
+        self.blobs, self.live = MemoryBlobs(), MemoryLive()
+        self.services, self.claims = auth.new_keypair(), auth.new_keypair()
+        self.service_token = auth.mint_service_token(self.services.signing_key, "executor")
+        options = {"tenant": "local", "clock": now_micros, "code_version": "test"}
+        self.runs: Owner[Any] = Owner(self.log, run, **options)  # type: ignore[arg-type]
+        self.agents: Owner[Any] = Owner(self.log, agent, **options)  # type: ignore[arg-type]
+        self.scheduler, self.git = Scheduler(self.runs), Git()
+        self.model = MODEL
+        self.noop = NOOP
+        self.token = CLIENT_TOKEN
+        self._around = AsyncExitStack()
+        self._gateway = AsyncExitStack()
+
+    @property
+    def projection_file(self) -> Path:
+        return self.directory / "gateway" / "projection.sqlite"
+
+    async def open(self) -> None:
+        verifier = Verifier(service_verify_key=self.services.verify_key)
+        servers: list[list[tuple[str, Any, Any]]] = [
+            [("SchedulerService", add_SchedulerServiceServicer_to_server, self.scheduler)],
+            [
+                ("WorkspaceService", add_WorkspaceServiceServicer_to_server, self.git),
+                ("FileService", add_FileServiceServicer_to_server, self.git),
+            ],
+        ]
+        self.addresses = []
+        for services in servers:
+            registrations = [Registration(f"crewlog.v1.{name}", add, it, Access.SERVICE) for name, add, it in services]
+            server = await start_server(registrations, address="127.0.0.1:0", verifier=verifier, drain_seconds=0.2)
+            self._around.push_async_callback(server.stop)
+            self.addresses.append(server.address)
+        await self.start_gateway()
+
+    async def start_gateway(self) -> None:
+        config = Config(
+            data_directory=self.directory,
+            nats_url="",
+            nats_user="",
+            nats_password="",
+            address="127.0.0.1:0",
+            scheduler_address=self.addresses[0],
+            git_address=self.addresses[1],
+            client_token=CLIENT_TOKEN,
+            service_token=auth.mint_service_token(self.services.signing_key, "gateway"),
+            service_verify_key=self.services.verify_key,
+            claim_verify_key=self.claims.verify_key,
+            model=self.model,
+        )
+        storage = Storage(self.log, self.blobs, self.live)
+        self.gateway: Gateway = await self._gateway.enter_async_context(running(config, storage, self.load_workflow))
+        self.address = self.gateway.server.address
+        self.channel = await self._gateway.enter_async_context(dial(self.address, CLIENT_TOKEN))
+        self.run_service, self.project_service = RunServiceStub(self.channel), ProjectServiceStub(self.channel)
+        self.event_service, self.file_service = EventServiceStub(self.channel), FileServiceStub(self.channel)
+        self.agent_service = AgentServiceStub(self.channel)
+
+    def load_workflow(self, name: str, repository: Path) -> Workflow:
+        if name != "noop":
+            raise InvalidCommand(f"there is no workflow {name!r}", violations={"workflow_name": "is unknown"})
+        return self.noop
+
+    async def stop_gateway(self) -> None:
+        await self._gateway.aclose()
+        self._gateway = AsyncExitStack()
+
+    async def restart(self) -> None:
+        await self.stop_gateway()
+        await self.start_gateway()
+
+    async def close(self) -> None:
+        await self._gateway.aclose()
+        await self._around.aclose()
+
+    async def register(self, path: str = "/repos/slug") -> str:
+        return (await self.project_service.Register(RegisterProject(path=path))).project_id
+
+    async def start_run(self, run_id: str, project_id: str, **changes: Any) -> int:
+        request = StartRun(run_id=run_id, project_id=project_id, workflow_name="noop", input="do it")
+        request.MergeFrom(StartRun(**changes))
+        return (await self.run_service.Start(request)).revision
+
+    async def claim(self, run_id: str, task_id: str = "a-1") -> int:
+        command = ClaimTask(run_id=run_id, task_id=task_id, executor_id="e-1", at_unix_micros=now_micros())
+        return await self._run(command)
+
+    async def host(self, run_id: str, task_id: str = "a-1") -> int:
+        """The agent of the task begins, and has ended when its steps are done."""
+        agent_id = f"{run_id}_{task_id}"
+        command = HostAgent(
+            agent_id=agent_id, run_id=run_id, task_id=task_id, generation=1, executor_id="e-1", noop=NoopNode(steps=1)
+        )
+        return (await self.agents.handle(agent_id, command, Meta("host", "service:executor", run_id))).revision
+
+    async def finish(self, run_id: str, task_id: str = "a-1") -> int:
+        """The task succeeds and the run is over."""
+        at = now_micros()
+        await self._run(
+            EndTask(run_id=run_id, task_id=task_id, succeeded=TaskResult(summary="done"), at_unix_micros=at)
+        )
+        return await self._run(FinishRun(run_id=run_id, at_unix_micros=at))
+
+    async def finish_agent(self, run_id: str, task_id: str = "a-1") -> int:
+        agent_id = f"{run_id}_{task_id}"
+        command = FinishAgent(agent_id=agent_id, generation=1, cancelled=TaskResult(summary="stopped"))
+        return (await self.agents.handle(agent_id, command, Meta("end", "service:executor", run_id))).revision
+
+    async def append_raw(self, kind: str, id: str, entry: Entry) -> int:
+        """Appends whatever it is, behind the last entry of the aggregate."""
+        aggregate = AggregateId("local", kind, id)
+        known = await self.log.read(aggregate)
+        return await self.log.append(aggregate, entry.SerializeToString(), known[-1].revision if known else 0)
+
+    async def _run(self, command: Any) -> int:
+        meta = Meta("command", "service:scheduler", command.run_id)
+        return (await self.runs.handle(command.run_id, command, meta)).revision
+
+
+@pytest.fixture
+async def world(tmp_path: Path) -> AsyncIterator[World]:
+    world = World(tmp_path)
+    await world.open()
+    yield world
+    await world.close()
+
+
+@pytest.fixture
+def eventually() -> Callable[[Callable[[], bool]], Any]:
+    """Waits until something holds, at most 10 seconds."""
+
+    async def wait(holds: Callable[[], bool]) -> None:
+        async with asyncio.timeout(10):
+            while not holds():
+                await asyncio.sleep(0.005)
+
+    return wait
