@@ -21,10 +21,16 @@ def _parts(run: Run, task: Task) -> Iterator[str]:
     if added:
         yield added
     if task.visit > 1:
-        yield f"This is visit {task.visit}: the work was sent back to you. The files are as they were left."
+        yield _visit(run, task)
         yield from _earlier(run, task)
     for task_id in task.based_on:
         yield _handed_over(run.tasks[task_id])
+
+
+def _visit(run: Run, task: Task) -> str:
+    if run.feedback.get(task.node_id) in task.based_on:
+        return f"This is visit {task.visit}: the work was sent back to you. The files are as they were left."
+    return f"This is visit {task.visit}: the work before you was sent back, and has been done again."
 
 
 def _earlier(run: Run, task: Task) -> Iterator[str]:
