@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from crewlog.cli.trace_tree import BAR_CHARACTERS, Span, bar, depth_of, spans_of
+from crewlog.cli.trace_tree import BAR_CHARACTERS, Span, bar, spans_of
 from crewlog.v1.agent_pb2 import (
     EffectKey,
     EffectPutInDoubt,
@@ -50,7 +50,7 @@ def _seconds(span: Span) -> tuple[float, float]:
 
 def test_a_run_holds_agents_and_an_agent_holds_its_calls(record: Record) -> None:
     spans = spans_of(_history(record))
-    assert [(depth_of(span, spans), span.name) for span in spans] == [
+    assert [(span.depth, span.name) for span in spans] == [
         (0, "invoke_workflow feature"),
         (1, "invoke_agent implementer-1"),
         (2, "chat m-1"),

@@ -37,3 +37,11 @@ def lines_of(refusal: Refused) -> Iterator[str]:
             yield f"  {field}: {why}"
     if refusal.what_to_do:
         yield f"  {refusal.what_to_do}"
+
+
+class Failed(Exception):
+    """A command cannot go on, for a reason that nobody refused."""
+
+    def __init__(self, message: str, code: ExitCode = ExitCode.FAILED) -> None:
+        super().__init__(message)
+        self.code = code

@@ -63,7 +63,7 @@ class _Scene:
 
     @property
     def task(self) -> str:
-        return self.id.partition("_")[2] or RUN
+        return _task_of(self.id)
 
     def call(self, key: agent.EffectKey) -> str:
         if key.index < 0:
@@ -222,8 +222,8 @@ def _workspace_removed(scene: _Scene, _: workspace.WorkspaceRemoved) -> Iterator
     yield Line(scene.task, "gives its workspace back", Tone.DETAIL)
 
 
-def _change_committed(scene: _Scene, fact: workspace.ChangeCommitted) -> Iterator[Line]:
-    yield Line(scene.task, f"commits {wording.short_id(fact.commit)} ({wording.diff_stat(fact.stat)})")
+def _change_committed(_: _Scene, fact: workspace.ChangeCommitted) -> Iterator[Line]:
+    yield Line(_task_of(fact.workspace_id), f"commits {wording.short_id(fact.commit)} ({wording.diff_stat(fact.stat)})")
 
 
 def _change_delivered(_: _Scene, fact: workspace.ChangeDelivered) -> Iterator[Line]:
@@ -232,6 +232,10 @@ def _change_delivered(_: _Scene, fact: workspace.ChangeDelivered) -> Iterator[Li
 
 def _project_registered(scene: _Scene, fact: project.ProjectRegistered) -> Iterator[Line]:
     yield Line(scene.id, wording.plain(f"registered: {fact.path}"))
+
+
+def _task_of(aggregate_id: str) -> str:
+    return wording.plain(aggregate_id.partition("_")[2]) or RUN
 
 
 def _ended(task: str, text: str, tone: Tone, result: run.TaskResult) -> Line:

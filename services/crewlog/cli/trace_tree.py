@@ -8,7 +8,7 @@ invoke_workflow feature
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -28,7 +28,7 @@ BAR_CHARACTERS = 32
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """`end_micros` is 0 while it is open. `parent` is empty for the root."""
+    """`end_micros` is 0 while it is open. `parent` is empty for the root, and `depth` counts the ancestors."""
 
     key: Key
     parent: Key
@@ -37,6 +37,7 @@ class Span:
     end_micros: int = 0
     detail: str = ""
     failed: bool = False
+    depth: int = 0
 
 
 @dataclass(slots=True)
@@ -68,15 +69,6 @@ def spans_of(entries: Iterable[RecordedEntry]) -> list[Span]:
     return [_until(span, spans.last_micros) for span in _in_order(spans.by_key)]
 
 
-def depth_of(span: Span, spans: Sequence[Span]) -> int:
-    """How many ancestors a span has."""
-    parents = {each.key: each.parent for each in spans}
-    depth, key = 0, span.parent
-    while key in parents:
-        depth, key = depth + 1, parents[key]
-    return depth
-
-
 def bar(span: Span, root: Span, characters: int = BAR_CHARACTERS) -> str:
     """When the span was, within the time of the root: at least one character wide."""
     total = max(1, root.end_micros - root.start_micros)
@@ -103,7 +95,7 @@ def _in_order(by_key: dict[Key, Span]) -> list[Span]:
     while stack:
         span = stack.pop()
         ordered.append(span)
-        stack += _latest_first(children.get(span.key, []))
+        stack += [replace(child, depth=span.depth + 1) for child in _latest_first(children.get(span.key, []))]
     return ordered
 
 

@@ -3,6 +3,7 @@
     lock             held by the launcher as long as it lives; holds its process id
     token            of the local client, 0600
     endpoints.json   written when everything is ready, removed at the end; stale after a crash, so ask `holder` first
+    epoch            of the log that was made here
     run/             locks that the children hold (crewlog.cli.launcher.orphans), and the ports of the last start
     logs/ nats/ blobs/ git/ gateway/ scheduler/
 
@@ -116,14 +117,28 @@ class DataDirectory:
     def write_ports(self, ports: Mapping[str, int]) -> None:
         self._write_json(self._ports_path, dict(ports))
 
+    def read_epoch(self) -> str:
+        """That of the log which was made here; empty before the first start."""
+        with suppress(FileNotFoundError):
+            return (self.path / "epoch").read_text().strip()
+        return ""
+
+    def write_epoch(self, epoch: str) -> None:
+        self._write(self.path / "epoch", epoch + "\n")
+
     @property
     def _ports_path(self) -> Path:
         return self.path / "run" / "ports.json"
 
     def _write_json(self, path: Path, content: dict[str, object] | dict[str, int]) -> None:
+        self._write(path, json.dumps(content, indent=2) + "\n")
+
+    def _write(self, path: Path, text: str) -> None:
         fd, name = tempfile.mkstemp(dir=self.path, prefix=".new-")
         with os.fdopen(fd, "w") as file:
-            json.dump(content, file, indent=2)
+            file.write(text)
+            file.flush()
+            os.fsync(fd)
         Path(name).replace(path)
 
 

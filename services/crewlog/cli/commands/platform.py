@@ -1,0 +1,92 @@
+"""Commands about the platform itself."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from crewlog.cli import config
+from crewlog.cli.options import DataDir, Output, OutputOption, Where, located
+
+Script = Annotated[
+    Path | None,
+    typer.Option("--scripted-model", exists=True, dir_okay=False, help="Play this script instead of asking a model."),
+]
+
+
+class Confinement(StrEnum):
+    """How commands of agents are confined."""
+
+    AUTO = "auto"
+    BUBBLEWRAP = "bubblewrap"
+    LANDLOCK = "landlock"
+    NONE = "none"
+
+
+Sandbox = Annotated[
+    Confinement, typer.Option("--sandbox", envvar="CREWLOG_SANDBOX", help="How commands of agents are confined.")
+]
+Model = Annotated[str, typer.Option("--model", help="The model of runs and roles that name none.")]
+Slots = Annotated[int, typer.Option("--slots", min=0, help="Tasks at once; 0 for the executor's default.")]
+
+
+def register(app: typer.Typer) -> None:
+    app.command(rich_help_panel="Platform")(up)
+    app.command(rich_help_panel="Platform")(down)
+    app.command(rich_help_panel="Platform")(located(doctor))
+    app.command(rich_help_panel="Platform")(demo)
+    app.command(rich_help_panel="Platform")(version)
+
+
+def up(
+    data_dir: DataDir = None,
+    sandbox: Sandbox = Confinement.AUTO,
+    model: Model = "",
+    scripted_model: Script = None,
+    slots: Slots = 0,
+    detach: Annotated[bool, typer.Option("--detach", "-d", help="Return when everything answers.")] = False,
+) -> None:
+    """Starts the platform and keeps it running: the log, git, scheduler, executor and gateway, on loopback."""
+    from crewlog.cli import running
+
+    settings = running.Settings(_directory(data_dir), sandbox, model, scripted_model, slots)
+    raise typer.Exit(running.up_detached(settings) if detach else running.up(settings))
+
+
+def down(data_dir: DataDir = None) -> None:
+    """Stops the platform that runs on a data directory."""
+    from crewlog.cli import running
+
+    raise typer.Exit(running.down(_directory(data_dir)))
+
+
+def doctor(where: Where) -> None:
+    """Says what this host can do, and whether everything that is needed is there."""
+    from crewlog.cli import doctor as examination
+
+    raise typer.Exit(examination.examine(where))
+
+
+def demo(
+    keep: Annotated[bool, typer.Option("--keep", help="Keep the project and the data directory.")] = False,
+    sandbox: Sandbox = Confinement.AUTO,
+    model: Model = "",
+    data_dir: DataDir = None,
+) -> None:
+    """Has a crew repair a small project, from start to end, and replays it."""
+    from crewlog.cli import demo as show
+
+    raise typer.Exit(show.run(keep=keep or data_dir is not None, sandbox=sandbox, model=model, data_dir=data_dir))
+
+
+def version(output: OutputOption = Output.TABLE) -> None:
+    """Says which release this is."""
+    from crewlog.cli import about
+
+    about.write_version(output)
+
+
+def _directory(data_dir: Path | None) -> Path:
+    return (data_dir or config.data_dir()).expanduser().absolute()

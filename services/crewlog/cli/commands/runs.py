@@ -1,0 +1,112 @@
+"""Commands about runs, their agents and their projects."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from crewlog.cli.options import Where, located
+
+RunId = Annotated[str, typer.Argument(metavar="RUN", help="The id of the run.", show_default=False)]
+
+
+class Status(StrEnum):
+    RUNNING = "running"
+    CANCELLING = "cancelling"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+def register(app: typer.Typer) -> None:
+    for command in (run, runs, show, agents, watch, cancel, diff, projects):
+        app.command(rich_help_panel="Runs")(located(command))
+
+
+def run(
+    where: Where,
+    task: Annotated[str, typer.Argument(help="What to do; - reads it from standard input.", show_default=False)],
+    repo: Annotated[
+        Path, typer.Option("--repo", help="A git repository. It gets one branch; nothing else changes.")
+    ] = Path(),
+    workflow: Annotated[str, typer.Option("--workflow", "-w", help="A built-in workflow, or a YAML file.")] = "agent",
+    model: Annotated[str, typer.Option("--model", help="The model of every role that names none.")] = "",
+    budget: Annotated[
+        str, typer.Option("--budget", help="What it may cost at most, in dollars; 0 for no limit.")
+    ] = "2",
+    run_id: Annotated[str, typer.Option("--run-id", help="Your own id: the same id twice is the same run.")] = "",
+    base: Annotated[
+        str, typer.Option("--base", help="A branch, tag or commit to start from.", show_default="HEAD")
+    ] = "",
+    detach: Annotated[bool, typer.Option("--detach", "-d", help="Start it, and do not follow it.")] = False,
+) -> None:
+    """Has a crew do a task on a repository, and brings the result back as a branch."""
+    from crewlog.cli import starting
+
+    request = starting.Request(task, repo, workflow, model, budget, run_id, base)
+    where.ask(lambda gateway: starting.run(gateway, request, detach=detach, output=where.output))
+
+
+def runs(
+    where: Where,
+    status: Annotated[list[Status] | None, typer.Option("--status", help="Only these. Can be repeated.")] = None,
+    project: Annotated[str, typer.Option("--project", help="Only runs of this project.")] = "",
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="How many at most.")] = 20,
+) -> None:
+    """Lists runs, newest first."""
+    from crewlog.cli import listing
+
+    names = [each.value for each in status or []]
+    where.ask(lambda gateway: listing.runs(gateway, where.output, statuses=names, project=project, limit=limit))
+
+
+def show(where: Where, run_id: RunId) -> None:
+    """Shows a run with its tasks."""
+    from crewlog.cli import listing
+
+    where.ask(lambda gateway: listing.show(gateway, where.output, run_id))
+
+
+def agents(where: Where, run_id: RunId) -> None:
+    """Shows the agents of a run."""
+    from crewlog.cli import listing
+
+    where.ask(lambda gateway: listing.agents(gateway, where.output, run_id))
+
+
+def watch(where: Where, run_id: RunId) -> None:
+    """Follows a run until it is over."""
+    from crewlog.cli import watching
+
+    where.ask(lambda gateway: watching.watch(gateway, run_id, where.output))
+
+
+def cancel(
+    where: Where,
+    run_id: RunId,
+    reason: Annotated[str, typer.Option("--reason", help="Kept in the log.")] = "",
+) -> None:
+    """Asks a run to stop. What is done until then stays on its branch."""
+    from crewlog.cli import listing
+
+    where.ask(lambda gateway: listing.cancel(gateway, run_id, reason))
+
+
+def diff(
+    where: Where,
+    run_id: RunId,
+    stat: Annotated[bool, typer.Option("--stat", help="Only how much changed.")] = False,
+) -> None:
+    """Prints what a run has changed, as a unified diff."""
+    from crewlog.cli import files
+
+    where.ask(lambda gateway: files.write_diff(gateway, where.output, run_id, stat=stat))
+
+
+def projects(where: Where) -> None:
+    """Lists the registered repositories."""
+    from crewlog.cli import listing
+
+    where.ask(lambda gateway: listing.projects(gateway, where.output))

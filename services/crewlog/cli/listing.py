@@ -1,0 +1,182 @@
+"""Commands that ask once and print a list."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+
+from crewlog.cli import wording
+from crewlog.cli.gateway import Gateway
+from crewlog.cli.options import Output
+from crewlog.cli.output import say, write_message, write_messages, write_table
+from crewlog.v1.agent_pb2 import AgentStatus, AgentView, ListAgents
+from crewlog.v1.project_pb2 import ListProjects, ProjectView
+from crewlog.v1.run_pb2 import CancelRun, GetRun, ListRuns, RunStatus, RunView, TaskView
+
+PAGE_SIZE = 100
+
+
+async def runs(gateway: Gateway, output: Output, *, statuses: Sequence[str], project: str, limit: int) -> int:
+    wanted = [RunStatus.Value(f"RUN_STATUS_{status.upper()}") for status in statuses]
+    request = ListRuns(page_size=min(limit, PAGE_SIZE), project_id=project, statuses=wanted)
+    found: list[RunView] = []
+    async for view in _all_runs(gateway, request):
+        found.append(view)
+        if len(found) == limit:
+            break
+    if output is not Output.TABLE:
+        write_messages(found, output)
+    else:
+        headings = ("run", "status", "workflow", "project", ">cost", ">tokens", ">time", "started")
+        write_table(headings, [_run_row(view) for view in found])
+    return 0
+
+
+async def show(gateway: Gateway, output: Output, run_id: str) -> int:
+    view = await gateway.runs.Get(GetRun(run_id=run_id))
+    if output is Output.TABLE:
+        write_run(view)
+    else:
+        write_message(view, output)
+    return 0
+
+
+async def agents(gateway: Gateway, output: Output, run_id: str) -> int:
+    found = await gateway.agents.List(ListAgents(run_id=run_id))
+    if output is Output.TABLE:
+        write_agents(found.agents)
+    else:
+        write_messages(found.agents, output)
+    return 0
+
+
+async def projects(gateway: Gateway, output: Output) -> int:
+    found, token = list[ProjectView](), ""
+    while True:
+        page = await gateway.projects.List(ListProjects(page_size=PAGE_SIZE, page_token=token))
+        found += page.projects
+        token = page.next_page_token
+        if not token:
+            break
+    if output is Output.TABLE:
+        write_table(("project", "path"), [(view.project_id, wording.plain(view.path)) for view in found])
+    else:
+        write_messages(found, output)
+    return 0
+
+
+async def cancel(gateway: Gateway, run_id: str, reason: str) -> int:
+    await gateway.runs.Cancel(CancelRun(run_id=run_id, reason=reason))
+    say(f"run {run_id} is being cancelled; `{gateway.command(f'watch {run_id}')}` shows how it ends")
+    return 0
+
+
+def write_run(view: RunView) -> None:
+    """A run and its tasks, for people."""
+    for name, value in _facts(view):
+        write_fact(name, value)
+    headings = ("task", "role", "status", ">turns", ">tools", ">tokens", ">cost", ">time", "result")
+    write_table(headings, [_task_row(task) for task in view.tasks])
+
+
+def write_fact(name: str, value: str) -> None:
+    from crewlog.cli.output import write_line
+
+    write_line(f"{name:<10}{value}")
+
+
+def write_agents(views: Sequence[AgentView]) -> None:
+    headings = (
+        "agent",
+        "role",
+        "model",
+        "status",
+        ">gen",
+        ">turn",
+        ">tools",
+        ">tokens",
+        ">spent",
+        ">reserved",
+        "executor",
+    )
+    write_table(headings, [_agent_row(view) for view in views])
+
+
+async def _all_runs(gateway: Gateway, request: ListRuns) -> AsyncIterator[RunView]:
+    while True:
+        page = await gateway.runs.List(request)
+        for view in page.runs:
+            yield view
+        if not page.next_page_token:
+            return
+        request.page_token = page.next_page_token
+
+
+def _facts(view: RunView) -> list[tuple[str, str]]:
+    limit = f" of {wording.money(view.budget.usd_micros)}" if view.budget.usd_micros else ""
+    facts = [
+        ("run", view.run_id),
+        ("status", wording.run_status(view.status)),
+        ("task", wording.one_line(view.input)),
+        ("project", view.project_id),
+        ("workflow", wording.plain(view.workflow)),
+        ("model", wording.plain(view.model)),
+        ("base", wording.short_id(view.base_commit)),
+        ("started", wording.date_and_time(view.started_at_unix_micros)),
+        ("time", elapsed(view.started_at_unix_micros, view.ended_at_unix_micros)),
+        ("cost", wording.money(view.spent_usd_micros) + limit),
+        ("tokens", wording.count(wording.tokens(view.usage))),
+        ("branch", wording.plain(view.change.branch)),
+        ("failure", wording.plain(f"{view.failure.reason}: {view.failure.message}") if view.failure.reason else ""),
+        ("trace", view.trace_id),
+        ("revision", str(view.revision)),
+    ]
+    return [(name, value) for name, value in facts if value]
+
+
+def elapsed(started: int, ended: int) -> str:
+    """How long something took that is over; empty while it goes on."""
+    return wording.duration(ended - started) if started and ended else ""
+
+
+def _run_row(view: RunView) -> tuple[str, ...]:
+    return (
+        view.run_id,
+        wording.run_status(view.status),
+        wording.plain(view.workflow),
+        view.project_id,
+        wording.money(view.spent_usd_micros),
+        wording.count(wording.tokens(view.usage)),
+        elapsed(view.started_at_unix_micros, view.ended_at_unix_micros),
+        wording.date_and_time(view.started_at_unix_micros),
+    )
+
+
+def _task_row(task: TaskView) -> tuple[str, ...]:
+    result = task.result
+    return (
+        task.task_id,
+        wording.plain(task.role),
+        wording.task_status(task.status),
+        str(result.turns or ""),
+        str(result.tool_calls or ""),
+        wording.count(wording.tokens(result.usage)) if result.turns else "",
+        wording.money(result.cost_usd_micros) if result.turns else "",
+        elapsed(task.started_at_unix_micros, task.ended_at_unix_micros),
+        wording.one_line(task.failure.message or result.summary, 60),
+    )
+
+
+def _agent_row(view: AgentView) -> tuple[str, ...]:
+    return (
+        view.agent_id,
+        wording.plain(view.role),
+        wording.plain(view.model),
+        AgentStatus.Name(view.status).removeprefix("AGENT_STATUS_").lower(),
+        str(view.generation),
+        str(view.turn),
+        str(view.tool_calls),
+        wording.count(wording.tokens(view.usage)),
+        wording.money(view.spent_usd_micros),
+        wording.money(view.reserved_usd_micros),
+        wording.plain(view.executor_id),
+    )

@@ -1,0 +1,160 @@
+"""Shows a run while it goes on: on a terminal a table of its tasks below its story, elsewhere one line per step."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from types import TracebackType
+from typing import Protocol, Self
+
+from crewlog.cli import board, story, telling, wording
+from crewlog.cli.board import Board, Row
+from crewlog.cli.story import Line, Story, Tone
+from crewlog.v1.run_pb2 import TaskStatus
+from crewlog.v1.run_service_pb2 import WatchRunMessage
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+REFRESHES_PER_SECOND = 8
+DOING_CHARACTERS = 60
+_STYLES = {
+    TaskStatus.TASK_STATUS_CLAIMED: "cyan",
+    TaskStatus.TASK_STATUS_SUCCEEDED: "green",
+    TaskStatus.TASK_STATUS_FAILED: "red",
+    TaskStatus.TASK_STATUS_CANCELLED: "yellow",
+}
+
+
+class View(Protocol):
+    """What a run is shown with, while the context is entered; it can be entered again. `board` is what it shows."""
+
+    board: Board
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None: ...
+
+    def tell(self, line: Line) -> None:
+        """A line of the run's story."""
+
+    def say(self, text: str) -> None:
+        """Something about the connection, not about the run."""
+
+
+def new_view(console: Console) -> View:
+    return _Screen(console) if console.is_terminal and not console.is_dumb_terminal else _Lines(console)
+
+
+async def show_all(messages: AsyncGenerator[WatchRunMessage], view: View) -> None:
+    """Shows the stream to its end."""
+    told = Story()
+    async with aclosing(messages):
+        async for message in messages:
+            match message.WhichOneof("message"):
+                case "entry":
+                    view.board = board.fold(view.board, message.entry)
+                    told, lines = story.tell(told, message.entry)
+                    for line in lines:
+                        if line.tone is not Tone.DETAIL:
+                            view.tell(line)
+                case "live":
+                    view.board = board.stream(view.board, message.live)
+
+
+class _Lines:
+    """For logs: no line is ever taken back."""
+
+    def __init__(self, console: Console) -> None:
+        self.board = Board()
+        self._console = console
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        pass
+
+    def tell(self, line: Line) -> None:
+        self.say(f"{wording.time_of_day(line.at_unix_micros)}  {telling.in_words(line)}")
+
+    def say(self, text: str) -> None:
+        self._console.print(text, markup=False)
+
+
+class _Screen:
+    """A thread draws `board`, which is replaced and never changed."""
+
+    def __init__(self, console: Console) -> None:
+        self.board = Board()
+        self._console = console
+        self._live: Live | None = None
+
+    def __enter__(self) -> Self:
+        self._live = Live(console=self._console, get_renderable=self._render, refresh_per_second=REFRESHES_PER_SECOND)
+        self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._live is not None:
+            self._live.stop()
+
+    def tell(self, line: Line) -> None:
+        self._console.print(telling.in_colours(line))
+
+    def say(self, text: str) -> None:
+        self._console.print(text, style="yellow", markup=False)
+
+    def _render(self) -> RenderableType:
+        return screen(self.board, self._console.height, time.time_ns() // 1000)
+
+
+def screen(state: Board, height: int, now_micros: int) -> RenderableType:
+    """The table of the tasks, as many as fit, and a line about the run."""
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for heading in ("task", "status", "turn", "doing"):
+        table.add_column(heading, no_wrap=True)
+    for heading in ("tokens", "cost", "time"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for row in board.rows(state)[-max(3, height - 6) :]:
+        table.add_row(*_cells(row, now_micros))
+    return Group(Text(), table, _footer(state, now_micros))
+
+
+def _cells(row: Row, now_micros: int) -> tuple[Text, ...]:
+    style = _STYLES.get(row.status, "dim")
+    cells = (
+        wording.plain(row.task_id),
+        wording.task_status(row.status) if row.status != TaskStatus.TASK_STATUS_CLAIMED else "working",
+        str(row.turn or ""),
+        _last(wording.one_line(row.doing, 10_000)),
+        wording.count(row.tokens) if row.tokens else "",
+        wording.money(row.cost_usd_micros) if row.cost_usd_micros else "",
+        _elapsed(row.started_at_unix_micros, row.ended_at_unix_micros, now_micros),
+    )
+    return tuple(Text(cell, style=style) for cell in cells)
+
+
+def _footer(state: Board, now_micros: int) -> Text:
+    view = board.view(state)
+    limit = f" of {wording.money(view.budget.usd_micros)}" if view.budget.usd_micros else ""
+    time_so_far = _elapsed(view.started_at_unix_micros, view.ended_at_unix_micros, now_micros)
+    spent = wording.money(board.spent_usd_micros(state))
+    return Text(f"{view.run_id}  {wording.run_status(view.status)}  {spent}{limit}  {time_so_far}", style="bold")
+
+
+def _elapsed(started: int, ended: int, now_micros: int) -> str:
+    return wording.duration((ended or now_micros) - started) if started else ""
+
+
+def _last(text: str) -> str:
+    """The end of a text is the newest part of it."""
+    return text if len(text) <= DOING_CHARACTERS else "…" + text[-(DOING_CHARACTERS - 1) :]

@@ -1,0 +1,107 @@
+"""`crewlog run`: registers the repository, starts the run, and follows it."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import secrets
+import sys
+from dataclasses import dataclass
+from decimal import Decimal, InvalidOperation
+from pathlib import Path
+
+from crewlog.cli import repository, watching
+from crewlog.cli.gateway import Gateway
+from crewlog.cli.options import Output
+from crewlog.cli.output import say, write_message
+from crewlog.domain.errors import InvalidCommand
+from crewlog.domain.names import RUN_ID_CHARACTERS_MAX
+from crewlog.v1.budget_pb2 import Limit
+from crewlog.v1.project_pb2 import RegisterProject
+from crewlog.v1.run_pb2 import GetRun, StartRun, Workflow
+
+WORDS_OF_RUN_ID = 4
+SUFFIX_BYTES = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """As a person gives it on the command line."""
+
+    task: str
+    repo: Path
+    workflow: str = "agent"
+    model: str = ""
+    budget: str = "2"
+    run_id: str = ""
+    base: str = ""
+
+
+async def run(gateway: Gateway, request: Request, *, detach: bool, output: Output) -> int:
+    """The exit status: of the run when it was followed, of the start when not."""
+    command = await asyncio.to_thread(to_command, request)
+    found = await asyncio.to_thread(repository.look_at, request.repo)
+    if found.has_uncommitted_changes and not request.base:
+        say(f"{found.path} has changes that are not committed: the run does not see them")
+    registered = await gateway.projects.Register(RegisterProject(path=str(found.path)))
+    command.project_id = registered.project_id
+    receipt = await gateway.runs.Start(command)
+    say(f"run {command.run_id} on {found.path}")
+    if not detach:
+        return await watching.watch(gateway, command.run_id, output, repo=str(request.repo))
+    say(f"  watch it   {gateway.command(f'watch {command.run_id}')}")
+    if output is not Output.TABLE:
+        view = GetRun(run_id=command.run_id, at_least_revision=receipt.revision)
+        write_message(await gateway.runs.Get(view), output)
+    return 0
+
+
+def to_command(request: Request) -> StartRun:
+    """Without the project. Raises InvalidCommand for what cannot be read."""
+    text = sys.stdin.read() if request.task == "-" else request.task
+    if not text.strip():
+        raise InvalidCommand("the task is empty", what_to_do='say what to do: crewlog run "fix the failing test"')
+    command = StartRun(
+        run_id=request.run_id or new_run_id(text),
+        input=text,
+        budget=Limit(usd_micros=usd_micros(request.budget)),
+        model=request.model,
+        base=request.base,
+    )
+    plan = load_workflow(request.workflow)
+    if plan is None:
+        command.workflow_name = request.workflow
+    else:
+        command.workflow.CopyFrom(plan)
+    return command
+
+
+def usd_micros(dollars: str) -> int:
+    """`0.50` is 500,000. Raises InvalidCommand for what is no amount, or finer than a micro-dollar."""
+    try:
+        amount = Decimal(dollars.removeprefix("$")) * 1_000_000
+    except InvalidOperation:
+        amount = Decimal("NaN")
+    if not amount.is_finite() or amount < 0 or amount != amount.to_integral_value() or amount > 10**15:
+        raise InvalidCommand(
+            f"--budget {dollars!r} is no amount of dollars", what_to_do="give one such as 0.50, or 0 for no limit"
+        )
+    return int(amount)
+
+
+def new_run_id(text: str) -> str:
+    """The first words of the task and something random, so that a person recognises it."""
+    words = re.findall(r"[a-z0-9]+", text.lower()[:500])[:WORDS_OF_RUN_ID]
+    suffix = secrets.token_hex(SUFFIX_BYTES)
+    stem = "-".join(words)[: RUN_ID_CHARACTERS_MAX - len(suffix) - 1].strip("-") or "run"
+    return f"{stem}-{suffix}"
+
+
+def load_workflow(name: str) -> Workflow | None:
+    """The workflow of a file; None for a name, which the gateway knows."""
+    path = Path(name)
+    if path.suffix not in (".yaml", ".yml"):
+        return None
+    from crewlog.crews import load_workflow as load
+
+    return load(str(path), [path.absolute().parent, path.absolute().parent.parent])

@@ -1,0 +1,81 @@
+"""How a run ended, on one screen: what came of it, what it took, and the commands to look closer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from crewlog.cli import wording
+from crewlog.cli.exits import ExitCode
+from crewlog.cli.gateway import Gateway
+from crewlog.cli.listing import elapsed
+from crewlog.cli.output import table
+from crewlog.v1.run_pb2 import RunStatus, RunView, TaskView
+
+_MARKS = {RunStatus.RUN_STATUS_SUCCEEDED: "✓", RunStatus.RUN_STATUS_FAILED: "✗", RunStatus.RUN_STATUS_CANCELLED: "✗"}
+
+
+def in_words(view: RunView, *, scripted: bool) -> list[str]:
+    """Without the commands: those depend on where the platform is."""
+    return [_headline(view), *(f"  {name:<9}{value}" for name, value in _facts(view, scripted)), "", *_tasks(view)]
+
+
+def next_commands(view: RunView, gateway: Gateway, repo: str = "") -> list[str]:
+    """What to type to look closer."""
+    branch = wording.plain(view.change.branch)
+    git = f"git -C {repo} " if repo else "git "
+    inspect = [f"{git}log -p {wording.short_id(view.base_commit)}..{branch}"] if branch else []
+    return [*inspect, *(gateway.command(f"{verb} {view.run_id}") for verb in ("diff", "replay", "trace", "show"))]
+
+
+def exit_code(view: RunView) -> ExitCode:
+    return ExitCode.OK if view.status == RunStatus.RUN_STATUS_SUCCEEDED else ExitCode.RUN_FAILED
+
+
+def _headline(view: RunView) -> str:
+    took = elapsed(view.started_at_unix_micros, view.ended_at_unix_micros)
+    status = wording.run_status(view.status)
+    return f"{_MARKS.get(view.status, '…')} run {view.run_id} {status}" + (f" in {took}" if took else "")
+
+
+def _facts(view: RunView, scripted: bool) -> Iterator[tuple[str, str]]:
+    if view.failure.reason:
+        yield "because", wording.plain(f"{view.failure.reason}: {view.failure.message}")
+    if view.failure.what_to_do:
+        yield "to do", wording.plain(view.failure.what_to_do)
+    if view.change.branch:
+        yield "branch", wording.plain(f"{view.change.branch}  ({wording.diff_stat(view.change.stat)})")
+    else:
+        yield "branch", "none: nothing changed"
+    yield "tokens", _tokens(view)
+    yield "cost", _cost(view) + (", as the scripted model's tokens would cost; nothing was paid" if scripted else "")
+
+
+def _tokens(view: RunView) -> str:
+    usage = view.usage
+    cached = usage.cache_read_tokens + usage.cache_write_tokens
+    parts = [f"{wording.count(usage.input_tokens)} in", f"{wording.count(usage.output_tokens)} out"]
+    parts += [f"{wording.count(cached)} cached"] if cached else []
+    return f"{wording.count(wording.tokens(usage))} ({', '.join(parts)})"
+
+
+def _cost(view: RunView) -> str:
+    limit = f" of at most {wording.money(view.budget.usd_micros)}" if view.budget.usd_micros else ""
+    return wording.money(view.spent_usd_micros) + limit
+
+
+def _tasks(view: RunView) -> list[str]:
+    headings = ("task", "status", ">turns", ">tools", ">tokens", ">cost", ">time")
+    return ["  " + line for line in table(headings, [_row(task) for task in view.tasks])]
+
+
+def _row(task: TaskView) -> tuple[str, ...]:
+    result = task.result
+    return (
+        wording.plain(task.task_id),
+        wording.task_status(task.status),
+        str(result.turns or ""),
+        str(result.tool_calls or ""),
+        wording.count(wording.tokens(result.usage)) if result.turns else "",
+        wording.money(result.cost_usd_micros) if result.turns else "",
+        elapsed(task.started_at_unix_micros, task.ended_at_unix_micros),
+    )
