@@ -29,6 +29,7 @@ from crewlog.runtime.serve import RunningServer, Verifier, start_server
 from crewlog.v1.scheduler_pb2_grpc import SchedulerServiceStub
 from crewlog.v1.workspace_pb2_grpc import FileServiceStub, WorkspaceServiceStub
 
+CATCH_UP_SECONDS_MAX = 24 * 3600.0
 PROJECTION = Path("gateway", "projection.sqlite")
 
 
@@ -78,7 +79,7 @@ async def running(config: Config, storage: Storage, load_workflow: LoadWorkflow)
 
 
 async def _until_ready(server: RunningServer, projection: Projection, following: asyncio.Task[None]) -> None:
-    catching_up = asyncio.create_task(projection.caught_up())
+    catching_up = asyncio.create_task(projection.caught_up(CATCH_UP_SECONDS_MAX))
     await asyncio.wait((catching_up, following), return_when=asyncio.FIRST_COMPLETED)
     if following.done():
         catching_up.cancel()

@@ -63,8 +63,9 @@ class Projection:
         """Runs a method of Queries in the thread that reads."""
         return await asyncio.get_running_loop().run_in_executor(self._reading, query, self._queries, *args)
 
-    async def reached(self, revision: int) -> None:
-        """Waits until reads show a revision. Raises InvalidCommand for one that the log does not have."""
+    async def reached(self, revision: int, seconds: float | None = None) -> None:
+        """Waits until reads show a revision. Raises InvalidCommand for one that the log does not have, and Unavailable
+        when it takes longer than is good for a client."""
         if revision <= self.revision:
             return
         head = await self._log.head()
@@ -74,12 +75,12 @@ class Projection:
         reached: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         if revision > self.revision:
             heapq.heappush(self._waiting, (revision, next(self._order), reached))
-            await self._wait(reached, revision)
+            await self._wait(reached, revision, WAIT_SECONDS_MAX if seconds is None else seconds)
 
-    async def caught_up(self) -> int:
+    async def caught_up(self, seconds: float | None = None) -> int:
         """Waits until reads show everything that is in the log now, and returns its last revision."""
         head = await self._log.head()
-        await self.reached(head)
+        await self.reached(head, seconds)
         return head
 
     @contextmanager
@@ -100,9 +101,9 @@ class Projection:
         for connection in self._connections:
             connection.close()
 
-    async def _wait(self, reached: asyncio.Future[None], revision: int) -> None:
+    async def _wait(self, reached: asyncio.Future[None], revision: int, seconds: float) -> None:
         try:
-            async with asyncio.timeout(WAIT_SECONDS_MAX):
+            async with asyncio.timeout(seconds):
                 await reached
         except TimeoutError:
             message = f"reads show the log up to revision {self.revision}, not yet {revision}"
