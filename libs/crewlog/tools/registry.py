@@ -13,6 +13,7 @@ from crewlog.tools.files import EditInput, ReadInput, WriteInput, edit, read, wr
 from crewlog.tools.limits import INPUT_BYTES_MAX
 from crewlog.tools.root import reason_of
 from crewlog.tools.search import GlobInput, GrepInput, glob, grep
+from crewlog.tools.shell import BashInput, bash
 from crewlog.tools.tool import Tool, ToolContext, in_thread
 from crewlog.v1.agent_pb2 import (
     EFFECT_CLASS_OPAQUE,
@@ -64,6 +65,14 @@ _TOOLS: tuple[Tool[Any], ...] = (
         EFFECT_CLASS_PURE,
         False,
         grep,
+    ),
+    Tool(
+        "bash",
+        "Runs a bash command in a sandbox: it can change the workspace only, and has no network unless allowed.",
+        BashInput,
+        EFFECT_CLASS_REVERSIBLE,
+        True,
+        bash,
     ),
 )
 TOOLS: Final[Mapping[str, Tool[Any]]] = MappingProxyType({tool.name: tool for tool in _TOOLS})

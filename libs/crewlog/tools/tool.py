@@ -15,7 +15,8 @@ from crewlog.v1.agent_pb2 import EffectClass
 from pydantic import BaseModel, ConfigDict
 
 if TYPE_CHECKING:
-    from crewlog.tools.sandbox import CommandLimits, Sandbox
+    from crewlog.tools.command import CommandLimits
+    from crewlog.tools.sandbox import Sandbox
 
 
 class ToolInput(BaseModel):
