@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import AsyncGenerator, Sequence
 from operator import attrgetter
 
-from crewlog.eventlog.limits import BATCH_ENTRIES_MAX, check_blob, check_entry
+from crewlog.eventlog.limits import BATCH_ENTRIES_MAX, check_blob, check_entry, check_kinds
 from crewlog.eventlog.live_queue import LiveQueue
 from crewlog.eventlog.port import AggregateId, BlobMissing, Stored, WrongRevision
 
@@ -47,7 +47,11 @@ class MemoryLog:
         entries = self._of.get(aggregate, [])
         return entries[bisect_right(entries, after_revision, key=_revision) :]
 
-    async def follow(self, after_revision: int, kinds: Sequence[str] = ()) -> AsyncGenerator[Sequence[Stored], None]:
+    def follow(self, after_revision: int, kinds: Sequence[str] = ()) -> AsyncGenerator[Sequence[Stored], None]:
+        check_kinds(tuple(kinds))
+        return self._follow(after_revision, tuple(kinds))
+
+    async def _follow(self, after_revision: int, kinds: Sequence[str]) -> AsyncGenerator[Sequence[Stored], None]:
         position = after_revision
         while True:
             grown = self._grown

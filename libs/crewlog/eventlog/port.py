@@ -5,7 +5,7 @@ tests/contract holds what every adapter has to do.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -71,16 +71,21 @@ class EventLog(Protocol):
         """Stores the entry durably if the last one of the aggregate has `expected_revision` (0: there is none).
 
         Returns the revision of the entry. A lost acknowledgement is resolved inside: the entry is stored once or not
-        at all. Raises WrongRevision, AppendInDoubt, or TooLarge over ENTRY_BYTES_MAX.
+        at all. Raises WrongRevision, AppendInDoubt, TooLarge over ENTRY_BYTES_MAX, NotPermitted, or Unavailable when
+        the log takes no entries (it is full, or was closed).
         """
 
     async def read(self, aggregate: AggregateId, after_revision: int = 0) -> list[Stored]:
-        """The entries of one aggregate after a revision, in order; everything acknowledged before the call is there."""
+        """The entries of one aggregate after a revision, in order; everything acknowledged before the call is there.
 
-    def follow(self, after_revision: int, kinds: Sequence[str] = ()) -> AsyncIterator[Sequence[Stored]]:
+        Raises Unavailable when the log does not answer.
+        """
+
+    def follow(self, after_revision: int, kinds: Sequence[str] = ()) -> AsyncGenerator[Sequence[Stored], None]:
         """Every entry after a revision, of these kinds or of all, in order and once, in batches that are not empty.
 
-        Never ends by itself; survives restarts of the server. Close the iterator to stop.
+        Never ends by itself; survives restarts of the server. Close the iterator to stop. Raises Unavailable when the
+        log was closed, and NotPermitted.
         """
 
     async def head(self) -> int:
@@ -114,5 +119,5 @@ class Live(Protocol):
     async def publish(self, tenant: str, run_id: str, payload: bytes) -> None:
         """Sends one serialised LiveDelta to whoever watches the run now."""
 
-    def subscribe(self, tenant: str, run_id: str) -> AsyncIterator[bytes]:
+    def subscribe(self, tenant: str, run_id: str) -> AsyncGenerator[bytes, None]:
         """The deltas of a run from now on. A slow reader loses the oldest. Close the iterator to stop."""
