@@ -240,6 +240,13 @@ async def test_nothing_comes_out_of_an_answer_without_its_last_event(play: Start
     assert (await failure_of(model)).failure.reason == failures.DISCONNECTED.reason
 
 
+async def test_an_answer_with_a_block_or_a_reason_missing_is_not_whole(answer_with: Any) -> None:
+    begun = [BEGUN, _start({"type": "tool_use", "id": "t", "name": "bash", "input": {}})]
+    for events in ([*begun, *ENDED], [*begun, {"type": "content_block_stop", "index": 0}, ENDED[1]]):
+        model, _ = await answer_with(_sse(events))
+        assert (await failure_of(model)).failure.reason == failures.DISCONNECTED.reason
+
+
 async def test_silence_in_the_middle_of_an_answer_ends_it(play: Start) -> None:
     silent = await failure_of(await play(f"{CUT} stall_after: 8}}", SHORT))
     assert silent.failure.reason == failures.TIMED_OUT.reason
