@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from crewlog.models.prices import DEFAULT_MODEL
+
 SCRIPTED_KEY = "scripted"
 
 
@@ -64,5 +66,5 @@ def model_access(environment: Mapping[str, str]) -> ModelAccess:
         api_key=SCRIPTED_KEY if scripted else environment.get("ANTHROPIC_API_KEY", ""),
         base_url=environment.get("CREWLOG_MODEL_BASE_URL", ""),
         scripted=scripted,
-        default_model=environment.get("CREWLOG_MODEL", ""),
+        default_model=environment.get("CREWLOG_MODEL", "") or DEFAULT_MODEL,
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -86,11 +85,11 @@ def _scheduler(plan: Plan) -> dict[str, str]:
 
 
 def _executor(plan: Plan) -> dict[str, str]:
-    """An executor that is started again is another one: nothing of the earlier one's is taken for its own."""
+    """The name stays: by it, the scheduler knows at once that the process before it is gone."""
     return {
         **plan.inherited_for_outgoing_calls,
         "CREWLOG_SANDBOX": plan.sandbox,
-        "CREWLOG_EXECUTOR_ID": f"executor-{secrets.token_hex(3)}",
+        "CREWLOG_EXECUTOR_ID": "executor-1",
         "CREWLOG_EXECUTOR_SLOTS": plan.executor_slots,
     }
 
