@@ -35,7 +35,7 @@ def write_agent_git(tree: Path, clone: Clone, branch: str, commit: str, index: P
     (git_dir / "HEAD").write_text(f"ref: refs/heads/{branch}\n")
     (git_dir / "config").write_text(_config(commit))
     (git_dir / "objects" / "info" / "alternates").write_text(f"{clone.objects}\n")
-    shutil.copyfile(index, git_dir / "index")
+    shutil.copy2(index, git_dir / "index")
     shutil.copyfile(clone.git_dir / "info" / "exclude", git_dir / "info" / "exclude")
     if (clone.git_dir / "shallow").is_file():
         shutil.copyfile(clone.git_dir / "shallow", git_dir / "shallow")

@@ -70,17 +70,12 @@ _IDENTITY = {
     for who in ("AUTHOR", "COMMITTER")
     for what, value in (("NAME", "Crewlog"), ("EMAIL", "crewlog@localhost"))
 }
+_PASSING = ("No space left on device", "Disk quota exceeded", ".lock': File exists", "Too many open files")
 _HELD_LOCK = re.compile(r"Unable to create '(.+\.lock)': File exists")
 
 
-class GitFailed(Unavailable):
-    """git ended with a status that its caller did not expect: a full disk, a damaged repository, or a bug of ours."""
-
-    def __init__(self, arguments: Sequence[Argument], finished: Finished) -> None:
-        verb = next((str(word) for word in arguments if not str(word).startswith("-")), "")
-        lines = [line for line in finished.err.splitlines() if line] or [f"exit status {finished.code}"]
-        super().__init__(f"git {verb}: {lines[-1][:500]}", what_to_do="see the log of the git service")
-        self.finished = finished
+class GitFailed(WrongState):
+    """git ended with a status that its caller did not expect: a damaged repository, something in the way, or a bug."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,7 +208,7 @@ class Repository:
                 return finished
             if is_last or not self._drop_stale_lock(finished.err):
                 break
-        raise GitFailed(arguments, finished)
+        raise _failure(arguments, finished)
 
     def _drop_stale_lock(self, err: str) -> bool:
         """A lock that outlived the longest command was left by a git that was killed. Only ours are ever removed."""
@@ -313,6 +308,15 @@ def _left(deadline: float, arguments: Sequence[Argument]) -> float:
     if left <= 0:
         raise _took_too_long(arguments)
     return left
+
+
+def _failure(arguments: Sequence[Argument], finished: Finished) -> GitFailed | Unavailable:
+    lines = [line for line in finished.err.splitlines() if line] or [f"exit status {finished.code}"]
+    said = next((line for line in lines if line.startswith(("fatal: ", "error: "))), lines[-1])
+    message = f"git {arguments[0]!s}: {said[:500]}"
+    if any(passing in finished.err for passing in _PASSING):
+        return Unavailable(message, what_to_do="make room on the disk, or wait for what is being done there")
+    return GitFailed(message, what_to_do="try the same by hand: git says more")
 
 
 def _took_too_long(arguments: Sequence[Argument]) -> Unavailable:

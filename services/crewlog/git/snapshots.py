@@ -43,7 +43,7 @@ def take(worktree: Worktree, label: str, prepared: Snapshot) -> TakenSnapshot:
     position = Position.load(worktree, prepared)
     seen = _look(worktree, position)
     before = position.before if position.label == label else position.after
-    if position.untracked and position.untracked == seen.signature and not seen.is_modified:
+    if position.seen and position.seen == seen.signature and not seen.is_modified:
         after = position.after
     else:
         after = _stage(worktree, seen, position.after)
@@ -192,8 +192,9 @@ def _forget_full(worktree: Worktree) -> None:
 
 
 def _copy_of(worktree: Worktree, index: Path) -> Path:
+    """With its time: git reads a file again that may have changed in the moment in which the index was written."""
     fresh = worktree.directory / f"index.{secrets.token_hex(4)}"
-    shutil.copyfile(index, fresh)
+    shutil.copy2(index, fresh)
     return fresh
 
 

@@ -52,25 +52,27 @@ class Worktree:
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """The last snapshot and the one before it. `untracked` is empty when the next look must not rely on it."""
+    """The last snapshot, the one before it, and what was seen at the last: empty when nothing may rely on it."""
 
     label: str
     before: Snapshot
     after: Snapshot
-    untracked: str
+    seen: str
 
     def save(self, worktree: Worktree) -> None:
         states = [[state.tree, state.full_tree, state.files_left_out] for state in (self.before, self.after)]
-        content = json.dumps([self.label, *states, self.untracked])
+        content = json.dumps([self.label, *states, self.seen and f"{self.seen} {_identity(worktree.index)}"])
         write_file(worktree.directory / "position.json", content.encode(), durable=False)
 
     @classmethod
     def load(cls, worktree: Worktree, prepared: Snapshot) -> Position:
         """Where the worktree stands; after the loss of the file, at `prepared`, with everything to be looked at."""
         try:
-            label, before, after, untracked = json.loads((worktree.directory / "position.json").read_bytes())
-            return cls(label, _snapshot(*before), _snapshot(*after), untracked)
-        except (OSError, ValueError, TypeError):
+            label, before, after, noted = json.loads((worktree.directory / "position.json").read_bytes())
+            seen, _, identity = noted.partition(" ")
+            is_of_this_index = identity == _identity(worktree.index)
+            return cls(label, _snapshot(*before), _snapshot(*after), seen if is_of_this_index else "")
+        except (OSError, ValueError, TypeError, AttributeError):
             return cls("", prepared, prepared, "")
 
 
@@ -151,6 +153,12 @@ def _sign(worktree: Worktree, paths: Sequence[bytes]) -> tuple[str, list[bytes]]
         if stat.S_ISREG(status.st_mode) and status.st_size > FILE_BYTES_MAX:
             too_large.append(path)
     return (hashed.hexdigest() if is_reliable else ""), too_large
+
+
+def _identity(index: Path) -> str:
+    """An index is never changed, only replaced."""
+    status = index.stat()
+    return f"{status.st_ino}-{status.st_size}-{status.st_mtime_ns}"
 
 
 def _snapshot(tree: str, full_tree: str, files_left_out: int) -> Snapshot:

@@ -16,7 +16,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from crewlog.domain.errors import Conflict, Unavailable, WrongState
+from crewlog.domain.errors import Conflict, WrongState
 from crewlog.git import agent_git, commits, snapshots
 from crewlog.git.clones import Clone
 from crewlog.git.repository import write_file
@@ -74,14 +74,14 @@ class Worktrees:
         self._clear(self.root / workspace_id)
 
     def _clear(self, directory: Path) -> None:
+        self._check_inside(directory)
         for _ in range(ATTEMPTS_MAX):
             if not os.path.lexists(directory):
                 return
-            self._check_inside(directory)
             _make_writable(directory)
             shutil.rmtree(directory, ignore_errors=True)
         if os.path.lexists(directory):
-            raise Unavailable(f"{directory} cannot be removed", what_to_do="end what still writes there, and try again")
+            raise WrongState(f"{directory} cannot be removed", what_to_do="end what still writes there, and try again")
 
     def _check_inside(self, directory: Path) -> None:
         root = self.root.resolve()
