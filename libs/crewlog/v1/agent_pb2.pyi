@@ -1032,6 +1032,8 @@ Global___AgentView: _TypeAlias = AgentView  # noqa: Y015
 
 @_typing.final
 class GetAgent(_message.Message):
+    """Reads one agent."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     AGENT_ID_FIELD_NUMBER: _builtins.int
@@ -1054,6 +1056,8 @@ Global___GetAgent: _TypeAlias = GetAgent  # noqa: Y015
 
 @_typing.final
 class ListAgents(_message.Message):
+    """Reads the agents of a run."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     RUN_ID_FIELD_NUMBER: _builtins.int

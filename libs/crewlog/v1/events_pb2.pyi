@@ -94,6 +94,8 @@ Global___WatchEventsMessage: _TypeAlias = WatchEventsMessage  # noqa: Y015
 
 @_typing.final
 class GetStatus(_message.Message):
+    """Asks how the platform is."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     def __init__(

@@ -124,6 +124,8 @@ Global___ProjectReceipt: _TypeAlias = ProjectReceipt  # noqa: Y015
 
 @_typing.final
 class GetProject(_message.Message):
+    """Reads one project."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     PROJECT_ID_FIELD_NUMBER: _builtins.int
@@ -146,6 +148,8 @@ Global___GetProject: _TypeAlias = GetProject  # noqa: Y015
 
 @_typing.final
 class ListProjects(_message.Message):
+    """Reads projects by their ids, page by page."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     PAGE_SIZE_FIELD_NUMBER: _builtins.int

@@ -463,6 +463,8 @@ Global___EndTask: _TypeAlias = EndTask  # noqa: Y015
 
 @_typing.final
 class CancelRun(_message.Message):
+    """Stops a run: no task is claimed any more, and the agents that work are stopped. What is done until then is delivered."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     RUN_ID_FIELD_NUMBER: _builtins.int
@@ -1066,6 +1068,8 @@ Global___RunView: _TypeAlias = RunView  # noqa: Y015
 
 @_typing.final
 class GetRun(_message.Message):
+    """Reads one run with its tasks."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     RUN_ID_FIELD_NUMBER: _builtins.int
@@ -1089,6 +1093,8 @@ Global___GetRun: _TypeAlias = GetRun  # noqa: Y015
 
 @_typing.final
 class ListRuns(_message.Message):
+    """Reads runs, newest first, page by page."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     PAGE_SIZE_FIELD_NUMBER: _builtins.int

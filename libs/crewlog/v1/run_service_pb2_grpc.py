@@ -28,7 +28,9 @@ if _version_not_supported:
 
 
 class RunServiceStub(object):
-    """Missing associated documentation comment in .proto file."""
+    """The conversation of a client: start a run under an id of its own, then watch it, from any revision and as often as it
+    likes. Served by the gateway.
+    """
 
     def __init__(self, channel):
         """Constructor.
@@ -64,7 +66,9 @@ class RunServiceStub(object):
 
 
 class RunServiceServicer(object):
-    """Missing associated documentation comment in .proto file."""
+    """The conversation of a client: start a run under an id of its own, then watch it, from any revision and as often as it
+    likes. Served by the gateway.
+    """
 
     def Start(self, request, context):
         """Missing associated documentation comment in .proto file."""
@@ -134,7 +138,9 @@ def add_RunServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class RunService(object):
-    """Missing associated documentation comment in .proto file."""
+    """The conversation of a client: start a run under an id of its own, then watch it, from any revision and as often as it
+    likes. Served by the gateway.
+    """
 
     @staticmethod
     def Start(request,

@@ -29,6 +29,10 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class RunServiceStub:
+    """The conversation of a client: start a run under an id of its own, then watch it, from any revision and as often as it
+    likes. Served by the gateway.
+    """
+
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
@@ -42,6 +46,10 @@ class RunServiceStub:
 
 @_typing.type_check_only
 class RunServiceAsyncStub(RunServiceStub):
+    """The conversation of a client: start a run under an id of its own, then watch it, from any revision and as often as it
+    likes. Served by the gateway.
+    """
+
     def __init__(self, channel: _aio.Channel) -> None: ...
     Start: _aio.UnaryUnaryMultiCallable[_run_pb2.StartRun, _answer_pb2.Receipt]  # type: ignore[assignment]
     Cancel: _aio.UnaryUnaryMultiCallable[_run_pb2.CancelRun, _answer_pb2.Receipt]  # type: ignore[assignment]
@@ -51,6 +59,10 @@ class RunServiceAsyncStub(RunServiceStub):
     """Whole entries of the run, its agents, workspaces and change, in order and without gaps."""
 
 class RunServiceServicer(metaclass=_abc_1.ABCMeta):
+    """The conversation of a client: start a run under an id of its own, then watch it, from any revision and as often as it
+    likes. Served by the gateway.
+    """
+
     @_abc_1.abstractmethod
     def Start(
         self,

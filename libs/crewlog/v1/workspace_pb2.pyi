@@ -697,6 +697,8 @@ Global___RemovedWorkspace: _TypeAlias = RemovedWorkspace  # noqa: Y015
 
 @_typing.final
 class ListFiles(_message.Message):
+    """Names the files of a tree, without their content."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     PROJECT_ID_FIELD_NUMBER: _builtins.int
@@ -769,6 +771,8 @@ Global___FileList: _TypeAlias = FileList  # noqa: Y015
 
 @_typing.final
 class ReadFile(_message.Message):
+    """Reads one file of a tree."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     PROJECT_ID_FIELD_NUMBER: _builtins.int
@@ -816,6 +820,8 @@ Global___FileContent: _TypeAlias = FileContent  # noqa: Y015
 
 @_typing.final
 class GetDiff(_message.Message):
+    """Compares two trees."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     PROJECT_ID_FIELD_NUMBER: _builtins.int
@@ -869,6 +875,8 @@ Global___Diff: _TypeAlias = Diff  # noqa: Y015
 
 @_typing.final
 class GetBlob(_message.Message):
+    """Reads a blob that an event names; its bytes have the hash."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     SHA256_FIELD_NUMBER: _builtins.int
