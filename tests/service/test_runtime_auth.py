@@ -43,6 +43,9 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc  # type:
 CLIENT_TOKEN = "the-token-of-the-data-directory"
 SERVICES = auth.new_keypair()
 CLAIMS = auth.new_keypair()
+SERVICES_KEY, CLAIMS_KEY = (
+    Ed25519PrivateKey.from_private_bytes(base64.urlsafe_b64decode(keys.signing_key)) for keys in (SERVICES, CLAIMS)
+)
 SERVICE_TOKEN = auth.mint_service_token(SERVICES.signing_key, "executor")
 
 
@@ -131,16 +134,13 @@ BAD_SERVICE_TOKENS = {
     "longer than the client token": CLIENT_TOKEN + "x",
     "signed by a key that was replaced": auth.mint_service_token(auth.new_keypair().signing_key, "executor"),
     "made for another audience": auth.mint_claim_token(SERVICES.signing_key, "r", "t", 1, int(time.time()) + 100),
+    "made for others": _forged({"sub": "service:executor", "aud": "others"}, "EdDSA", SERVICES_KEY),
     "algorithm none": _forged({"sub": "service:executor", "aud": "crewlog-services"}),
     "signed with the public key as a secret": _forged(
         {"sub": "service:executor", "aud": "crewlog-services"}, "HS256", SERVICES.verify_key
     ),
     "another payload": _with_other_payload(SERVICE_TOKEN, sub="service:operator"),
-    "no subject": _forged(
-        {"aud": "crewlog-services"},
-        "EdDSA",
-        Ed25519PrivateKey.from_private_bytes(base64.urlsafe_b64decode(SERVICES.signing_key)),
-    ),
+    "no subject": _forged({"aud": "crewlog-services"}, "EdDSA", SERVICES_KEY),
     "no signature": SERVICE_TOKEN.rpartition(".")[0] + ".",
     "very long": "x" * 10_000,
 }
@@ -183,11 +183,7 @@ BAD_CLAIM_TOKENS = {
     "signed by the services' key": claim_token(SERVICES),
     "algorithm none": _forged({"run": "r", "task": "t", "gen": 9, "aud": "crewlog-claims", "exp": 4 * 10**9}),
     "another generation": _with_other_payload(claim_token(), gen=4),
-    "no expiry": _forged(
-        {"run": "r", "task": "t", "gen": 9, "aud": "crewlog-claims"},
-        "EdDSA",
-        Ed25519PrivateKey.from_private_bytes(base64.urlsafe_b64decode(CLAIMS.signing_key)),
-    ),
+    "no expiry": _forged({"run": "r", "task": "t", "gen": 9, "aud": "crewlog-claims"}, "EdDSA", CLAIMS_KEY),
     "no token": "x",
 }
 

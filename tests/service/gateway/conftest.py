@@ -203,7 +203,12 @@ class World:
         """The task succeeds and the run is over."""
         at = now_micros()
         await self._run(
-            EndTask(run_id=run_id, task_id=task_id, succeeded=TaskResult(summary="done"), at_unix_micros=at)
+            EndTask(
+                run_id=run_id,
+                task_id=task_id,
+                succeeded=TaskResult(summary="done", cost_usd_micros=5),
+                at_unix_micros=at,
+            )
         )
         return await self._run(FinishRun(run_id=run_id, at_unix_micros=at))
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from crewlog.domain.errors import InvalidCommand, NotFound, Unavailable
 from crewlog.eventlog.memory import MemoryLog
-from crewlog.gateway import folding, projection, schema
+from crewlog.gateway import folding, projection, queries, schema
 from crewlog.v1.agent_pb2 import ListAgents
 from crewlog.v1.entry_pb2 import Aggregate, Decision, Entry, Event
 from crewlog.v1.events_pb2 import GetStatus, WatchEvents
@@ -104,25 +104,26 @@ async def test_a_file_of_another_log_or_of_other_rules_is_made_anew(world: Any, 
     assert await everything(world) == before
 
 
-async def test_a_batch_that_fails_leaves_the_file_where_it_was(tmp_path: Path, world: Any) -> None:
+async def test_a_batch_that_fails_leaves_everything_where_it_was(world: Any) -> None:
     head = await some_history(world)
     await world.stop_gateway()
-    with sqlite3.connect(world.projection_file) as connection:
-        connection.execute("create trigger full before insert on entry begin select raise(abort, 'disk full'); end")
-    connection.close()
-    other = projection.Projection(world.projection_file, world.log)
-    await other.open()
-    await world.claim("run-0")
-    with pytest.raises(sqlite3.IntegrityError, match="disk full"):
-        await asyncio.wait_for(other.follow(), 10)
-    await other.close()
+    broken = await _opened(world.projection_file, world.log)
     connection = schema.connect(world.projection_file)
-    assert schema.number(connection, "revision") == head
+    connection.execute("create trigger full before insert on entry begin select raise(abort, 'disk full'); end")
+    await world.finish("run-1")
+    with pytest.raises(sqlite3.IntegrityError, match="disk full"):
+        await asyncio.wait_for(broken.follow(), 10)
+    assert schema.number(connection, "revision") == broken.revision == head
     connection.execute("drop trigger full")
     connection.close()
-    await world.start_gateway()
-    view = await world.run_service.Get(GetRun(run_id="run-0"))
-    assert view.tasks[0].status == TaskStatus.TASK_STATUS_CLAIMED
+    following = asyncio.create_task(broken.follow())
+    await broken.caught_up()
+    view = await broken.read(queries.Queries.run, "run-1")
+    assert view is not None
+    assert (view.status, view.spent_usd_micros) == (RunStatus.RUN_STATUS_SUCCEEDED, 5)
+    following.cancel()
+    await asyncio.wait([following])
+    await broken.close()
 
 
 async def test_events_of_a_later_release_are_skipped_counted_and_delivered(world: Any) -> None:
@@ -163,8 +164,7 @@ async def test_a_read_waits_for_its_revision(world: Any, monkeypatch: pytest.Mon
 
 async def test_a_projection_that_does_not_follow_says_how_far_it_is(tmp_path: Path, world: Any) -> None:
     head = await some_history(world)
-    behind = projection.Projection(tmp_path / "behind.sqlite", world.log)
-    await behind.open()
+    behind = await _opened(tmp_path / "behind.sqlite", world.log)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(projection, "WAIT_SECONDS_MAX", 0.05)
         with pytest.raises(Unavailable, match="up to revision 0"):
@@ -185,3 +185,9 @@ def test_a_run_is_known_by_the_correlation_or_by_the_name() -> None:
     assert folding.run_id_of(entry("workspace", "x", "run-2")) == "run-2"
     assert folding.run_id_of(entry("change", "run-1")) == "run-1"
     assert folding.run_id_of(entry("project", "slug")) == ""
+
+
+async def _opened(path: Path, log: MemoryLog) -> projection.Projection:
+    opened = projection.Projection(path, log)
+    await opened.open()
+    return opened

@@ -9,6 +9,7 @@ import grpc
 import pytest
 from crewlog.domain.errors import InvalidCommand, NotFound, Refused, Unavailable
 from crewlog.gateway import queries, watch
+from crewlog.gateway.projection import Projection
 from crewlog.runtime import status
 from crewlog.v1.entry_pb2 import Entry
 from crewlog.v1.events_pb2 import WatchEvents
@@ -81,6 +82,38 @@ async def test_there_are_no_gaps_while_the_log_grows_and_the_client_comes_and_go
         stream.cancel()
     await working
     assert revisions == list(range(1, await world.log.head() + 1))
+
+
+@pytest.mark.parametrize(("entries_max", "bytes_max"), [(3, 10**6), (256, 1)])
+async def test_there_are_no_gaps_between_pages(
+    world: Any, monkeypatch: pytest.MonkeyPatch, entries_max: int, bytes_max: int
+) -> None:
+    monkeypatch.setattr(queries, "PAGE_ENTRIES_MAX", entries_max)
+    monkeypatch.setattr(queries, "PAGE_BYTES_MAX", bytes_max)
+    project_id = await world.register()
+    for number in range(10):
+        await world.start_run(f"run-{number}", project_id)
+    for from_revision in (0, 1, 4, 11):
+        stream = world.event_service.Watch(WatchEvents(from_revision=from_revision, until_now=True))
+        assert [entry.revision for entry in await collect(stream)] == list(range(from_revision + 1, 12))
+
+
+async def test_what_is_written_while_a_page_is_read_comes_with_the_next(
+    world: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project_id = await world.register()
+    read = Projection.read
+
+    async def read_slowly(self: Projection, query: Any, *args: Any) -> Any:
+        answer = await read(self, query, *args)
+        if query is queries.Queries.page and await world.log.head() < 5:
+            number = await world.log.head()
+            await self.reached(await world.start_run(f"run-{number}", project_id))
+        return answer
+
+    monkeypatch.setattr(Projection, "read", read_slowly)
+    entries = await collect(world.event_service.Watch(WatchEvents()), 5)
+    assert [entry.revision for entry in entries] == [1, 2, 3, 4, 5]
 
 
 async def test_there_are_no_gaps_when_the_gateway_restarts(world: Any) -> None:
