@@ -156,6 +156,7 @@ async def _answer(reply: ModelReply, price: Price, blobs: BlobStore, duration_mi
         duration_micros=duration_micros,
         provider_request_id=reply.provider_request_id,
         model=reply.model,
+        usage_estimated=reply.usage_estimated,
     )
 
 
