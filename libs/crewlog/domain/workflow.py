@@ -7,9 +7,13 @@ from dataclasses import dataclass, field
 
 from crewlog.domain import names
 from crewlog.domain.errors import InvalidCommand
-from crewlog.v1.run_pb2 import BackEdge, Node, Workflow
+from crewlog.v1.run_pb2 import BackEdge, Node, Role, Workflow
 
+NAME_CHARACTERS_MAX = 48
 NODES_MAX = 2_000
+DEPENDENCIES_MAX = 20_000
+BACK_EDGES_MAX = 100
+PHRASE_CHARACTERS_MAX = 1_000
 VISITS_MAX = 20
 STEPS_MAX = 10_000
 PROMPT_BYTES_MAX = 64 * 1024
@@ -62,10 +66,33 @@ def validate(workflow: Workflow) -> None:
         raise InvalidCommand(f"workflow {workflow.name[:80]!r} is not valid: {field_name} {why}", violations=violations)
 
 
+def validate_role(role: Role) -> None:
+    """Raises InvalidCommand that names every field that is wrong."""
+    violations = dict(_role("", role))
+    if violations:
+        field_name, why = next(iter(violations.items()))
+        raise InvalidCommand(f"role {role.name[:80]!r} is not valid: {field_name} {why}", violations=violations)
+
+
 def _shape(workflow: Workflow) -> Iterable[tuple[str, str]]:
+    yield from _name("name", workflow.name, NAME_CHARACTERS_MAX)
+    sizes = list(_sizes(workflow))
+    yield from sizes
+    if not sizes:
+        yield from _nodes(workflow)
+
+
+def _sizes(workflow: Workflow) -> Iterable[tuple[str, str]]:
+    """What bounds the work of every other check."""
     if not 1 <= len(workflow.nodes) <= NODES_MAX:
         yield "nodes", f"have to be 1 to {NODES_MAX}, and there are {len(workflow.nodes)}"
-        return
+    if sum(len(node.depends_on) for node in workflow.nodes) > DEPENDENCIES_MAX:
+        yield "nodes", f"have more than {DEPENDENCIES_MAX} dependencies in all"
+    if len(workflow.back_edges) > BACK_EDGES_MAX:
+        yield "back_edges", f"have to be at most {BACK_EDGES_MAX}, and there are {len(workflow.back_edges)}"
+
+
+def _nodes(workflow: Workflow) -> Iterable[tuple[str, str]]:
     known = {node.node_id for node in workflow.nodes}
     seen: set[str] = set()
     for number, node in enumerate(workflow.nodes):
@@ -77,10 +104,7 @@ def _shape(workflow: Workflow) -> Iterable[tuple[str, str]]:
 
 
 def _node(where: str, node: Node, known: set[str]) -> Iterable[tuple[str, str]]:
-    try:
-        names.check_name("node_id", node.node_id, names.NODE_ID_CHARACTERS_MAX)
-    except InvalidCommand as refusal:
-        yield f"{where}.node_id", refusal.violations["node_id"]
+    yield from _name(f"{where}.node_id", node.node_id, names.NODE_ID_CHARACTERS_MAX)
     for other in node.depends_on:
         if other not in known:
             yield f"{where}.depends_on", f"names {other[:80]!r}, which is no node"
@@ -100,17 +124,35 @@ def _kind(where: str, node: Node) -> Iterable[tuple[str, str]]:
 
 
 def _agent(where: str, node: Node) -> Iterable[tuple[str, str]]:
-    role = node.agent.role
-    if not role.name:
-        yield f"{where}.role.name", "is missing"
+    yield from _role(f"{where}.role.", node.agent.role)
+    yield from _length(f"{where}.prompt", node.agent.prompt, PROMPT_BYTES_MAX)
+
+
+def _role(prefix: str, role: Role) -> Iterable[tuple[str, str]]:
+    yield from _name(f"{prefix}name", role.name, NAME_CHARACTERS_MAX)
     if not role.prompt.strip():
-        yield f"{where}.role.prompt", "is missing"
-    for name, text in (("role.prompt", role.prompt), ("prompt", node.agent.prompt)):
-        if len(text.encode(errors="replace")) > PROMPT_BYTES_MAX:
-            yield f"{where}.{name}", f"is longer than {PROMPT_BYTES_MAX} bytes"
+        yield f"{prefix}prompt", "is missing"
+    yield from _length(f"{prefix}prompt", role.prompt, PROMPT_BYTES_MAX)
     for tool in role.tools:
         if tool not in TOOLS:
-            yield f"{where}.role.tools", f"names {tool[:80]!r}; there are {', '.join(sorted(TOOLS))}"
+            yield f"{prefix}tools", f"names {tool[:80]!r}; there are {', '.join(sorted(TOOLS))}"
+    if len(set(role.tools)) != len(role.tools):
+        yield f"{prefix}tools", "names a tool twice"
+    for limit, value in role.limits.ListFields():
+        if value < 0:
+            yield f"{prefix}limits.{limit.name}", "has to be 0 (the default) or more"
+
+
+def _name(where: str, value: str, characters_max: int) -> Iterable[tuple[str, str]]:
+    try:
+        names.check_name("name", value, characters_max)
+    except InvalidCommand as refusal:
+        yield where, f"{value[:80]!r} {refusal.violations['name']}" if value else "is missing"
+
+
+def _length(where: str, text: str, bytes_max: int) -> Iterable[tuple[str, str]]:
+    if len(text.encode(errors="replace")) > bytes_max:
+        yield where, f"is longer than {bytes_max} bytes"
 
 
 def _cycle(workflow: Workflow) -> Iterable[tuple[str, str]]:
@@ -145,5 +187,7 @@ def _back_edge(where: str, edge: BackEdge, graph: Graph) -> Iterable[tuple[str, 
         yield f"{where}.to", f"{edge.to!r} does not come before {source!r}"
     if not edge.output_contains:
         yield f"{where}.output_contains", "is missing: a way back needs a condition"
+    if len(edge.output_contains) > PHRASE_CHARACTERS_MAX:
+        yield f"{where}.output_contains", f"is longer than {PHRASE_CHARACTERS_MAX} characters"
     if not 1 <= edge.visits_max <= VISITS_MAX:
         yield f"{where}.visits_max", f"has to be 1 to {VISITS_MAX}"
