@@ -12,7 +12,7 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -155,7 +155,7 @@ class Launcher:
     @asynccontextmanager
     async def _started(
         self, spec: Spec
-    ) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamReader, asyncio.WriteTransport]]:
+    ) -> AsyncGenerator[tuple[asyncio.StreamReader, asyncio.StreamReader, asyncio.WriteTransport], None]:
         ours, theirs = _pipes()
         try:
             self._send(theirs)

@@ -40,8 +40,9 @@ def search(asked: dict[str, Any]) -> str:
     """`asked` has root, pattern, path and glob. Returns the matches as text; raises NotDone."""
     expression = _compiled(asked["pattern"])
     chosen = name_pattern(asked["glob"]) if asked["glob"] else None
-    named = frozenset(asked["path"].split("/")) | (chosen.named if chosen else frozenset())
-    walk = Walk(Root(Path(asked["root"])), asked["path"], named, time.monotonic() + 0.7 * GREP_SECONDS_MAX)
+    start: str = asked["path"]
+    named = frozenset(start.split("/")) | (chosen.named if chosen else frozenset[str]())
+    walk = Walk(Root(Path(asked["root"])), start, named, time.monotonic() + 0.7 * GREP_SECONDS_MAX)
     return _text(_found(walk, expression, chosen), walk, asked["pattern"])
 
 

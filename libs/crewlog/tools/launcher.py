@@ -96,7 +96,7 @@ class _Supervisor:
         wake, waker = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC) if hasattr(os, "pipe2") else os.pipe()
         os.set_blocking(waker, False)
         signal.set_wakeup_fd(waker)
-        signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.signal(signal.SIGCHLD, _wake)
         self._child = self._start(tell)
         os.close(tell)
         facts = _facts_from(told)
@@ -167,6 +167,10 @@ class _Supervisor:
     def _kill(self, ending: str) -> None:
         self._ending = ending
         processes.kill_descendants(self._child)
+
+
+def _wake(_number: int, _frame: object) -> None:
+    """A handler has to exist for the wake-up descriptor to be written."""
 
 
 def _facts_from(told: int) -> dict[str, Any]:

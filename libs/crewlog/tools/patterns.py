@@ -41,7 +41,8 @@ def _check(pattern: str) -> None:
 
 
 def _expanded(pattern: str) -> list[str]:
-    done, open_ones = [], [pattern]
+    done: list[str] = []
+    open_ones = [pattern]
     while open_ones:
         one = open_ones.pop()
         braces = _BRACES.search(one)

@@ -71,6 +71,8 @@ def kill_descendants(child: int) -> None:
     """SIGKILL until none is left. A whole group at once, so that one that forks cannot run ahead."""
     deadline = time.monotonic() + _KILL_SECONDS_MAX
     _send_group(child, signal.SIGKILL)
+    if sys.platform != "linux":
+        return
     while _has_children() and time.monotonic() < deadline:
         left = [process for process in _descendants() if process.is_alive]
         if not left:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,7 +46,7 @@ class Root:
         return self._path
 
     @contextmanager
-    def resolve(self, path: str) -> Iterator[Place]:
+    def resolve(self, path: str) -> Generator[Place, None, None]:
         """The place that `path` names; its last name need not exist. Raises NotDone for whatever leads out."""
         walk = _Walk(self._path, _parts_of(path, self._path))
         try:
@@ -55,7 +55,7 @@ class Root:
             walk.close()
 
     @contextmanager
-    def resolve_for_writing(self, path: str, *, make_directories: bool = False) -> Iterator[Place]:
+    def resolve_for_writing(self, path: str, *, make_directories: bool = False) -> Generator[Place, None, None]:
         """The same for a file that a tool may change: not the root, and nothing of git's own."""
         walk = _Walk(self._path, _parts_of(path, self._path), make_directories=make_directories, for_writing=True)
         try:
@@ -64,14 +64,14 @@ class Root:
             walk.close()
 
     @contextmanager
-    def open_file(self, path: str) -> Iterator[tuple[int, os.stat_result, Place]]:
+    def open_file(self, path: str) -> Generator[tuple[int, os.stat_result, Place], None, None]:
         """An open descriptor of a regular file. A pipe, a device or a directory is refused without being touched."""
         with self.resolve(path) as place, open_place(place) as (descriptor, info):
             yield descriptor, info, place
 
 
 @contextmanager
-def open_place(place: Place) -> Iterator[tuple[int, os.stat_result]]:
+def open_place(place: Place) -> Generator[tuple[int, os.stat_result], None, None]:
     """Opens the regular file at `place` for reading. Raises NotDone."""
     try:
         descriptor = _opened(place)

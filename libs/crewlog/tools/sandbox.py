@@ -145,7 +145,7 @@ _WHAT_TO_DO = (
 
 
 async def _best(path: str, scratch: Path | None) -> Sandbox:
-    reasons = []
+    reasons: list[str] = []
     for level in (Level.BUBBLEWRAP, Level.LANDLOCK):
         capability, namespaces = await _try(level, path)
         if capability.is_available:

@@ -58,7 +58,8 @@ def glob(given: GlobInput, context: ToolContext) -> str:
 
 
 def _fitting(paths: list[str]) -> list[str]:
-    kept, characters = [], 0
+    kept: list[str] = []
+    characters = 0
     for path in paths[:GLOB_PATHS_MAX]:
         characters += len(path) + 1
         if characters > ANSWER_CHARACTERS_MAX:

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 from crewlog.tools.answers import ToolAnswer
 from crewlog.tools.root import Root
@@ -39,7 +39,7 @@ class ToolContext:
     limits: CommandLimits | None = None
     tools: frozenset[str] | None = None
     network: bool = False
-    environment: dict[str, str] = field(default_factory=dict)
+    environment: dict[str, str] = field(default_factory=dict[str, str])
 
     @cached_property
     def files(self) -> Root:
@@ -82,4 +82,7 @@ def without_titles(schema: dict[str, Any]) -> dict[str, Any]:
 def _without_titles(value: Any) -> Any:
     if not isinstance(value, dict):
         return value
-    return {key: _without_titles(item) for key, item in value.items() if not (key == "title" and isinstance(item, str))}
+    fields = cast(dict[str, Any], value)
+    return {
+        key: _without_titles(item) for key, item in fields.items() if not (key == "title" and isinstance(item, str))
+    }

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 
@@ -44,7 +44,7 @@ class Walk:
     start: str = "."
     named: frozenset[str] = frozenset()
     deadline: float = float("inf")
-    left_out: list[str] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list[str])
     _entries: int = 0
     _stopped: bool = False
 
@@ -101,7 +101,7 @@ class Walk:
 
 
 @contextmanager
-def directory_below(root: Root, parts: Parts) -> Iterator[int]:
+def directory_below(root: Root, parts: Parts) -> Generator[int, None, None]:
     """An open directory below the root, reached without following any link. Raises OSError."""
     with ExitStack() as opened:
         descriptor = os.open(root.path, _DIRECTORY)
