@@ -41,7 +41,7 @@ SETTINGS: Mapping[str, str] = {
     "core.editor": "false",
     "core.excludesFile": "/dev/null",
     "core.fsmonitor": "false",
-    "core.fsync": "all",
+    "core.fsync": "all,-index",  # an index that was lost is made again from the files
     "core.hooksPath": "/dev/null",
     "core.safecrlf": "false",
     "core.splitIndex": "false",

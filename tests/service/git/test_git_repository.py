@@ -68,7 +68,13 @@ def test_the_environment_of_the_service_does_not_get_in(
 
 def test_every_setting_is_in_force(repository: Repository) -> None:
     listed = repository.run("config", "--list").text
-    for line in ("core.fsync=all", "protocol.allow=never", "gc.auto=0", "core.hookspath=/dev/null", "safe.directory=*"):
+    for line in (
+        "core.fsync=all,-index",
+        "protocol.allow=never",
+        "gc.auto=0",
+        "core.hookspath=/dev/null",
+        "safe.directory=*",
+    ):
         assert line in listed.splitlines()
 
 
