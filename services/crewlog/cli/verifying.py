@@ -1,8 +1,8 @@
 """`replay --verify`: is the history whole, is it unchanged, and does it lead to what the platform shows?
 
 Checks, from the bytes as they are stored: that each entry says what was delivered, that the entries of an aggregate
-are numbered without gaps and each names the hash of the one before, that every blob has the hash that names it, and
-that the rules, applied again from the beginning, lead to the views that the gateway's projection gives.
+are numbered without gaps and each names the hash of the one before, that nothing happened that must never happen
+(crewlog.domain.invariants), that every blob has the hash that names it, and that the rules, applied again from the beginning, lead to the views that the gateway's projection gives.
 Performs nothing.
 """
 
@@ -16,6 +16,7 @@ from crewlog.cli import following, past
 from crewlog.cli.gateway import Gateway
 from crewlog.cli.past import Past
 from crewlog.domain.errors import Refused, UnknownEvent
+from crewlog.domain.invariants import violations
 from crewlog.eventlog import codec
 from crewlog.v1.agent_pb2 import AgentView, ListAgents
 from crewlog.v1.body_pb2 import BlobRef
@@ -79,6 +80,8 @@ def check_history(entries: Sequence[RecordedEntry]) -> Checked:
         checked.hashes += bool(recorded.entry.previous_hash)
         checked.events += sum(len(decision.events) for decision in recorded.entry.decisions)
     checked.aggregates = len(chains.by_aggregate)
+    for broken in violations(recorded.entry for recorded in entries):
+        raise Difference(broken)
     if not entries:
         raise Difference("the log holds nothing of this run")
     return checked
