@@ -31,6 +31,13 @@ signal.signal(signal.SIGTERM, signal.SIG_IGN)
 print("up", flush=True)
 time.sleep(600)
 """
+DIES_ON_SIGN = """
+import os, time
+print("up", flush=True)
+while not os.path.exists("sign"):
+    time.sleep(0.01)
+raise SystemExit(3)
+"""
 OPEN_FILES = """
 import json, os
 fds = [fd for fd in os.listdir("/proc/self/fd") if os.path.exists(f"/proc/self/fd/{fd}")]
@@ -139,14 +146,14 @@ class TestChild:
 class TestOrphans:
     async def test_what_is_left_of_an_earlier_start_is_ended(self, directory: DataDirectory, parent_fd: int) -> None:
         process = await child.start(_python(STUBBORN), directory, parent_fd)
-        assert await orphans.end_orphans(directory.path / "run") == [process.pid]
+        assert await orphans.end_orphans(directory.path / "run") == {"worker": process.pid}
         assert await process.wait() == -9
-        assert await orphans.end_orphans(directory.path / "run") == []
+        assert await orphans.end_orphans(directory.path / "run") == {}
 
     async def test_a_process_that_only_has_the_number_lives_on(self, directory: DataDirectory, parent_fd: int) -> None:
         other = await asyncio.create_subprocess_exec(sys.executable, "-c", SLEEPER, start_new_session=True)
         (directory.path / "run" / "worker.lock").write_text(f"{other.pid}\n")
-        assert await orphans.end_orphans(directory.path / "run") == []
+        assert await orphans.end_orphans(directory.path / "run") == {}
         assert other.returncode is None
         other.kill()
         await other.wait()
@@ -199,11 +206,12 @@ class TestSupervisor:
         assert worker.pid == 0
 
     async def test_the_pause_grows_with_every_early_death(
-        self, supervise: Callable[[str], Supervisor], said: list[str]
+        self, supervise: Callable[[str], Supervisor], said: list[str], directory: DataDirectory
     ) -> None:
-        worker = supervise("print('up', flush=True); raise SystemExit(3)")
+        worker = supervise(DIES_ON_SIGN)
         await worker.begin()
         await worker.until_ready()
+        (directory.path / "sign").touch()
         await _until(lambda: sum("again" in line for line in said) == 3)
         assert [line.rpartition(" in ")[2] for line in said if "again" in line] == ["0.1 s", "0.2 s", "0.4 s"]
         assert all("ended with status 3" in line for line in said if "again" in line)
@@ -271,11 +279,6 @@ class TestEnvironment:
         assert gateway["CREWLOG_MODEL_BASE_URL"] == f"http://127.0.0.1:{plan.ports['model']}"
         programs = [environment.scripted_model(plan), *(environment.service(plan, s) for s in SERVICES)]
         assert not any("sk-secret" in value for p in programs for value in p.environment.values())
-
-    def test_an_executor_that_is_started_again_is_another_one(self, tmp_path: Path) -> None:
-        plan = _plan(tmp_path)
-        ids = {environment.service(plan, "executor").environment["CREWLOG_EXECUTOR_ID"] for _ in range(2)}
-        assert len(ids) == 2
 
     def test_services_do_not_import_from_where_they_are_started(self, tmp_path: Path) -> None:
         assert "-P" in environment.service(_plan(tmp_path), "git").arguments

@@ -25,10 +25,10 @@ def call_in_words(call: ToolUse) -> str:
 
 
 def answer_in_words(answer: ModelAnswer) -> str:
-    """The first thing that the model says, or what it calls where it says nothing."""
+    """The beginning of what the model says, or what it calls where it says nothing."""
     said = next((block.text for block in answer.content if block.text.strip()), "")
     if said:
-        return wording.one_line(_first_line(said))
+        return wording.one_line(said)
     calls = [block.tool_use.tool for block in answer.content if _is_call(block)]
     return (
         f"calls {', '.join(map(wording.plain, calls))}" if calls else f"nothing ({wording.plain(answer.stop_reason)})"
@@ -47,7 +47,3 @@ def _salient(input_json: str) -> str:
     if not isinstance(fields, dict):
         return input_json
     return next((str(fields[name]) for name in _SALIENT if name in fields), "")
-
-
-def _first_line(text: str) -> str:
-    return text.strip().partition("\n")[0]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from enum import IntEnum
 
-from crewlog.domain.errors import NotAuthenticated, NotPermitted, Refused, Unavailable
+from crewlog.domain.errors import InvalidCommand, NotAuthenticated, NotPermitted, Refused, Unavailable
 
 
 class ExitCode(IntEnum):
@@ -25,6 +25,8 @@ def code_of(refusal: Refused) -> ExitCode:
             return ExitCode.NOT_AUTHENTICATED
         case Unavailable():
             return ExitCode.UNAVAILABLE
+        case InvalidCommand():
+            return ExitCode.USAGE
         case _:
             return ExitCode.FAILED
 

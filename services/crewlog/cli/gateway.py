@@ -59,9 +59,19 @@ async def ask(where: Where, question: Callable[[Gateway], Awaitable[int | None]]
         raise
     except grpc.aio.AioRpcError as error:
         meaning = refusal_of(error)
-        raise (meaning if isinstance(meaning, Refused) else Failed(str(meaning))) from None
+        raise (_explained(meaning) if isinstance(meaning, Refused) else Failed(str(meaning))) from None
+    except Unavailable as refusal:
+        raise _explained(refusal) from None
     except RemoteFault as fault:
         raise Failed(f"{fault}\n  {fault.what_to_do}") from fault
+
+
+def _explained(refusal: Refused) -> Refused:
+    """gRPC describes a gateway that is not there in words for those who know its parts."""
+    if not isinstance(refusal, Unavailable) or not refusal.message.startswith("failed to connect"):
+        return refusal
+    last = refusal.message.rpartition(": ")[2]
+    return Unavailable(f"the gateway does not answer: {last}", what_to_do="start it with `crewlog up`")
 
 
 @asynccontextmanager

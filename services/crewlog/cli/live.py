@@ -108,7 +108,7 @@ class _Screen:
             self._live.stop()
 
     def tell(self, line: Line) -> None:
-        self._console.print(telling.in_colours(line))
+        self._console.print(telling.in_colours(line, self._console.width), no_wrap=True, soft_wrap=False)
 
     def say(self, text: str) -> None:
         self._console.print(text, style="yellow", markup=False)
@@ -135,7 +135,7 @@ def _cells(row: Row, now_micros: int) -> tuple[Text, ...]:
         wording.plain(row.task_id),
         wording.task_status(row.status) if row.status != TaskStatus.TASK_STATUS_CLAIMED else "working",
         str(row.turn or ""),
-        _last(wording.one_line(row.doing, 10_000)),
+        _doing(row),
         wording.count(row.tokens) if row.tokens else "",
         wording.money(row.cost_usd_micros) if row.cost_usd_micros else "",
         _elapsed(row.started_at_unix_micros, row.ended_at_unix_micros, now_micros),
@@ -155,6 +155,9 @@ def _elapsed(started: int, ended: int, now_micros: int) -> str:
     return wording.duration((ended or now_micros) - started) if started else ""
 
 
-def _last(text: str) -> str:
-    """The end of a text is the newest part of it."""
+def _doing(row: Row) -> str:
+    """The end of what is being written, as that is the newest part; the beginning of what has come of it."""
+    if row.status != TaskStatus.TASK_STATUS_CLAIMED:
+        return wording.one_line(row.doing, DOING_CHARACTERS)
+    text = wording.one_line(row.doing, board.TAIL_CHARACTERS_MAX * 2)
     return text if len(text) <= DOING_CHARACTERS else "…" + text[-(DOING_CHARACTERS - 1) :]

@@ -104,6 +104,7 @@ async def _show_past(gateway: Gateway, wanted: Wanted, output: Output, found: Pa
 
 
 async def _write_state(gateway: Gateway, found: Past) -> None:
+    say(f"as it was at revision {found.revision}")
     listing.write_run(_run_view(found))
     write_line("")
     listing.write_agents(past.views_of_agents(found))

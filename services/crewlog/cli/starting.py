@@ -39,6 +39,17 @@ class Request:
 
 async def run(gateway: Gateway, request: Request, *, detach: bool, output: Output) -> int:
     """The exit status: of the run when it was followed, of the start when not."""
+    run_id, revision = await start(gateway, request)
+    if not detach:
+        return await watching.watch(gateway, run_id, output, repo=str(request.repo))
+    say(f"  watch it   {gateway.command(f'watch {run_id}')}")
+    if output is not Output.TABLE:
+        write_message(await gateway.runs.Get(GetRun(run_id=run_id, at_least_revision=revision)), output)
+    return 0
+
+
+async def start(gateway: Gateway, request: Request) -> tuple[str, int]:
+    """Registers the repository where it is new, and starts the run: its id, and the revision at which it is there."""
     command = await asyncio.to_thread(to_command, request)
     found = await asyncio.to_thread(repository.look_at, request.repo)
     if found.has_uncommitted_changes and not request.base:
@@ -47,13 +58,7 @@ async def run(gateway: Gateway, request: Request, *, detach: bool, output: Outpu
     command.project_id = registered.project_id
     receipt = await gateway.runs.Start(command)
     say(f"run {command.run_id} on {found.path}")
-    if not detach:
-        return await watching.watch(gateway, command.run_id, output, repo=str(request.repo))
-    say(f"  watch it   {gateway.command(f'watch {command.run_id}')}")
-    if output is not Output.TABLE:
-        view = GetRun(run_id=command.run_id, at_least_revision=receipt.revision)
-        write_message(await gateway.runs.Get(view), output)
-    return 0
+    return command.run_id, receipt.revision
 
 
 def to_command(request: Request) -> StartRun:

@@ -78,7 +78,7 @@ def tell(story: Story, recorded: RecordedEntry) -> tuple[Story, list[Line]]:
         for event in decision.events:
             fact = codec.unpack(event)
             story = _remember(story, recorded.entry, fact)
-            lines += [_placed(line, recorded, fact) for line in _lines(_Scene(story, recorded.entry), fact)]
+            lines += [_placed(line, recorded) for line in _lines(_Scene(story, recorded.entry), fact)]
     return story, lines
 
 
@@ -96,9 +96,8 @@ def _lines(scene: _Scene, fact: Message | None) -> Iterator[Line]:
     yield from _TELLERS[type(fact)](scene, fact)
 
 
-def _placed(line: Line, recorded: RecordedEntry, fact: Message | None) -> Line:
-    at = getattr(fact, "at_unix_micros", 0) or recorded.entry.recorded_at_unix_micros
-    return replace(line, revision=recorded.revision, at_unix_micros=at)
+def _placed(line: Line, recorded: RecordedEntry) -> Line:
+    return replace(line, revision=recorded.revision, at_unix_micros=recorded.entry.recorded_at_unix_micros)
 
 
 def _run_started(_: _Scene, fact: run.RunStarted) -> Iterator[Line]:
@@ -153,9 +152,9 @@ def _run_cancelled(_: _Scene, fact: run.RunCancelled) -> Iterator[Line]:
 
 
 def _agent_started(scene: _Scene, fact: agent.AgentStarted) -> Iterator[Line]:
-    role = fact.node.role.name or "no role"
+    role = f"{fact.node.role.name} " if fact.node.role.name else ""
     model = f" with {fact.model}" if fact.model else ""
-    yield Line(scene.task, wording.plain(f"{role} begins{model}"))
+    yield Line(scene.task, wording.plain(f"{role}begins{model}"))
 
 
 def _agent_taken_over(scene: _Scene, fact: agent.AgentTakenOver) -> Iterator[Line]:
@@ -203,7 +202,7 @@ def _effect_reconciled(scene: _Scene, fact: agent.EffectReconciled) -> Iterator[
 
 
 def _agent_succeeded(scene: _Scene, fact: agent.AgentSucceeded) -> Iterator[Line]:
-    yield Line(scene.task, f"ends: {wording.one_line(fact.result.summary)}")
+    yield Line(scene.task, f"ends: {wording.one_line(fact.result.summary)}", Tone.DETAIL)
 
 
 def _agent_failed(scene: _Scene, fact: agent.AgentFailed) -> Iterator[Line]:

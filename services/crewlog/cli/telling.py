@@ -29,11 +29,13 @@ def in_words(line: Line) -> str:
     return f"{line.who:<{WHO_CHARACTERS}} {line.text}" + (f"  [{amounts}]" if amounts else "")
 
 
-def in_colours(line: Line) -> Text:
+def in_colours(line: Line, width: int) -> Text:
+    """The line in at most `width` columns: what is too long loses its end, never its amounts."""
+    amounts = "  " + ", ".join(_amounts(line))
     text = Text(f"{line.who:<{WHO_CHARACTERS}} ", style="bold" if line.tone is not Tone.DETAIL else "dim")
     text.append(line.text, style=_STYLES[line.tone])
-    amounts = ", ".join(_amounts(line))
-    return text.append(f"  {amounts}", style="dim") if amounts else text
+    text.truncate(max(WHO_CHARACTERS, width - len(amounts)), overflow="ellipsis")
+    return text.append(amounts, style="dim")
 
 
 def _amounts(line: Line) -> list[str]:

@@ -18,7 +18,7 @@ SHORT_ID_CHARACTERS = 10
 def money(usd_micros: int) -> str:
     """Dollars, with as many digits as it takes to tell a small amount from nothing."""
     sign, amount = ("-" if usd_micros < 0 else ""), abs(usd_micros)
-    digits = 2 if amount >= 1_000_000 or amount == 0 else 4 if amount >= 1_000 else 6
+    digits = 2 if amount >= 1_000_000 or amount == 0 else 4 if amount >= 100 else 6
     return f"{sign}${amount / 1e6:.{digits}f}"
 
 

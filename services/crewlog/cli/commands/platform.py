@@ -70,15 +70,15 @@ def doctor(where: Where) -> None:
 
 
 def demo(
-    keep: Annotated[bool, typer.Option("--keep", help="Keep the project and the data directory.")] = False,
     sandbox: Sandbox = Confinement.AUTO,
     model: Model = "",
-    data_dir: DataDir = None,
+    data_dir: Annotated[Path | None, typer.Option("--data-dir", help="A new data directory for the demo.")] = None,
+    keep: Annotated[bool, typer.Option("--keep/--no-keep", help="Keep the project, to look closer.")] = True,
 ) -> None:
-    """Has a crew repair a small project, from start to end, and replays it."""
+    """Has a crew repair a small project, from start to end, and verifies the history."""
     from crewlog.cli import demo as show
 
-    raise typer.Exit(show.run(keep=keep or data_dir is not None, sandbox=sandbox, model=model, data_dir=data_dir))
+    raise typer.Exit(show.run(keep=keep, sandbox_level=sandbox, model=model, data_dir=data_dir))
 
 
 def version(output: OutputOption = Output.TABLE) -> None:

@@ -46,10 +46,13 @@ def child_lock(path: Path) -> Iterator[ChildLock]:
         os.close(fd)
 
 
-async def end_orphans(folder: Path) -> list[int]:
-    """Kills what is left of an earlier start, and returns when it is gone; raises WrongState when it does not go."""
-    ended = [await _end(path) for path in _locks(folder)]
-    return [pid for pid in ended if pid]
+async def end_orphans(folder: Path) -> dict[str, int]:
+    """Kills what is left of an earlier start, and returns the processes by name when they are gone.
+
+    Raises WrongState when one does not go.
+    """
+    ended = {path.stem: await _end(path) for path in _locks(folder)}
+    return {name: pid for name, pid in ended.items() if pid}
 
 
 def _locks(folder: Path) -> list[Path]:

@@ -110,8 +110,8 @@ class Platform:
         self._lock = None
 
     async def _start(self) -> None:
-        for pid in await orphans.end_orphans(self.directory.path / "run"):
-            self._say(f"ended process {pid} of an earlier start")
+        for name, pid in (await orphans.end_orphans(self.directory.path / "run")).items():
+            self._say(f"ended {name} (process {pid}), left over from an earlier start")
         chosen = ports.choose((LOG, *SERVICES, MODEL), self.directory.read_ports())
         self.directory.write_ports(chosen)
         self._plan = self._new_plan(chosen)
