@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
 from crewlog.crews.strict_yaml import Fields, invalid, parse, read_text
 from crewlog.domain import workflow as rules
-from crewlog.domain.errors import NotFound
+from crewlog.domain.errors import InvalidCommand, NotFound
 from crewlog.v1.run_pb2 import AgentLimits, AgentNode, BackEdge, Node, NoopNode, Role, Workflow
 
 BUILT_IN = Path(__file__).parent
@@ -18,7 +19,7 @@ VERSION_CHARACTERS = 12
 
 M = TypeVar("M", Role, Workflow)
 
-_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,31}")
+_NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,46}[a-z0-9])?")
 _FRONT_MATTER = re.compile(r"---\n(.*?)\n---\n(.*)", re.DOTALL)
 
 
@@ -32,14 +33,15 @@ def load_workflow(name_or_path: str, directories: Sequence[Path] = ()) -> Workfl
     if not path.is_file():
         raise NotFound(f"there is no workflow file {name_or_path!r}", what_to_do="check the path")
     workflow = _workflow(path, directories)
-    rules.validate(workflow)
+    with _named(path):
+        rules.validate(workflow)
     return _with_version(workflow)
 
 
 def load_role(name: str, directories: Sequence[Path] = ()) -> Role:
     """A role by its name. Raises as `load_workflow` does."""
     path = _find("role", name, "roles", ".md", directories)
-    parts = _FRONT_MATTER.fullmatch(read_text(path).replace("\r\n", "\n"))
+    parts = _FRONT_MATTER.fullmatch(read_text(path))
     if parts is None:
         raise invalid(str(path), "file", "has to begin with a block of fields between two lines of '---'")
     fields = Fields(str(path), "", parse(parts[1] or "{}", str(path)))
@@ -51,6 +53,8 @@ def load_role(name: str, directories: Sequence[Path] = ()) -> Role:
         limits=_limits(fields),
     )
     fields.done()
+    with _named(path):
+        rules.validate_role(role)
     return _with_version(role)
 
 
@@ -76,7 +80,7 @@ def _node(fields: Fields, where: str, number: int, directories: Sequence[Path]) 
     if fields.has("role") == fields.has("noop"):
         raise invalid(where, f"nodes[{number}]", "has to have either a role or noop")
     if fields.has("role"):
-        role = load_role(fields.text("role"), directories)
+        role = _role(where, f"nodes[{number}].role", fields.text("role"), directories)
         node.agent.CopyFrom(AgentNode(role=role, prompt=fields.text("prompt", "")))
     else:
         noop = fields.mapping("noop")
@@ -84,6 +88,24 @@ def _node(fields: Fields, where: str, number: int, directories: Sequence[Path]) 
         noop.done()
     fields.done()
     return node
+
+
+def _role(where: str, field: str, name: str, directories: Sequence[Path]) -> Role:
+    try:
+        return load_role(name, directories)
+    except NotFound as refusal:
+        raise invalid(where, field, f"names {name[:80]!r}, which is no role: {refusal.what_to_do}") from None
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """What the rules refuse is said with the file that it stands in."""
+    try:
+        yield
+    except InvalidCommand as refusal:
+        raise InvalidCommand(
+            f"{path}: {refusal.message}", what_to_do=refusal.what_to_do, violations=refusal.violations
+        ) from None
 
 
 def _back_edge(fields: Fields) -> BackEdge:
@@ -107,11 +129,11 @@ def _limits(fields: Fields) -> AgentLimits:
 
 
 def _find(kind: str, name: str, folder: str, suffix: str, directories: Sequence[Path]) -> Path:
-    """A name is a name: it cannot lead out of the directories."""
+    """A name is a name: neither it nor a link leads out of the directories, which may be a repository's."""
     if _NAME.fullmatch(name):
         for directory in (*directories, BUILT_IN):
             path = directory / folder / (name + suffix)
-            if path.is_file():
+            if path.is_file() and path.resolve().is_relative_to(directory.resolve()):
                 return path
     known = ", ".join(_names(folder, suffix, directories))
     raise NotFound(f"there is no {kind} {name[:80]!r}", what_to_do=f"use one of: {known}")
@@ -119,7 +141,7 @@ def _find(kind: str, name: str, folder: str, suffix: str, directories: Sequence[
 
 def _names(folder: str, suffix: str, directories: Sequence[Path]) -> list[str]:
     paths = (path for directory in (*directories, BUILT_IN) for path in (directory / folder).glob(f"*{suffix}"))
-    return sorted({path.stem for path in paths})
+    return sorted({path.stem for path in paths if _NAME.fullmatch(path.stem)})
 
 
 def _with_version(message: M) -> M:

@@ -9,18 +9,23 @@ from typing import Any
 import yaml
 from crewlog.domain.errors import InvalidCommand
 
-BYTES_MAX = 256 * 1024
+BYTES_MAX = 128 * 1024
 DEPTH_MAX = 16
+
+_WITHOUT_A_TAG = (None, "!")
 
 
 def read_text(path: Path) -> str:
-    """The text of a file; raises InvalidCommand for one that is too large or is not UTF-8."""
-    with path.open("rb") as file:
-        content = file.read(BYTES_MAX + 1)
+    """The text of a file; raises InvalidCommand for one that is too large, cannot be read or is not UTF-8."""
+    try:
+        with path.open("rb") as file:
+            content = file.read(BYTES_MAX + 1)
+    except OSError as error:
+        raise invalid(str(path), "file", f"cannot be read: {error.strerror}") from None
     if len(content) > BYTES_MAX:
         raise invalid(str(path), "file", f"is larger than {BYTES_MAX} bytes")
     try:
-        return content.decode()
+        return content.decode("utf-8-sig").replace("\r\n", "\n")
     except UnicodeDecodeError as error:
         raise invalid(str(path), "file", f"is not UTF-8: {error.reason} at byte {error.start}") from None
 
@@ -35,6 +40,8 @@ def parse(text: str, where: str) -> Mapping[str, Any]:
             loader.dispose()
     except yaml.YAMLError as error:
         raise invalid(where, "file", f"is not valid YAML: {_told(error)}") from None
+    except ValueError as error:
+        raise invalid(where, "file", f"holds a value that cannot be read: {error}") from None
     if not isinstance(value, dict):
         raise invalid(where, "file", "has to be a mapping of fields to values")
     return value
@@ -102,6 +109,8 @@ class _Loader(yaml.SafeLoader):
         event = self.peek_event()  # type: ignore[no-untyped-call]
         if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
             raise yaml.composer.ComposerError(None, None, "anchors and aliases are not allowed", event.start_mark)
+        if getattr(event, "tag", None) not in _WITHOUT_A_TAG:
+            raise yaml.composer.ComposerError(None, None, "tags are not allowed", event.start_mark)
         self.depth += 1
         if self.depth > DEPTH_MAX:
             raise yaml.composer.ComposerError(None, None, "it is nested too deeply", event.start_mark)

@@ -1,0 +1,228 @@
+"""Roles and workflows in files: what is built in, what overrides it, and what a wrong file is told."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from crewlog.crews import available_workflows, load_role, load_workflow, strict_yaml
+from crewlog.domain.errors import InvalidCommand, NotFound, Refused
+from crewlog.tools.registry import TOOLS
+from hypothesis import given
+from hypothesis import strategies as st
+
+CREW = ["spec-writer", "implementer", "tester", "reviewer"]
+READS_ONLY = {"read", "glob", "grep"}
+SECONDS_MAX = 5.0
+
+Write = Callable[[str, str | bytes], Path]
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Write:
+    """write("roles/x.md", text): a file of a directory that overrides what is built in; answers the directory."""
+
+    def write_file(name: str, content: str | bytes) -> Path:
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content.encode() if isinstance(content, str) else content)
+        return tmp_path
+
+    return write_file
+
+
+@pytest.mark.parametrize("name", [*CREW, "engineer"])
+def test_built_in_roles_say_who_they_are(name: str) -> None:
+    role = load_role(name)
+    assert role.name == name
+    assert f"Role: {name}" in role.prompt.splitlines()
+    assert set(role.tools) <= TOOLS.keys()
+    assert role.version and role.limits.turns_max > 0
+
+
+def test_who_may_not_change_files_has_no_tool_for_it() -> None:
+    assert set(load_role("spec-writer").tools) == READS_ONLY
+    assert not {"write", "edit"} & set(load_role("reviewer").tools)
+
+
+def test_the_reviewer_is_told_the_phrase_that_the_workflow_looks_for() -> None:
+    (back,) = load_workflow("feature").back_edges
+    assert back.output_contains in load_role("reviewer").prompt.splitlines()
+    assert "VERDICT: approved" in load_role("reviewer").prompt.splitlines()
+
+
+def test_the_built_in_workflows() -> None:
+    assert available_workflows() == ["agent", "feature"]
+    (engineer,) = load_workflow("agent").nodes
+    feature = load_workflow("feature")
+    assert engineer.agent.role.name == "engineer"
+    assert [(node.node_id, list(node.depends_on)) for node in feature.nodes] == [
+        ("spec-writer", []),
+        ("implementer", ["spec-writer"]),
+        ("tester", ["implementer"]),
+        ("reviewer", ["tester"]),
+    ]
+    (back,) = feature.back_edges
+    assert (getattr(back, "from"), back.to, back.visits_max) == ("reviewer", "implementer", 3)
+
+
+def test_the_first_directory_that_has_the_name_wins(tmp_path: Path, write: Write) -> None:
+    write("first/roles/tester.md", "---\ntools: [read]\n---\nMine.")
+    write("second/roles/tester.md", "---\ntools: [grep]\n---\nTheirs.")
+    directories = [tmp_path / "none", tmp_path / "first", tmp_path / "second"]
+    assert load_role("tester", directories).prompt == "Mine."
+    assert load_role("reviewer", directories) == load_role("reviewer")
+    tester = next(node for node in load_workflow("feature", directories).nodes if node.node_id == "tester")
+    assert tester.agent.role.prompt == "Mine."
+
+
+def test_a_version_is_the_content(write: Write) -> None:
+    directory = write("roles/writer.md", "---\ntools: [read]\n---\nWrite.")
+    before = load_role("writer", [directory])
+    assert load_role("writer", [directory]).version == before.version
+    write("roles/writer.md", "---\ntools: [read]\n---\nWrite!")
+    assert load_role("writer", [directory]).version != before.version
+
+
+def test_a_changed_role_is_another_version_of_the_workflow(write: Write) -> None:
+    directory = write("roles/engineer.md", "---\ntools: [read]\n---\nOther.")
+    assert load_workflow("agent", [directory]).version != load_workflow("agent").version
+
+
+def test_every_field_of_a_workflow_and_a_role(write: Write) -> None:
+    write("roles/w.md", "---\nmodel: m\ntools: []\nturns_max: 1\nduration_seconds_max: 2\ntokens_max: 3\n---\n\nP\n")
+    text = "name: own\nnodes:\n  - {id: a, role: w, prompt: more}\n  - {id: b, noop: {steps: 2}, depends_on: [a]}\n"
+    directory = write("workflows/own.yaml", text + "back_edges:\n  - {from: b, to: a, output_contains: again}\n")
+    workflow = load_workflow("own", [directory])
+    role, noop, back = workflow.nodes[0].agent.role, workflow.nodes[1], workflow.back_edges[0]
+    assert (role.model, role.prompt, workflow.nodes[0].agent.prompt) == ("m", "P", "more")
+    assert (role.limits.turns_max, role.limits.duration_seconds_max, role.limits.tokens_max) == (1, 2, 3)
+    assert (noop.noop.steps, list(noop.depends_on), back.visits_max) == (2, ["a"], 2)
+    assert available_workflows([directory]) == ["agent", "feature", "own"]
+
+
+def test_a_workflow_by_its_path(write: Write) -> None:
+    directory = write("plans/mine.yaml", "nodes: [{id: a, noop: {}}]")
+    assert load_workflow(str(directory / "plans/mine.yaml")).name == "mine"
+    with pytest.raises(NotFound, match="no workflow file"):
+        load_workflow(str(directory / "plans/other.yaml"))
+
+
+@pytest.mark.parametrize("name", ["", "nope", "../roles/tester", "Agent", "agent\n", "x" * 10_000, "a/b", ".."])
+def test_an_unknown_name_is_told_what_there_is(name: str) -> None:
+    with pytest.raises(NotFound) as refused:
+        load_workflow(name)
+    assert "agent, feature" in refused.value.what_to_do
+    assert len(refused.value.message) < 200
+    with pytest.raises(NotFound):
+        load_role(name)
+
+
+def test_a_link_leads_nowhere_else(tmp_path: Path, write: Write) -> None:
+    write("private/x.md", "---\ntools: []\n---\nSecret.")
+    link = write("repository/roles/none.md", "") / "repository/roles/x.md"
+    link.symlink_to(tmp_path / "private/x.md")
+    with pytest.raises(NotFound):
+        load_role("x", [tmp_path / "repository"])
+
+
+@pytest.mark.parametrize(
+    ("text", "field", "why"),
+    [
+        ("", "file", "mapping"),
+        ("[]", "file", "mapping"),
+        ("name: [", "file", "line 1"),
+        ("name: a\nname: b", "file", "'name' stands twice (line 2)"),
+        ("nodes:\n  - {id: a, id: b}", "file", "'id' stands twice (line 2)"),
+        ("a: &x [1]\nb: *x", "file", "anchors and aliases are not allowed (line 1)"),
+        ("a: {<<: {b: 1}}", "file", "plain text"),
+        ("{[1]: 2}", "file", "plain text"),
+        ("a: !!python/object:os.system {}", "file", "tags are not allowed (line 1)"),
+        ("a: !!set {b}", "file", "tags are not allowed"),
+        ("a: 1\n---\nb: 2", "file", "another document (line 2)"),
+        ("a: " + "[" * 100 + "]" * 100, "file", "nested too deeply"),
+        ("a: " + "9" * 5_000, "file", "cannot be read"),
+        ("a: 2026-99-99", "file", "cannot be read"),
+        ("a: \x00", "file", "not valid YAML"),
+        ("name: a\nnodes: []\nnode: 1", "node", "is no field"),
+        ("name: 7\nnodes: []", "name", "a text"),
+        ("name: null\nnodes: []", "name", "missing"),
+        ("nodes: {a: 1}", "nodes", "a list"),
+        ("nodes: [a]", "nodes[0]", "mapping"),
+        ("nodes: [{noop: {}}]", "nodes[0].id", "missing"),
+        ("nodes: [{id: a}]", "nodes[0]", "either a role or noop"),
+        ("nodes: [{id: a, noop: {}, role: tester}]", "nodes[0]", "either a role or noop"),
+        ("nodes: [{id: a, role: nope}]", "nodes[0].role", "'nope', which is no role"),
+        ("nodes: [{id: a, noop: {step: 1}}]", "nodes[0].noop.step", "no field"),
+        ("nodes: [{id: a, noop: {steps: yes}}]", "nodes[0].noop.steps", "whole number"),
+        ("nodes: [{id: a, noop: {steps: 1.5}}]", "nodes[0].noop.steps", "whole number"),
+        ("nodes: [{id: a, noop: {steps: -1}}]", "nodes[0].noop.steps", "whole number from 0"),
+        ("nodes: [{id: a, noop: {}, depends_on: a}]", "nodes[0].depends_on", "a list"),
+        ("nodes: [{id: a, noop: {}, depends_on: [1]}]", "nodes[0].depends_on", "list of texts"),
+        ("nodes: [{id: a, noop: {}, depends_on: [a]}]", "nodes", "in a circle: a"),
+        ("nodes: [{id: a, noop: {}, depends_on: [b]}]", "nodes[0].depends_on", "'b', which is no node"),
+        ("nodes: []", "nodes", "1 to 2000"),
+        ("nodes: [{id: a, noop: {}}]\nback_edges: [{from: a, to: a}]", "back_edges[0].output_contains", "missing"),
+        (
+            "nodes: [{id: a, noop: {}}]\nback_edges: [{from: a, to: a, output_contains: x, visits_max: 99}]",
+            "back_edges[0].visits_max",
+            "1 to 20",
+        ),
+    ],
+)
+def test_a_wrong_workflow_is_told_the_file_and_the_field(write: Write, text: str, field: str, why: str) -> None:
+    directory = write("workflows/w.yaml", text)
+    with pytest.raises(InvalidCommand) as refused:
+        load_workflow("w", [directory])
+    assert set(refused.value.violations) == {field}
+    assert why in refused.value.violations[field]
+    assert str(directory / "workflows/w.yaml") in refused.value.message
+
+
+@pytest.mark.parametrize(
+    ("text", "field", "why"),
+    [
+        ("no front matter", "file", "'---'"),
+        ("---\ntools: []\n", "file", "'---'"),
+        ("---\ntools: []\n---\n", "prompt", "is missing"),
+        ("---\ntools: [curl]\n---\nP", "tools", "'curl'; there are bash, edit"),
+        ("---\ntools: read\n---\nP", "tools", "a list"),
+        ("---\nturns_max: many\n---\nP", "turns_max", "whole number"),
+        ("---\nturns: 5\n---\nP", "turns", "is no field"),
+        ("---\ntools: []\n---\n" + "x" * 70_000, "prompt", "longer than 65536 bytes"),
+        (b"---\ntools: []\n---\n\xff\xfe", "file", "not UTF-8: invalid start byte at byte 18"),
+        (b"x" * (strict_yaml.BYTES_MAX + 1), "file", "larger than"),
+    ],
+)
+def test_a_wrong_role_is_told_the_file_and_the_field(write: Write, text: str | bytes, field: str, why: str) -> None:
+    directory = write("roles/r.md", text)
+    with pytest.raises(InvalidCommand) as refused:
+        load_role("r", [directory])
+    assert set(refused.value.violations) == {field}
+    assert why in refused.value.violations[field]
+    assert str(directory / "roles/r.md") in refused.value.message
+
+
+def test_files_of_other_systems_are_read_as_well(write: Write) -> None:
+    directory = write("roles/r.md", b"\xef\xbb\xbf---\r\ntools: [read]\r\n---\r\nOne.\r\nTwo.\r\n")
+    assert load_role("r", [directory]).prompt == "One.\nTwo."
+
+
+@pytest.mark.parametrize(
+    "text", ["[" * 100_000, "- " * 50_000, "{a: " * 25_000, "? " * 50_000, "a: b\n" * 20_000, '"' * 100_000]
+)
+def test_a_bomb_is_refused_at_once(text: str) -> None:
+    began = time.monotonic()
+    with pytest.raises(InvalidCommand):
+        strict_yaml.parse(text, "bomb")
+    assert time.monotonic() - began < SECONDS_MAX
+
+
+@given(st.text(max_size=200))
+def test_any_text_is_a_mapping_or_refused(text: str) -> None:
+    try:
+        assert isinstance(strict_yaml.parse(text, "any"), dict)
+    except Refused as refusal:
+        assert refusal.violations.keys() == {"file"}
