@@ -1,17 +1,21 @@
 UV_VERSION := 0.13.8
 PYTHON ?= python3
 UV := .tools/bin/uv
+BIN := .venv/bin
+PYTEST_OPTIONS ?=
+ONLY ?=
 export UV_PYTHON_DOWNLOADS := never
-RUN := .venv/bin/
 
-.PHONY: help setup
+.DEFAULT_GOAL := help
+.PHONY: help setup lock run test quick check lint types protos bench image clean
+
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
 
 setup: .venv/.installed ## Install everything from requirements.lock into .venv
 
 $(UV):
-	@$(PYTHON) -m venv .tools && .tools/bin/pip install --quiet uv==$(UV_VERSION)
+	@$(PYTHON) -m venv .tools && .tools/bin/pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
 
 .venv/.installed: requirements.lock pyproject.toml | $(UV)
 	@$(UV) venv --quiet --allow-existing --python $(PYTHON) .venv
@@ -21,3 +25,37 @@ $(UV):
 
 lock: | $(UV) ## Resolve pyproject.toml into requirements.lock again
 	$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --group dev pyproject.toml -o requirements.lock
+
+run: setup ## See a crew do a job, on a platform of its own, and replay it
+	@$(BIN)/crewlog demo
+
+test: setup ## Run every test
+	@$(BIN)/pytest $(PYTEST_OPTIONS)
+
+quick: setup ## Run the tests that take no seconds
+	@$(BIN)/pytest -m "not slow" $(PYTEST_OPTIONS) tests/domain tests/tidy tests/contract
+
+check: lint types test ## Everything that CI asks for
+
+lint: setup ## Check format, style, import rules, generated code and protos
+	@$(BIN)/ruff format --check --quiet .
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/lint-imports --no-logo --no-cache
+	@$(BIN)/python tools/generate_protos.py --check
+	@tools/buf/check
+
+types: setup ## Check types: mypy, and pyright where node is installed
+	@$(BIN)/mypy
+	@if command -v node >/dev/null; then $(BIN)/pyright; else echo "pyright is left out: node is not installed"; fi
+
+protos: setup ## Generate libs/crewlog/v1 from protos
+	@$(BIN)/python tools/generate_protos.py
+
+bench: setup ## Measure: all of it, or ONLY="W1 W8"
+	@$(BIN)/python -m bench $(ONLY)
+
+image: ## Build the container image of the services, and start them, where Docker is
+	docker compose up --build --wait
+
+clean: ## Remove what was installed and generated for work on the code
+	rm -rf .venv .tools .mypy_cache .pytest_cache .ruff_cache .hypothesis dist bench/results tools/buf/node_modules tests/e2e/node/node_modules
