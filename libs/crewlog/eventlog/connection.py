@@ -10,8 +10,8 @@ import asyncio
 import json
 import logging
 import re
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import count
 from typing import Any
@@ -58,14 +58,41 @@ def status_of(message: Msg) -> str:
     return "" if message.data or not message.headers else message.headers.get("Status", "")
 
 
+class _Expected:
+    """Everybody who waits on a connection, by the token in their reply subject."""
+
+    def __init__(self) -> None:
+        self._by_token: dict[str, Expecting] = {}
+        self._tokens = count(1)
+
+    @contextmanager
+    def register(self, expecting: Expecting) -> Iterator[str]:
+        token = str(next(self._tokens))
+        self._by_token[token] = expecting
+        try:
+            yield token
+        finally:
+            del self._by_token[token]
+
+    async def take(self, message: Msg) -> None:
+        expecting = self._by_token.get(message.subject.rpartition(".")[2])
+        if expecting is not None:
+            expecting.take(message)
+
+    def fail(self, error: Exception, subject: str = "") -> None:
+        """Tells all, or those who sent to `subject`."""
+        for expecting in tuple(self._by_token.values()):
+            if not subject or expecting.subject.lower() == subject:
+                expecting.fail(error)
+
+
 class Connection:
     """Made by `connect`; `client` is the client of nats-py."""
 
     def __init__(self, user: str) -> None:
         self.client = Client()
         self._user = user
-        self._expecting: dict[str, Expecting] = {}
-        self._tokens = count(1)
+        self._expected = _Expected()
         self._inbox = ""
         self._connected = asyncio.Event()
         self._closed = False
@@ -135,28 +162,8 @@ class Connection:
     @contextmanager
     def expect(self, expecting: Expecting) -> Iterator[str]:
         """Gives the reply subject whose messages `expecting` takes for as long as the block lasts."""
-        token = str(next(self._tokens))
-        self._expecting[token] = expecting
-        try:
+        with self._expected.register(expecting) as token:
             yield f"{self._inbox}.{token}"
-        finally:
-            del self._expecting[token]
-
-    @asynccontextmanager
-    async def subscription(self, take: Callable[[Msg], None], fail: Callable[[Exception], None]) -> AsyncIterator[str]:
-        """An inbox of its own, `<inbox>.*`, for what comes in numbers; `fail` is told when the connection is lost."""
-        inbox = self.client.new_inbox()
-
-        async def on_message(message: Msg) -> None:
-            take(message)
-
-        with self.expect(Expecting(inbox, take, fail)):
-            subscription = await self.client.subscribe(f"{inbox}.*", cb=on_message)
-            try:
-                yield inbox
-            finally:
-                if not self.client.is_closed:
-                    await subscription.unsubscribe()
 
     async def open(self, url: str, password: str, name: str) -> None:
         """Called once, by `connect`."""
@@ -196,13 +203,8 @@ class Connection:
             closed_cb=self._on_closed,
         )
         self._inbox = self.client.new_inbox()
-        await self.client.subscribe(f"{self._inbox}.*", cb=self._on_answer)
+        await self.client.subscribe(f"{self._inbox}.*", cb=self._expected.take)
         self._connected.set()
-
-    async def _on_answer(self, message: Msg) -> None:
-        expecting = self._expecting.get(message.subject.rpartition(".")[2])
-        if expecting is not None:
-            expecting.take(message)
 
     async def _on_error(self, error: Exception) -> None:
         text = str(error).lower()
@@ -210,11 +212,11 @@ class Connection:
             self._refused.set_result(text)
         violation = _violation.search(text)
         if violation is not None:
-            self._fail(NotPermitted(f"the log does not let {self._user!r} use {violation[1]}"), violation[1])
+            self._expected.fail(NotPermitted(f"the log does not let {self._user!r} use {violation[1]}"), violation[1])
 
     async def _on_disconnected(self) -> None:
         self._connected.clear()
-        self._fail(NoAnswer("the connection to the log was lost"))
+        self._expected.fail(NoAnswer("the connection to the log was lost"))
 
     async def _on_reconnected(self) -> None:
         _logger.info("connected to the log again")
@@ -222,13 +224,8 @@ class Connection:
 
     async def _on_closed(self) -> None:
         self._closed = True
-        self._fail(Unavailable("the connection to the log is closed"))
+        self._expected.fail(Unavailable("the connection to the log is closed"))
         self._connected.set()
-
-    def _fail(self, error: Exception, subject: str = "") -> None:
-        for expecting in tuple(self._expecting.values()):
-            if not subject or expecting.subject.lower() == subject:
-                expecting.fail(error)
 
 
 async def connect(url: str, user: str, password: str, *, name: str) -> Connection:

@@ -15,7 +15,7 @@ from itertools import count
 
 from crewlog.domain.errors import Unavailable
 from crewlog.eventlog import verdicts
-from crewlog.eventlog.connection import ApiError, Connection, NoAnswer, status_of
+from crewlog.eventlog.connection import ApiError, Connection, Expecting, NoAnswer, status_of
 from crewlog.eventlog.limits import BATCH_BYTES_MAX, BATCH_ENTRIES_MAX
 from crewlog.eventlog.port import SUBJECTS, AggregateId, Stored
 from nats.aio.msg import Msg
@@ -125,7 +125,7 @@ class Following:
     async def _consume(self, position: int, kinds: Sequence[str]) -> AsyncGenerator[Sequence[Stored], None]:
         pulls = _Pulls(position)
         async with (
-            self._connection.subscription(pulls.take, pulls.fail) as inbox,
+            _inbox(self._connection, pulls) as inbox,
             self._consumer(position, kinds) as name,
         ):
             while True:
@@ -177,6 +177,23 @@ class Following:
         """Says so and does not wait: a consumer that nobody asks ends by itself, too."""
         with suppress(NoAnswer, Unavailable):
             await self._connection.publish(f"$JS.API.CONSUMER.DELETE.{self._stream}.{name}", b"")
+
+
+@asynccontextmanager
+async def _inbox(connection: Connection, pulls: _Pulls) -> AsyncIterator[str]:
+    """An inbox of its own, `<inbox>.<pull>`, for what comes in numbers."""
+    inbox = connection.client.new_inbox()
+
+    async def on_message(message: Msg) -> None:
+        pulls.take(message)
+
+    with connection.expect(Expecting(inbox, pulls.take, pulls.fail)):
+        subscription = await connection.client.subscribe(f"{inbox}.*", cb=on_message)
+        try:
+            yield inbox
+        finally:
+            if not connection.client.is_closed:
+                await subscription.unsubscribe()
 
 
 def _ended_by_size(message: Msg) -> bool:
