@@ -72,7 +72,7 @@ def violations(entries: Iterable[Entry]) -> Iterator[str]:
 def _check(history: _History, entry: Entry) -> Iterator[str]:
     if entry.ordinal != history.ordinal + 1:
         yield f"follows entry {history.ordinal}"
-    if entry.generation < history.generation:
+    if entry.aggregate.kind == "agent" and entry.generation < history.generation:
         yield f"is of generation {entry.generation}, after one of generation {history.generation}"
     history.ordinal, history.generation = entry.ordinal, entry.generation
     for decision in entry.decisions:

@@ -1,0 +1,302 @@
+"""A crew on a real platform: four services, a real log, real git, and the scripted model behind the real client.
+
+After every test the whole history is checked: numbering, hashes, invariants, blobs, and the views against the fold.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import os
+import re
+import signal
+import subprocess
+import urllib.request
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from crewlog.cli.gateway import Gateway
+from crewlog.cli.launcher.platform import Platform
+from crewlog.cli.verifying import verify
+from crewlog.crews import load_workflow
+from crewlog.runtime.channel import dial
+from crewlog.v1.agent_pb2_grpc import AgentServiceStub
+from crewlog.v1.budget_pb2 import Limit
+from crewlog.v1.entry_pb2 import RecordedEntry
+from crewlog.v1.events_pb2_grpc import EventServiceStub
+from crewlog.v1.project_pb2 import RegisterProject
+from crewlog.v1.project_pb2_grpc import ProjectServiceStub
+from crewlog.v1.run_pb2 import CancelRun, GetRun, RunStatus, RunView, StartRun, Workflow
+from crewlog.v1.run_service_pb2 import WatchRun
+from crewlog.v1.run_service_pb2_grpc import RunServiceStub
+from crewlog.v1.workspace_pb2_grpc import FileServiceStub
+
+ROOT = Path(__file__).parents[2]
+DEMO = ROOT / "examples" / "demo"
+TASK = (DEMO / "task.txt").read_text()
+WAIT_SECONDS = 60.0
+CANARY = "canary-4f1d2c3b5a69"
+
+
+def git(path: Path, *arguments: str) -> str:
+    identity = ("-c", "user.name=Somebody", "-c", "user.email=somebody@localhost")
+    return subprocess.run(
+        ("git", "-C", str(path), *identity, *arguments), check=True, capture_output=True, text=True
+    ).stdout
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Path:
+    """The demo project, with work in progress of its owner: something staged, something changed, a stash, a hook."""
+    path = tmp_path / "repository"
+    subprocess.run(("cp", "-r", str(DEMO / "project"), str(path)), check=True)
+    git(path, "init", "-q", "-b", "main")
+    git(path, "add", "-A")
+    git(path, "commit", "-qm", "the project")
+    (path / "README.md").write_text("stashed\n")
+    git(path, "stash")
+    (path / "staged.txt").write_text("staged\n")
+    git(path, "add", "staged.txt")
+    (path / "README.md").write_text("changed\n")
+    for hook in ("post-checkout", "reference-transaction", "post-update", "pre-commit"):
+        script = path / ".git" / "hooks" / hook
+        script.write_text(f"#!/bin/sh\ntouch {tmp_path}/hook-ran\n")
+        script.chmod(0o755)
+    return path
+
+
+@dataclass
+class World:
+    platform: Platform
+    gateway: Gateway
+    project_id: str
+    directory: Path
+
+    async def start(self, run_id: str, **fields: object) -> None:
+        asked: dict[str, object] = {"workflow_name": "feature", "input": TASK, **fields}
+        await self.gateway.runs.Start(StartRun(run_id=run_id, project_id=self.project_id, **asked))  # type: ignore[arg-type]
+
+    async def watch(self, run_id: str, until: Callable[[str], bool]) -> list[RecordedEntry]:
+        """The entries up to the first one with an event of which `until` says so. Reconnects as a client does."""
+        found: list[RecordedEntry] = []
+        async with asyncio.timeout(WAIT_SECONDS):
+            async for message in self.gateway.runs.Watch(WatchRun(run_id=run_id)):
+                if message.HasField("entry"):
+                    found.append(message.entry)
+                    if any(until(name) for name in types_of(message.entry)):
+                        return found
+        raise AssertionError("the stream ended before it")
+
+    async def finished(self, run_id: str) -> RunView:
+        entries = await self.watch(run_id, lambda name: name in ("run_succeeded", "run_failed", "run_cancelled"))
+        return await self.gateway.runs.Get(GetRun(run_id=run_id, at_least_revision=entries[-1].revision))
+
+    def ledger(self) -> list[dict[str, object]]:
+        """Every request that the model server has answered."""
+        with urllib.request.urlopen(f"http://{self.platform.plan.address('model')}/ledger") as answer:
+            return [json.loads(line) for line in answer.read().splitlines()]
+
+    def kill(self, *names: str) -> None:
+        for pid in [self.platform.pid_of(name) for name in names]:
+            os.kill(pid, signal.SIGKILL)
+
+
+@pytest.fixture
+async def world(tmp_path: Path, repository: Path) -> AsyncIterator[World]:
+    async with platform_on(tmp_path, repository) as found:
+        yield found
+
+
+def demo_script(tmp_path: Path) -> Path:
+    """The script of the demo, with a model that thinks faster."""
+    path = tmp_path / "demo.yaml"
+    path.write_text(re.sub(r"delay_millis: \d+", "delay_millis: 20", (DEMO / "script.yaml").read_text()))
+    return path
+
+
+@asynccontextmanager
+async def platform_on(tmp_path: Path, repository: Path, script: Path | None = None) -> AsyncIterator[World]:
+    async with (
+        Platform(tmp_path / "data", scripted_model=script or demo_script(tmp_path)) as platform,
+        dial(platform.gateway_address, platform.token) as channel,
+    ):
+        gateway = Gateway(
+            platform.gateway_address,
+            RunServiceStub(channel),
+            AgentServiceStub(channel),
+            ProjectServiceStub(channel),
+            EventServiceStub(channel),
+            FileServiceStub(channel),
+        )
+        project = await gateway.projects.Register(RegisterProject(path=str(repository)))
+        yield World(platform, gateway, project.project_id, tmp_path)
+
+
+def types_of(recorded: RecordedEntry) -> list[str]:
+    return [str(event.WhichOneof("fact")) for decision in recorded.entry.decisions for event in decision.events]
+
+
+def contents(path: Path) -> dict[str, str]:
+    return {
+        str(file.relative_to(path)): hashlib.sha256(file.read_bytes()).hexdigest()
+        for file in sorted(path.rglob("*"))
+        if file.is_file()
+    }
+
+
+def is_new_branch(name: str) -> bool:
+    return name.startswith((".git/objects/", ".git/refs/heads/crewlog/", ".git/logs/refs/heads/crewlog/"))
+
+
+async def test_a_crew_repairs_the_project_and_touches_nothing_else(world: World, repository: Path) -> None:
+    before = contents(repository)
+    await world.start("fix")
+    run = await world.finished("fix")
+    assert run.status == RunStatus.RUN_STATUS_SUCCEEDED, run.failure
+    assert [task.task_id for task in run.tasks] == [
+        "spec-writer-1", "implementer-1", "tester-1", "reviewer-1", "implementer-2", "tester-2", "reviewer-2",
+    ]  # fmt: skip
+    assert (run.change.branch, list(run.change.paths)) == ("crewlog/fix", ["slugger/slug.py", "tests/test_slug.py"])
+    after = contents(repository)
+    assert {
+        name for name in before.keys() | after.keys() if before.get(name) != after.get(name) and not is_new_branch(name)
+    } == set()
+    assert not (world.directory / "hook-ran").exists()
+    assert "Crewlog-Run: fix" in git(repository, "log", "-1", "--format=%B", "crewlog/fix")
+    checkout = world.directory / "checkout"
+    git(repository, "worktree", "add", "-q", str(checkout), "crewlog/fix")
+    tested = subprocess.run(("python3", "-m", "unittest"), cwd=checkout, capture_output=True, text=True)
+    assert tested.returncode == 0 and "Ran 6 tests" in tested.stderr
+    await verify(world.gateway, "fix")
+    assert sum(task.result.cost_usd_micros for task in run.tasks) == run.spent_usd_micros > 0
+    assert not list((world.directory / "data" / "git" / "workspaces").rglob("tree"))
+
+
+@pytest.mark.parametrize(
+    ("victims", "event"),
+    [
+        (("executor",), "model_call_started"),
+        (("executor",), "tool_call_started"),
+        (("scheduler",), "task_claimed"),
+        (("git",), "workspace_prepared"),
+        (("gateway", "scheduler", "executor", "git", "nats-server"), "tool_call_succeeded"),
+    ],
+)
+async def test_a_killed_process_changes_nothing_but_the_time(
+    world: World, victims: tuple[str, ...], event: str
+) -> None:
+    await world.start("fix")
+    seen: Counter[str] = Counter()
+
+    def third(name: str) -> bool:
+        seen[name] += 1
+        return name == event and seen[name] >= 3
+
+    await world.watch("fix", third)
+    world.kill(*victims)
+    run = await finished_in_spite(world, "fix")
+    assert run.status == RunStatus.RUN_STATUS_SUCCEEDED, run.failure
+    assert list(run.change.paths) == ["slugger/slug.py", "tests/test_slug.py"]
+    await verify(world.gateway, "fix")
+    recorded = [entry async for entry in entries_of(world, "fix")]
+    answers = sum(name == "model_call_succeeded" for entry in recorded for name in types_of(entry))
+    doubts = sum(name == "effect_put_in_doubt" for entry in recorded for name in types_of(entry))
+    # Whatever was recorded was not asked again: only a call that was in flight may have been.
+    assert answers <= len(world.ledger()) <= answers + doubts
+
+
+async def finished_in_spite(world: World, run_id: str) -> RunView:
+    """The end of the run, also when the gateway is away for a while."""
+    async with asyncio.timeout(WAIT_SECONDS):
+        while True:
+            try:
+                return await world.finished(run_id)
+            except Exception as error:
+                if "UNAVAILABLE" not in repr(error) and type(error).__name__ != "Unavailable":
+                    raise
+                await asyncio.sleep(0.05)
+
+
+async def entries_of(world: World, run_id: str) -> AsyncIterator[RecordedEntry]:
+    async for message in world.gateway.runs.Watch(WatchRun(run_id=run_id, until_now=True)):
+        if message.HasField("entry"):
+            yield message.entry
+
+
+async def test_a_run_stops_in_order_when_its_money_is_used_up(world: World) -> None:
+    await world.start("poor", budget=Limit(usd_micros=45_000))
+    run = await world.finished("poor")
+    assert run.status == RunStatus.RUN_STATUS_FAILED
+    assert run.failure.reason == "budget_exhausted"
+    assert 0 < run.spent_usd_micros <= 45_000
+    await verify(world.gateway, "poor")
+
+
+async def test_a_cancelled_run_ends_soon_and_keeps_what_was_done(world: World) -> None:
+    await world.start("stop")
+    await world.watch("stop", lambda name: name == "change_committed")
+    await world.gateway.runs.Cancel(CancelRun(run_id="stop", reason="enough"))
+    run = await world.finished("stop")
+    assert run.status == RunStatus.RUN_STATUS_CANCELLED
+    assert run.change.branch == "crewlog/stop"
+    await verify(world.gateway, "stop")
+
+
+async def test_a_limit_on_turns_ends_the_run_and_says_so(world: World) -> None:
+    workflow = Workflow()
+    workflow.CopyFrom(load_workflow("feature"))
+    workflow.nodes[1].agent.role.limits.turns_max = 1
+    await world.start("short", workflow=workflow, workflow_name=None)
+    run = await world.finished("short")
+    assert (run.status, run.failure.reason) == (RunStatus.RUN_STATUS_FAILED, "turns_exhausted")
+
+
+async def test_no_secret_is_in_the_log_the_blobs_or_the_arguments(
+    tmp_path: Path, repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ANTHROPIC_API_KEY", CANARY)
+    script = tmp_path / "script.yaml"
+    script.write_text(LOOKS_FOR_SECRETS)
+    async with platform_on(tmp_path, repository, script) as world:
+        await world.start("look", workflow_name="agent")
+        run = await world.finished("look")
+        assert run.status == RunStatus.RUN_STATUS_SUCCEEDED, run.failure
+        token = world.platform.token
+        arguments = [
+            Path(f"/proc/{world.platform.pid_of(n)}/cmdline").read_bytes()
+            for n in ("gateway", "executor", "nats-server")
+        ]
+        assert not any(CANARY.encode() in given or token.encode() in given for given in arguments)
+    written = [path for path in (tmp_path / "data").rglob("*") if path.is_file() and path.name != "token"]
+    assert len(written) > 10
+    for path in written:
+        content = path.read_bytes()
+        assert CANARY.encode() not in content, path
+        assert token.encode() not in content, path
+
+
+LOOKS_FOR_SECRETS = """
+name: looks-for-secrets
+scripts:
+  - system: "Role: engineer"
+    steps:
+      - say: I look around.
+        tools:
+          - tool: bash
+            input: {command: "env; cat /proc/*/environ 2>&1; cat ../../../../../token; ls -la /proc/self/cwd/../.."}
+          - {tool: read, input: {path: ../../../../../token}}
+      - say: Nothing.
+"""
+
+
+async def test_a_repeated_start_is_the_same_run_and_other_content_is_refused(world: World) -> None:
+    await world.start("twice")
+    await world.start("twice")
+    with pytest.raises(Exception, match="other content"):
+        await world.start("twice", input="something else")
+    await world.finished("twice")
