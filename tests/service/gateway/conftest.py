@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
+from crewlog.crews import load_workflow
 from crewlog.domain import agent, run
 from crewlog.domain.errors import InvalidCommand, NotFound
 from crewlog.eventlog.memory import MemoryBlobs, MemoryLive, MemoryLog
@@ -163,9 +163,7 @@ class World:
         self.agent_service = AgentServiceStub(self.channel)
 
     def load_workflow(self, name: str, repository: Path) -> Workflow:
-        if name != "noop":
-            raise InvalidCommand(f"there is no workflow {name!r}", violations={"workflow_name": "is unknown"})
-        return self.noop
+        return self.noop if name == "noop" else load_workflow(name, [repository])
 
     async def stop_gateway(self) -> None:
         await self._gateway.aclose()
@@ -234,15 +232,3 @@ async def world(tmp_path: Path) -> AsyncIterator[World]:
     await world.open()
     yield world
     await world.close()
-
-
-@pytest.fixture
-def eventually() -> Callable[[Callable[[], bool]], Any]:
-    """Waits until something holds, at most 10 seconds."""
-
-    async def wait(holds: Callable[[], bool]) -> None:
-        async with asyncio.timeout(10):
-            while not holds():
-                await asyncio.sleep(0.005)
-
-    return wait

@@ -90,7 +90,6 @@ BAD_STARTS: list[tuple[dict[str, Any], str]] = [
     ({"model": "x" * 1000}, "model"),
     ({"base": "--upload-pack=x"}, "base"),
     ({"workflow_name": "no/such"}, "workflow_name"),
-    ({"workflow_name": "unknown"}, "workflow_name"),
     ({"model": "gpt-unheard-of", "workflow": AGENT_PLAN}, "model"),
 ]
 
@@ -136,6 +135,17 @@ async def test_a_run_of_an_unknown_project_is_not_found(world: Any) -> None:
     with pytest.raises(NotFound, match="project"):
         await world.start_run("run-1", "no-such-project")
     assert await world.log.head() == 0
+
+
+async def test_an_unknown_workflow_is_not_found_and_a_file_of_the_host_is_never_read(world: Any) -> None:
+    project_id = await world.register()
+    with pytest.raises(NotFound, match="feature"):
+        await world.start_run("run-1", project_id, workflow_name="unknown")
+    for path in ("/etc/x.yaml", "x.yaml", "../x"):
+        with pytest.raises(InvalidCommand):
+            await world.start_run("run-1", project_id, workflow_name=path)
+    await world.start_run("run-1", project_id, workflow_name="feature")
+    assert {node.agent.role.name for node in world.scheduler.started[0].workflow.nodes} >= {"implementer", "reviewer"}
 
 
 async def test_a_base_that_does_not_exist_is_said_by_git(world: Any) -> None:

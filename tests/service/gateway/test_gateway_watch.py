@@ -208,13 +208,13 @@ async def test_heartbeats_name_what_was_delivered(world: Any, monkeypatch: pytes
                 break
 
 
-async def test_live_deltas_stand_beside_the_entries(world: Any, eventually: Any) -> None:
+async def test_live_deltas_stand_beside_the_entries(world: Any, until: Any) -> None:
     project_id = await world.register()
     await world.start_run("run-1", project_id)
     stream = world.run_service.Watch(WatchRun(run_id="run-1", with_live=True))
     quiet = world.run_service.Watch(WatchRun(run_id="run-1"))
     await collect(stream, 1)
-    await eventually(lambda: ("local", "run-1") in world.live._readers)
+    await until(lambda: ("local", "run-1") in world.live._readers)
     for number in range(3):
         delta = LiveDelta(run_id="run-1", agent_id="run-1_a-1", turn=1, index=-1, offset=number, text=str(number))
         await world.live.publish("local", "run-1", delta.SerializeToString())
@@ -224,17 +224,17 @@ async def test_live_deltas_stand_beside_the_entries(world: Any, eventually: Any)
     await world.finish("run-1")
     assert len(await collect(stream)) == 3
     assert len(await collect(quiet)) == 4
-    await eventually(lambda: not world.live._readers)
+    await until(lambda: not world.live._readers)
 
 
-async def test_a_client_that_leaves_leaves_nothing_behind(world: Any, eventually: Any) -> None:
+async def test_a_client_that_leaves_leaves_nothing_behind(world: Any, until: Any) -> None:
     project_id = await world.register()
     await world.start_run("run-1", project_id)
     streams = [world.run_service.Watch(WatchRun(run_id="run-1", with_live=True)) for _ in range(5)]
     for stream in streams:
         await collect(stream, 1)
         stream.cancel()
-    await eventually(lambda: not world.gateway.projection._watchers and not world.live._readers)
+    await until(lambda: not world.gateway.projection._watchers and not world.live._readers)
 
 
 async def _all_stored(world: Any) -> list[Any]:
