@@ -196,8 +196,8 @@ for pid in ({holder.pid}, {os.getpid()}, os.getppid()):
 async def test_what_is_outside_cannot_be_read_or_written(sandbox: Sandbox, root: Path, outside: Path) -> None:
     command = f"""
 cat {outside}/secret; ls {outside}; cat /root/.bashrc ~root/.profile; cat /etc/shadow; ls /home /var/lib
-echo x > {outside}/new; echo x > {root}/../new; echo x > /usr/crewlog; echo x > /etc/crewlog; echo x >> {PYTHON}
-ln {outside}/secret hard; ln -s {outside}/secret soft; cat soft; rm -rf {outside}; chmod 777 {outside}; mkdir /crewlog
+echo x > {outside}/new; echo x > {root}/../new; echo x >> {outside}/secret
+ln {outside}/secret hard; ln -s {outside}/secret soft; cat soft; rm -rf {outside}; chmod 777 {outside}
 """
     result = await bash(sandbox, root, command)
     assert CANARY not in result.output
@@ -205,7 +205,20 @@ ln {outside}/secret hard; ln -s {outside}/secret soft; cat soft; rm -rf {outside
     assert (outside / "secret").read_text() == CANARY
     assert names_in(outside) == ["secret"]
     assert names_in(root.parent) == ["outside", "scratch", "workspace"]
-    assert not {"crewlog"} & {name for path in ("/usr", "/etc", "/") for name in names_in(Path(path))}
+
+
+@confined
+async def test_the_system_cannot_be_changed(sandbox: Sandbox, root: Path) -> None:
+    """The attempts change nothing even where they succeed: they open without writing, and remove what they make."""
+    command = f"""
+for file in /usr/bin/env /etc/hosts {PYTHON}; do (: >> $file) && echo opened $file; done
+for place in / /usr /usr/bin /etc /root /var/tmp /dev; do
+    made=$(mktemp -d $place/crewlog.XXXXXX) && echo made $made && rmdir $made
+done
+"""
+    output = (await bash(sandbox, root, command)).output
+    assert "opened " not in output
+    assert "made /" not in output
 
 
 @confined
@@ -289,7 +302,13 @@ async def test_privileges_are_gone(sandbox: Sandbox, root: Path) -> None:
     fields = dict(line.split(":\t") for line in status.splitlines() if ":\t" in line)
     assert fields["CapEff"].strip("0") == fields["CapPrm"].strip("0") == ""
     assert (fields["NoNewPrivs"], fields["Seccomp"]) == ("1", "2")
-    for command in ("unshare -Ur true", "unshare -m true", "mount -t tmpfs x .", "chroot . true", "mknod d b 1 1"):
+    for command in (
+        "unshare -Ur true",
+        "unshare -m true",
+        "mount -t tmpfs x . && umount .",
+        "chroot . true",
+        "mknod d b 1 1 && rm d",
+    ):
         assert (await bash(sandbox, root, command)).exit_code != 0, command
 
 
@@ -509,6 +528,13 @@ async def test_no_descriptor_leaks_into_a_command_or_stays_with_us(sandbox: Sand
             await bash(sandbox, root, "true")
         assert await until(lambda: len(names_in(Path("/proc/self/fd"))) == before)
     assert all(target == "/dev/null" or target.startswith("pipe:") for target in listing), listing
+
+
+@every_level
+async def test_the_launcher_has_no_environment(sandbox: Sandbox, root: Path) -> None:
+    process = sandbox._launcher._process
+    assert process is not None
+    assert Path(f"/proc/{process.pid}/environ").read_bytes() == b""
 
 
 @every_level

@@ -49,7 +49,7 @@ def command_line(
         *_read_only(outside),
         *("--bind", str(root), str(root)),
         *_read_only([*inside, *_git_file(root)]),
-        *("--remount-ro", "/", "--chdir", str(root), "--seccomp", "{fd:seccomp}", "--"),
+        *("--remount-ro", "/dev", "--remount-ro", "/", "--chdir", str(root), "--seccomp", "{fd:seccomp}", "--"),
         *argv,
     ]
 
