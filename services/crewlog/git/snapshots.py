@@ -48,7 +48,7 @@ def take(worktree: Worktree, label: str, prepared: Snapshot) -> TakenSnapshot:
     else:
         after = _stage(worktree, seen, position.after)
     if after != position.after:
-        keep_snapshot(worktree, label, after)
+        _keep(worktree, label, after)
     Position(label, before, after, seen.signature).save(worktree)
     paths = commits.changed_paths(worktree.clone, before.tree, after.tree)
     return TakenSnapshot(snapshot=after, changed=before != after, paths=paths[:PATHS_MAX])
@@ -73,7 +73,7 @@ def checkout(worktree: Worktree, full_tree: str, tree: str) -> None:
     _forget_full(worktree)
 
 
-def keep_snapshot(worktree: Worktree, label: str, snapshot: Snapshot) -> None:
+def _keep(worktree: Worktree, label: str, snapshot: Snapshot) -> None:
     """The refs that keep a snapshot reachable."""
     place = f"{SNAPSHOTS}/{worktree.workspace_id}/{worktree.generation}/{label}"
     full = {f"{place}/full": snapshot.full_tree} if snapshot.full_tree != snapshot.tree else {}

@@ -100,7 +100,6 @@ def _first_snapshot(worktree: Worktree, base_tree: str, has_work: bool) -> Snaps
     untouched = Snapshot(tree=base_tree, full_tree=base_tree)
     if has_work:
         return snapshots.take(worktree, "base", untouched).snapshot
-    snapshots.keep_snapshot(worktree, "base", untouched)
     Position("base", untouched, untouched, look(worktree).signature).save(worktree)
     return untouched
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -115,6 +116,18 @@ def test_fault_74_a_branch_is_never_moved_forward(bench: Bench, user: UserReposi
     commit = work(bench, head, a="a")
     with pytest.raises(Conflict):
         deliver(bench, head, commit)
+
+
+def test_fault_74_of_two_at_the_same_time_one_gets_the_branch(bench: Bench, user: UserRepository) -> None:
+    head = bench.pin(user.top).commit
+    made = [work(bench, head, generation, a=text) for generation, text in ((1, "one\n"), (2, "two\n"))]
+    for round in range(5):
+        branch = f"crewlog/{round}"
+        with ThreadPoolExecutor(2) as threads:
+            tries = [threads.submit(deliver, bench, head, commit, branch=branch) for commit in made]
+        won = [commit for commit, one in zip(made, tries, strict=True) if one.exception() is None]
+        assert won == [user.git("rev-parse", branch)]
+        assert [type(one.exception()) for one in tries if one.exception()] == [Conflict]
 
 
 def test_a_branch_that_stands_in_the_way_is_said(bench: Bench, user: UserRepository) -> None:

@@ -118,6 +118,13 @@ def test_a_change_of_the_same_size_in_the_same_moment_is_seen(agent: Agent) -> N
         assert agent.bench.files(taken.snapshot.full_tree)["README.md"] == f"{round:04}"
 
 
+def test_a_look_right_after_a_change_is_not_relied_on(agent: Agent) -> None:
+    agent.write("ignored/data", "data")
+    assert worktrees.look(agent.worktree).signature == ""
+    agent.settle()
+    assert worktrees.look(agent.worktree).signature != ""
+
+
 def test_ignored_files_over_the_limits_are_counted(agent: Agent, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(snapshots, "IGNORED_FILES_MAX", 3)
     monkeypatch.setattr(snapshots, "IGNORED_BYTES_MAX", 100)

@@ -171,7 +171,7 @@ def test_the_configuration_of_the_repository_runs_nothing(bench: Bench, user: Us
     hook.write_text(f"#!/bin/sh\ntouch '{trap}-hook'\n")
     hook.chmod(0o755)
     user.write(".gitattributes", "*.md filter=evil\n")
-    user.write("README.md", "changed")
+    user.write("README.md", "sLuGs\n")  # as long as it was: git has to read it
     before = user.fingerprint()
     assert bench.pin(user.top).has_uncommitted_changes
     assert user.fingerprint() == before
