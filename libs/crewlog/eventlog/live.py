@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 
-from crewlog.domain.errors import InvalidCommand
-from crewlog.domain.names import is_aggregate_id
-from crewlog.eventlog.live_queue import LiveQueue
-from crewlog.eventlog.permissions import LIVE_SUBJECTS
+from crewlog.eventlog.live_queue import LiveQueue, subject_of
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
@@ -20,7 +17,7 @@ class NatsLive:
 
     async def publish(self, tenant: str, run_id: str, payload: bytes) -> None:
         if self._connection.is_connected:
-            await self._connection.publish(_subject(tenant, run_id), payload)
+            await self._connection.publish(subject_of(tenant, run_id), payload)
 
     async def subscribe(self, tenant: str, run_id: str) -> AsyncGenerator[bytes, None]:
         queue = LiveQueue()
@@ -28,17 +25,10 @@ class NatsLive:
         async def on_message(message: Msg) -> None:
             queue.put(message.data)
 
-        subscription = await self._connection.subscribe(_subject(tenant, run_id), cb=on_message)
+        subscription = await self._connection.subscribe(subject_of(tenant, run_id), cb=on_message)
         try:
             async for payload in queue.drain():
                 yield payload
         finally:
             if not self._connection.is_closed:
                 await subscription.unsubscribe()
-
-
-def _subject(tenant: str, run_id: str) -> str:
-    for token in (tenant, run_id):
-        if not is_aggregate_id(token):
-            raise InvalidCommand(f"{token[:80]!r} cannot be part of a subject")
-    return f"{LIVE_SUBJECTS}.{tenant}.{run_id}"

@@ -1,4 +1,4 @@
-"""What waits for one reader of live output: bounded, the newest is kept."""
+"""What all live planes share: the subject of a run, and what waits for one reader: bounded, the newest is kept."""
 
 from __future__ import annotations
 
@@ -6,7 +6,19 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator
 
+from crewlog.domain.errors import InvalidCommand
+from crewlog.domain.names import is_aggregate_id
+
+SUBJECTS = "crewlog.live"
 MESSAGES_MAX = 1_000
+
+
+def subject_of(tenant: str, run_id: str) -> str:
+    """Where the deltas of a run go; raises InvalidCommand for what cannot be part of a subject."""
+    for token in (tenant, run_id):
+        if not is_aggregate_id(token):
+            raise InvalidCommand(f"{token[:80]!r} cannot be part of a subject")
+    return f"{SUBJECTS}.{tenant}.{run_id}"
 
 
 class LiveQueue:

@@ -10,7 +10,7 @@ from collections.abc import AsyncGenerator, Sequence
 from operator import attrgetter
 
 from crewlog.eventlog.limits import BATCH_ENTRIES_MAX, check_blob, check_entry, check_kinds
-from crewlog.eventlog.live_queue import LiveQueue
+from crewlog.eventlog.live_queue import LiveQueue, subject_of
 from crewlog.eventlog.port import AggregateId, BlobMissing, Stored, WrongRevision
 
 _revision = attrgetter("revision")
@@ -91,15 +91,15 @@ class MemoryLive:
     """The live plane within one event loop."""
 
     def __init__(self) -> None:
-        self._readers: defaultdict[tuple[str, str], set[LiveQueue]] = defaultdict(set)
+        self._readers: defaultdict[str, set[LiveQueue]] = defaultdict(set)
 
     async def publish(self, tenant: str, run_id: str, payload: bytes) -> None:
-        for reader in self._readers.get((tenant, run_id), ()):
+        for reader in self._readers.get(subject_of(tenant, run_id), ()):
             reader.put(payload)
 
     async def subscribe(self, tenant: str, run_id: str) -> AsyncGenerator[bytes, None]:
-        queue = LiveQueue()
-        readers = self._readers[tenant, run_id]
+        queue, subject = LiveQueue(), subject_of(tenant, run_id)
+        readers = self._readers[subject]
         readers.add(queue)
         try:
             async for payload in queue.drain():
@@ -107,4 +107,4 @@ class MemoryLive:
         finally:
             readers.discard(queue)
             if not readers:
-                self._readers.pop((tenant, run_id), None)
+                self._readers.pop(subject, None)

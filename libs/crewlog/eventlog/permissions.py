@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from crewlog.eventlog import live_queue
 from crewlog.eventlog.port import SUBJECTS
 
-LIVE_SUBJECTS = "crewlog.live"
 OWNED_KINDS: Mapping[str, Sequence[str]] = {
     "gateway": ("project",),
     "scheduler": ("run",),
@@ -36,8 +36,8 @@ class Permissions:
 
 def _of_service(user: str) -> Permissions:
     events = [f"{SUBJECTS}.*.{kind}.*" for kind in OWNED_KINDS[user]]
-    sends_live = [f"{LIVE_SUBJECTS}.>"] if user == "executor" else []
-    reads_live = [f"{LIVE_SUBJECTS}.>"] if user == "gateway" else []
+    sends_live = [f"{live_queue.SUBJECTS}.>"] if user == "executor" else []
+    reads_live = [f"{live_queue.SUBJECTS}.>"] if user == "gateway" else []
     return Permissions((*events, *sends_live, *_READING), (inbox_prefix(user) + ".>", *reads_live))
 
 
