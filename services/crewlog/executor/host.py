@@ -64,7 +64,8 @@ class Host:
 
     async def run(self) -> None:
         try:
-            await self._run()
+            with spans.within_agent(self._grant):
+                await self._run()
         except StaleClaim as reason:
             logger.info("agent %s was taken over: %s", self._grant.agent_id, reason)
         finally:

@@ -11,6 +11,11 @@ from crewlog.v1.agent_pb2 import AgentStatus, EffectKey, FinishModelCall, Finish
 from crewlog.v1.scheduler_pb2 import Grant
 
 
+def within_agent(grant: Grant) -> AbstractContextManager[None]:
+    """RPCs made inside belong below the span of the agent."""
+    return traces.within_step(grant.run_id, grant.agent_id)
+
+
 def within_effect(grant: Grant, key: EffectKey) -> AbstractContextManager[None]:
     """RPCs made inside belong below the span of the effect."""
     return traces.within_step(grant.run_id, _step(grant, key), key.attempt)

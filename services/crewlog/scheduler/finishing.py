@@ -76,8 +76,9 @@ class Finisher:
     async def _finish(self, run: Run, wake: Wake) -> None:
         run_id = run.started.run_id
         try:
-            command = await self._bring_home(run)
-            await self._clean_up(run)
+            with traces.within_step(run_id, ROOT_STEP):
+                command = await self._bring_home(run)
+                await self._clean_up(run)
             wake(run_id, command)
         finally:
             del self._at_work[run_id]

@@ -1,0 +1,105 @@
+"""A platform with the demo project, for tests from end to end."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import signal
+import subprocess
+import urllib.request
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from crewlog.cli.gateway import Gateway
+from crewlog.cli.launcher.platform import Platform
+from crewlog.runtime.channel import dial
+from crewlog.v1.agent_pb2_grpc import AgentServiceStub
+from crewlog.v1.entry_pb2 import RecordedEntry
+from crewlog.v1.events_pb2_grpc import EventServiceStub
+from crewlog.v1.project_pb2 import RegisterProject
+from crewlog.v1.project_pb2_grpc import ProjectServiceStub
+from crewlog.v1.run_pb2 import GetRun, RunView, StartRun
+from crewlog.v1.run_service_pb2 import WatchRun
+from crewlog.v1.run_service_pb2_grpc import RunServiceStub
+from crewlog.v1.workspace_pb2_grpc import FileServiceStub
+
+ROOT = Path(__file__).parents[2]
+DEMO = ROOT / "examples" / "demo"
+TASK = (DEMO / "task.txt").read_text()
+WAIT_SECONDS = 60.0
+
+
+def git(path: Path, *arguments: str) -> str:
+    identity = ("-c", "user.name=Somebody", "-c", "user.email=somebody@localhost")
+    return subprocess.run(
+        ("git", "-C", str(path), *identity, *arguments), check=True, capture_output=True, text=True
+    ).stdout
+
+
+@dataclass
+class World:
+    platform: Platform
+    gateway: Gateway
+    project_id: str
+    directory: Path
+
+    async def start(self, run_id: str, **fields: object) -> None:
+        asked: dict[str, object] = {"workflow_name": "feature", "input": TASK, **fields}
+        await self.gateway.runs.Start(StartRun(run_id=run_id, project_id=self.project_id, **asked))  # type: ignore[arg-type]
+
+    async def watch(self, run_id: str, until: Callable[[str], bool]) -> list[RecordedEntry]:
+        """The entries up to the first one with an event of which `until` says so. Reconnects as a client does."""
+        found: list[RecordedEntry] = []
+        async with asyncio.timeout(WAIT_SECONDS):
+            async for message in self.gateway.runs.Watch(WatchRun(run_id=run_id)):
+                if message.HasField("entry"):
+                    found.append(message.entry)
+                    if any(until(name) for name in types_of(message.entry)):
+                        return found
+        raise AssertionError("the stream ended before it")
+
+    async def finished(self, run_id: str) -> RunView:
+        entries = await self.watch(run_id, lambda name: name in ("run_succeeded", "run_failed", "run_cancelled"))
+        return await self.gateway.runs.Get(GetRun(run_id=run_id, at_least_revision=entries[-1].revision))
+
+    def ledger(self) -> list[dict[str, object]]:
+        """Every request that the model server has answered."""
+        with urllib.request.urlopen(f"http://{self.platform.plan.address('model')}/ledger") as answer:
+            return [json.loads(line) for line in answer.read().splitlines()]
+
+    def kill(self, *names: str) -> None:
+        for pid in [self.platform.pid_of(name) for name in names]:
+            os.kill(pid, signal.SIGKILL)
+
+
+def demo_script(tmp_path: Path) -> Path:
+    """The script of the demo, with a model that thinks faster."""
+    path = tmp_path / "demo.yaml"
+    path.write_text(re.sub(r"delay_millis: \d+", "delay_millis: 20", (DEMO / "script.yaml").read_text()))
+    return path
+
+
+@asynccontextmanager
+async def platform_on(tmp_path: Path, repository: Path, script: Path | None = None) -> AsyncIterator[World]:
+    async with (
+        Platform(tmp_path / "data", scripted_model=script or demo_script(tmp_path)) as platform,
+        dial(platform.gateway_address, platform.token) as channel,
+    ):
+        gateway = Gateway(
+            platform.gateway_address,
+            RunServiceStub(channel),
+            AgentServiceStub(channel),
+            ProjectServiceStub(channel),
+            EventServiceStub(channel),
+            FileServiceStub(channel),
+        )
+        project = await gateway.projects.Register(RegisterProject(path=str(repository)))
+        yield World(platform, gateway, project.project_id, tmp_path)
+
+
+def types_of(recorded: RecordedEntry) -> list[str]:
+    return [str(event.WhichOneof("fact")) for decision in recorded.entry.decisions for event in decision.events]
