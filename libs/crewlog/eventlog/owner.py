@@ -2,8 +2,9 @@
 
     fold what is new, decide, append at the revision that was folded; on a conflict read and decide again.
 
-An owner keeps the state of the aggregates it works on, so a command costs one append and no read. Commands that wait
-for the same aggregate are decided one after the other and go into one entry.
+An owner keeps the state of the aggregates it works on, so a command costs one append and no read: that the append was
+accepted proves that the state was current. Where nothing is appended, nothing is proven, and what is new is read before
+the command is answered. Commands that wait for the same aggregate are decided one by one and go into one entry.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 from crewlog.domain.decider import Decider, fold
-from crewlog.domain.errors import Contention, Refused, Unavailable
+from crewlog.domain.errors import Contention, Refused, TooLarge, Unavailable
 from crewlog.eventlog import codec
 from crewlog.eventlog.port import AggregateId, AppendInDoubt, EventLog, WrongRevision
 from crewlog.v1.entry_pb2 import Actor, Aggregate, Decision, Entry
@@ -78,6 +79,7 @@ class _Draft(Generic[S]):
     state: S
     decisions: list[Decision] = field(default_factory=list)
     accepted: list[tuple[_Waiting[S], Sequence[Message], S]] = field(default_factory=list)
+    refused: list[tuple[_Waiting[S], Refused]] = field(default_factory=list)
     generation: int = 0
 
 
@@ -126,15 +128,16 @@ class Owner(Generic[S]):
         aggregate = self._aggregates.get(id)
         if aggregate is None:
             aggregate = _Aggregate(AggregateId(self._tenant, self._decider.KIND, id), self._decider.INITIAL)
-            self._aggregates[id] = aggregate
             self._evict()
+            self._aggregates[id] = aggregate
+        self._aggregates.move_to_end(id)
         return aggregate
 
     def _evict(self) -> None:
-        if len(self._aggregates) > STATES_MAX:
-            oldest = next(iter(self._aggregates.values()))
-            if oldest.worker is None and oldest.loaded:
-                del self._aggregates[oldest.id.id]
+        """Drops what was not asked for the longest; what is being worked on stays."""
+        if len(self._aggregates) >= STATES_MAX:
+            idle = (id for id, aggregate in self._aggregates.items() if aggregate.worker is None)
+            self._aggregates.pop(next(idle, ""), None)
 
     async def _work(self, aggregate: _Aggregate[S]) -> None:
         batch: list[_Waiting[S]] = []
@@ -154,14 +157,14 @@ class Owner(Generic[S]):
 
     async def _run(self, aggregate: _Aggregate[S], batch: list[_Waiting[S]]) -> None:
         for _ in range(ATTEMPTS_MAX):
-            if not aggregate.loaded:
-                await self._catch_up(aggregate)
-            draft = self._decide(aggregate, batch)
+            draft = await self._draft(aggregate, batch)
             try:
                 await self._store(aggregate, draft)
             except WrongRevision:
                 aggregate.loaded = False
                 continue
+            except TooLarge as refusal:
+                await self._run_in_halves(aggregate, batch, refusal)
             except AppendInDoubt as doubt:
                 aggregate.loaded = False
                 raise Unavailable(
@@ -170,34 +173,33 @@ class Owner(Generic[S]):
             return
         raise Contention(f"{aggregate.id.kind} {aggregate.id.id} is being changed by others", what_to_do="try again")
 
-    def _decide(self, aggregate: _Aggregate[S], batch: list[_Waiting[S]]) -> _Draft[S]:
-        """Answers what is refused at once; a retry finds it answered and passes over it."""
-        draft = _Draft(aggregate.state)
-        for waiting in batch:
-            if waiting.answer.done():
-                continue
-            try:
-                events = self._decider.decide(draft.state, waiting.command)
-            except Refused as refusal:
-                waiting.answer.set_exception(refusal)
-                continue
-            draft.state = fold(self._decider, events, draft.state)
-            draft.accepted.append((waiting, events, draft.state))
-            if events:
-                draft.decisions.append(_decision(waiting.meta, events))
-                draft.generation = max(draft.generation, waiting.meta.generation)
+    async def _run_in_halves(self, aggregate: _Aggregate[S], batch: list[_Waiting[S]], refusal: TooLarge) -> None:
+        """Commands that do not fit into one entry may fit into several; one that does not fit alone is refused."""
+        if len(batch) == 1:
+            _fail(batch, refusal)
+            return
+        middle = len(batch) // 2
+        await self._run(aggregate, batch[:middle])
+        await self._run(aggregate, batch[middle:])
+
+    async def _draft(self, aggregate: _Aggregate[S], batch: list[_Waiting[S]]) -> _Draft[S]:
+        was_loaded = aggregate.loaded
+        if not was_loaded:
+            await self._catch_up(aggregate)
+        draft = _decide(self._decider, aggregate.state, batch)
+        if was_loaded and not draft.decisions and await self._catch_up(aggregate):
+            return _decide(self._decider, aggregate.state, batch)
         return draft
 
     async def _store(self, aggregate: _Aggregate[S], draft: _Draft[S]) -> None:
         if draft.decisions:
-            payload = self._entry(aggregate, draft).SerializeToString()
+            entry = self._entry(aggregate, draft)
+            payload = entry.SerializeToString()
             aggregate.revision = await self._log.append(aggregate.id, payload, aggregate.revision)
-            aggregate.ordinal += 1
+            aggregate.ordinal = entry.ordinal
             aggregate.hash = codec.hash_of(payload)
             aggregate.state = draft.state
-        for waiting, events, state in draft.accepted:
-            if not waiting.answer.done():
-                waiting.answer.set_result(Outcome(aggregate.revision, events, state))
+        _answer(draft, aggregate.revision)
 
     def _entry(self, aggregate: _Aggregate[S], draft: _Draft[S]) -> Entry:
         id = aggregate.id
@@ -213,13 +215,37 @@ class Owner(Generic[S]):
             decisions=draft.decisions,
         )
 
-    async def _catch_up(self, aggregate: _Aggregate[S]) -> None:
-        for stored in await self._log.read(aggregate.id, aggregate.revision):
+    async def _catch_up(self, aggregate: _Aggregate[S]) -> bool:
+        """Folds what is new, once, even where two tasks catch up at the same time; says whether anything was."""
+        before = aggregate.revision
+        for stored in await self._log.read(aggregate.id, before):
+            if stored.revision <= aggregate.revision:
+                continue
             entry = Entry.FromString(stored.payload)
             aggregate.state = fold(self._decider, codec.facts(entry), aggregate.state)
             aggregate.revision, aggregate.ordinal = stored.revision, entry.ordinal
             aggregate.hash = codec.hash_of(stored.payload)
         aggregate.loaded = True
+        return aggregate.revision > before
+
+
+def _decide(decider: Decider[S], state: S, batch: list[_Waiting[S]]) -> _Draft[S]:
+    """One command after the other, each on what those before it lead to."""
+    draft = _Draft(state)
+    for waiting in batch:
+        if waiting.answer.done():
+            continue
+        try:
+            events = decider.decide(draft.state, waiting.command)
+        except Refused as refusal:
+            draft.refused.append((waiting, refusal))
+            continue
+        draft.state = fold(decider, events, draft.state)
+        draft.accepted.append((waiting, events, draft.state))
+        if events:
+            draft.decisions.append(_decision(waiting.meta, events))
+            draft.generation = max(draft.generation, waiting.meta.generation)
+    return draft
 
 
 def _decision(meta: Meta, events: Sequence[Message]) -> Decision:
@@ -230,6 +256,15 @@ def _decision(meta: Meta, events: Sequence[Message]) -> Decision:
         causation_id=meta.causation_id,
         events=[codec.pack(event) for event in events],
     )
+
+
+def _answer(draft: _Draft[S], revision: int) -> None:
+    for waiting, events, state in draft.accepted:
+        if not waiting.answer.done():
+            waiting.answer.set_result(Outcome(revision, events, state))
+    for waiting, refusal in draft.refused:
+        if not waiting.answer.done():
+            waiting.answer.set_exception(refusal)
 
 
 def _fail(batch: list[_Waiting[S]], error: BaseException) -> None:
