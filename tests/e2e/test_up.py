@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import grpc
 import pytest
 from crewlog.cli.exits import ExitCode
 from crewlog.cli.launcher.directory import DataDirectory
@@ -87,26 +88,34 @@ def _up(data_dir: Path, said: Path, environment: dict[str, str] | None = None) -
 
 @pytest.fixture
 def up(tmp_path: Path) -> Iterator[Up]:
-    with _up(tmp_path / "data", tmp_path / "said", {"ANTHROPIC_API_KEY": SECRET}) as running:
+    """One that may be stopped and killed."""
+    with _up(tmp_path / "data", tmp_path / "said") as running:
         yield running
 
 
-def test_a_second_one_is_refused_and_the_first_goes_on(up: Up) -> None:
-    second = subprocess.run(_arguments(up.data_dir), capture_output=True, text=True, check=False)
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
+    """One that is only looked at, or heals."""
+    folder = tmp_path_factory.mktemp("up")
+    with _up(folder / "data", folder / "said", {"ANTHROPIC_API_KEY": SECRET}) as running:
+        yield running
+
+
+def test_a_second_one_is_refused_and_the_first_goes_on(shared: Up) -> None:
+    second = subprocess.run(_arguments(shared.data_dir), capture_output=True, text=True, check=False)
     assert second.returncode == ExitCode.FAILED
     assert second.stderr.splitlines() == [
-        f"crewlog: crewlog is already running on {up.data_dir} (process {up.process.pid})",
-        f"  stop it with `crewlog down --data-dir {up.data_dir}`, or give another --data-dir",
+        f"crewlog: crewlog is already running on {shared.data_dir} (process {shared.process.pid})",
+        f"  stop it with `crewlog down --data-dir {shared.data_dir}`, or give another --data-dir",
     ]
-    assert all(_lives(pid) for pid in up.pids().values())
+    assert all(_lives(pid) for pid in shared.pids().values())
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_stops_everything_in_time(up: Up, number: signal.Signals) -> None:
+def test_a_signal_stops_everything_in_time(up: Up) -> None:
     pids = up.pids()
     assert pids.keys() == set(CHILDREN)
     began = time.monotonic()
-    up.process.send_signal(number)
+    up.process.send_signal(signal.SIGINT)
     assert up.process.wait(SECONDS_MAX) == ExitCode.OK
     assert time.monotonic() - began < STOP_SECONDS_MAX
     assert not any(_lives(pid) for pid in pids.values())
@@ -131,16 +140,6 @@ def test_children_end_with_a_launcher_that_was_killed(up: Up) -> None:
     _until(lambda: not any(_lives(pid) for pid in pids.values()))
 
 
-def test_after_a_kill_of_everything_the_next_one_just_works(up: Up, tmp_path: Path) -> None:
-    before = DataDirectory(up.data_dir).read_epoch()
-    for pid in (up.process.pid, *up.pids().values()):
-        os.kill(pid, signal.SIGKILL)
-    up.process.wait(SECONDS_MAX)
-    with _up(up.data_dir, tmp_path / "again") as again:
-        assert DataDirectory(again.data_dir).read_epoch() == before
-        assert again.process.pid == DataDirectory(again.data_dir).holder()
-
-
 def test_what_a_killed_launcher_left_behind_is_ended(up: Up, tmp_path: Path) -> None:
     """A child that hangs at that moment does not see that its launcher is gone."""
     pids = up.pids()
@@ -152,36 +151,35 @@ def test_what_a_killed_launcher_left_behind_is_ended(up: Up, tmp_path: Path) -> 
         assert not _lives(pids["gateway"])
 
 
-def test_a_service_that_dies_is_started_again_and_it_is_said(up: Up) -> None:
+def test_a_service_that_dies_is_started_again_and_it_is_said(shared: Up) -> None:
     for name in (*SERVICES, LOG):
-        pid = up.pids()[name]
+        pid = shared.pids()[name]
         os.kill(pid, signal.SIGKILL)
-        _until(lambda name=name: f"{name} is back" in up.text())  # type: ignore[misc]
-        assert f"{name} (process {pid}) was ended by SIGKILL; starting it again in" in up.text()
-        _until(lambda name=name, pid=pid: up.pids()[name] not in (0, pid))  # type: ignore[misc]
+        _until(lambda name=name: f"{name} is back" in shared.text())  # type: ignore[misc]
+        assert f"{name} (process {pid}) was ended by SIGKILL; starting it again in" in shared.text()
+        _until(lambda name=name, pid=pid: shared.pids()[name] not in (0, pid))  # type: ignore[misc]
 
 
-def test_secrets_go_where_they_are_needed_and_nowhere_else(up: Up) -> None:
-    environments = {name: Path(f"/proc/{pid}/environ").read_text() for name, pid in up.pids().items()}
-    token = DataDirectory(up.data_dir).read_token()
+def test_secrets_go_where_they_are_needed_and_nowhere_else(shared: Up) -> None:
+    environments = {name: Path(f"/proc/{pid}/environ").read_text() for name, pid in shared.pids().items()}
+    token = DataDirectory(shared.data_dir).read_token()
     assert [name for name, text in environments.items() if SECRET in text] == ["gateway"]
     assert [name for name, text in environments.items() if token in text] == ["gateway"]
-    assert not any(
-        secret in Path(f"/proc/{pid}/cmdline").read_text() for pid in up.pids().values() for secret in (SECRET, token)
-    )
-    kept = [path for path in up.data_dir.rglob("*") if path.is_file() and SECRET.encode() in path.read_bytes()]
+    arguments = [Path(f"/proc/{pid}/cmdline").read_text() for pid in shared.pids().values()]
+    assert not any(secret in text for text in arguments for secret in (SECRET, token))
+    kept = [path for path in shared.data_dir.rglob("*") if path.is_file() and SECRET.encode() in path.read_bytes()]
     assert kept == []
 
 
-def test_nobody_else_can_read_the_data_directory(up: Up) -> None:
-    assert stat.S_IMODE(up.data_dir.stat().st_mode) == 0o700
+def test_nobody_else_can_read_the_data_directory(shared: Up) -> None:
+    assert stat.S_IMODE(shared.data_dir.stat().st_mode) == 0o700
     for name in ("token", "endpoints.json"):
-        assert stat.S_IMODE((up.data_dir / name).stat().st_mode) == 0o600
+        assert stat.S_IMODE((shared.data_dir / name).stat().st_mode) == 0o600
 
 
-def test_endpoints_say_where_it_is(up: Up) -> None:
-    endpoints = json.loads((up.data_dir / "endpoints.json").read_text())
-    assert endpoints["pid"] == up.process.pid
+def test_endpoints_say_where_it_is(shared: Up) -> None:
+    endpoints = json.loads((shared.data_dir / "endpoints.json").read_text())
+    assert endpoints["pid"] == shared.process.pid
     assert endpoints["gateway"].startswith("127.0.0.1:")
 
 
@@ -205,30 +203,40 @@ def repository(tmp_path: Path) -> Path:
     return path
 
 
-async def _start(platform: Platform, repository: Path, steps: int) -> None:
+async def _start(directory: DataDirectory, repository: Path, steps: int) -> None:
     nodes = [Node(node_id=name, noop=NoopNode(steps=steps), depends_on=on) for name, on in (("a", []), ("b", ["a"]))]
-    async with dial(platform.gateway_address, platform.token) as channel:
+    async with _dial(directory) as channel:
         project = await ProjectServiceStub(channel).Register(RegisterProject(path=str(repository)))
         workflow = Workflow(name="nothing", nodes=nodes)
         request = StartRun(run_id="demo", project_id=project.project_id, workflow=workflow, input="nothing")
         await RunServiceStub(channel).Start(request)
 
 
-async def _end(platform: Platform) -> RunView:
-    async with dial(platform.gateway_address, platform.token) as channel, asyncio.timeout(SECONDS_MAX):
+async def _end(directory: DataDirectory) -> RunView:
+    async with _dial(directory) as channel, asyncio.timeout(SECONDS_MAX):
         runs = RunServiceStub(channel)
         async for _ in runs.Watch(WatchRun(run_id="demo")):
             pass
         return await runs.Get(GetRun(run_id="demo"))
 
 
-async def test_a_run_goes_on_after_everything_was_killed(tmp_path: Path, repository: Path) -> None:
-    first = Platform(tmp_path / "data", sandbox="none")
-    await first.start()
-    await _start(first, repository, steps=300)
-    for name in CHILDREN:
-        os.kill(first.pid_of(name), signal.SIGKILL)
-    await first.stop()
-    async with Platform(tmp_path / "data", sandbox="none") as second:
-        assert (second.gateway_address, second.token) == (first.gateway_address, second.token)
-        assert (await _end(second)).status == RunStatus.RUN_STATUS_SUCCEEDED
+def _dial(directory: DataDirectory) -> grpc.aio.Channel:
+    endpoints = directory.read_endpoints()
+    assert endpoints is not None
+    return dial(endpoints.gateway, directory.read_token())
+
+
+def test_after_a_kill_of_everything_the_next_one_goes_on(up: Up, tmp_path: Path, repository: Path) -> None:
+    directory = DataDirectory(up.data_dir)
+    address, token = directory.read_endpoints(), directory.read_token()
+    asyncio.run(_start(directory, repository, steps=500))
+    for pid in (up.process.pid, *up.pids().values()):
+        os.kill(pid, signal.SIGKILL)
+    up.process.wait(SECONDS_MAX)
+    assert directory.holder() == 0
+    with _up(up.data_dir, tmp_path / "again"):
+        again = directory.read_endpoints()
+        assert address is not None
+        assert again is not None
+        assert (again.gateway, directory.read_token()) == (address.gateway, token)
+        assert asyncio.run(_end(directory)).status == RunStatus.RUN_STATUS_SUCCEEDED
