@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -86,6 +87,7 @@ class World:
             name=name,
             slots=slots,
             sandbox="none",
+            search_path=os.defpath,
         )
         stop = asyncio.Event()
         async with running(executor_app.work(config, self.log, MemoryLive(), MemoryBlobs(), stop), stop):

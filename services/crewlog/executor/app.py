@@ -52,7 +52,9 @@ async def work(config: Config, log: EventLog, live: Live, blobs: BlobStore, stop
         gateway = await stack.enter_async_context(dial(config.gateway_address, config.service_token))
         models = Models(CredentialServiceStub(gateway))
         stack.push_async_callback(models.close)
-        level, workspaces = await sandbox.choose(config.sandbox), WorkspaceServiceStub(git)
+        level = await sandbox.choose(config.sandbox, path=config.search_path)
+        stack.push_async_callback(level.close)
+        workspaces = WorkspaceServiceStub(git)
         owner = Owner(log, rules, tenant=TENANT, clock=now_micros, code_version=version("crewlog"))
         shared = Shared(owner, blobs, now_micros, f"{config.name}_{secrets.token_hex(4)}")
 

@@ -12,7 +12,8 @@ SLOTS_DEFAULT = 32
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """`slots` tasks are worked on at once; `name` is unique among the executors that live."""
+    """`slots` tasks are worked on at once; `name` is unique among the executors that live; `search_path` is that of the
+    commands that agents run."""
 
     data_directory: Path
     nats_url: str
@@ -27,6 +28,7 @@ class Config:
     name: str
     slots: int
     sandbox: str
+    search_path: str
 
 
 def from_environment(environment: Mapping[str, str] = os.environ) -> Config:
@@ -45,4 +47,5 @@ def from_environment(environment: Mapping[str, str] = os.environ) -> Config:
         name=environment.get("CREWLOG_EXECUTOR_ID", "executor-1"),
         slots=int(environment.get("CREWLOG_EXECUTOR_SLOTS", SLOTS_DEFAULT)),
         sandbox=environment.get("CREWLOG_SANDBOX", "auto"),
+        search_path=environment.get("PATH", os.defpath),
     )
