@@ -54,7 +54,8 @@ protos: setup ## Generate libs/crewlog/v1 from protos
 bench: setup ## Measure: all of it, or ONLY="W1 W8"
 	@$(BIN)/python -m bench $(ONLY)
 
-image: ## Build the container image of the services, and start them, where Docker is
+image: setup ## Build the image of the services and start them in containers, where Docker is
+	@$(BIN)/python tools/containers/make_secrets.py
 	docker compose up --build --wait
 
 clean: ## Remove what was installed and generated for work on the code

@@ -8,7 +8,7 @@ from typing import Any
 
 Clean = Callable[[Iterable[str]], None]
 MAY_PRINT = ("services/crewlog/cli/", "tools/", "bench/")
-PRODUCT = ("libs/", "services/", "tools/", "bench/")
+PRODUCT = ("libs/", "services/")
 EVERYTHING = {"Exception", "BaseException"}
 # Where every error is caught and not raised again, and why that is right.
 MAY_CATCH_EVERYTHING = {

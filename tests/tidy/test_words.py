@@ -15,6 +15,7 @@ HOMES = "|".join(
 )
 HOSTS = "|".join(("py" + r"pi\.org", "pythonho" + r"sted\.org", "npm" + r"js\.", "registry" + r"\.[a-z]+\.(?:com|org)"))
 HOSTS += "|" + "|".join(("artifact" + "ory", r"--index-url\s*=?\s*http", r"\bindex-url\s*="))
+DOWNLOAD = r'"resolved"|^--(?:extra-)?index-url| @ https?://|^https?://'
 
 
 @pytest.mark.parametrize("words", [HOMES, HOSTS], ids=["machine paths", "registry hosts"])
@@ -32,4 +33,4 @@ def test_no_file_names(clean: Clean, files: list[str], root: Path, words: str) -
 def test_lock_files_say_what_and_not_where(clean: Clean, files: list[str], root: Path) -> None:
     assert "requirements.lock" in files
     locks = {path: (root / path).read_text() for path in files if path.endswith(("package-lock.json", ".lock"))}
-    clean(path for path, text in locks.items() if '"resolved"' in text or "http" in text.replace('"url": "http', ""))
+    clean(path for path, text in locks.items() if re.search(DOWNLOAD, text))

@@ -58,7 +58,7 @@ authorization {{
 """
 
 
-def write_config(directory: Path, *, port: int = 0, sync_always: bool = True) -> Path:
+def write_config(directory: Path, *, port: int = 0, sync_always: bool = True, host: str = LOOPBACK) -> Path:
     """The configuration, made anew, in a directory that is made where it is missing. Port 0 lets the server choose."""
     directory = directory.absolute()
     if any(character in str(directory) for character in '"\\\n'):
@@ -68,7 +68,7 @@ def write_config(directory: Path, *, port: int = 0, sync_always: bool = True) ->
     path = directory / CONFIG
     users = "\n".join(_user(user, permissions) for user, permissions in USERS.items())
     text = _CONFIG.format(
-        host=LOOPBACK, port=port or -1, directory=directory, sync="always" if sync_always else '"2m"', users=users
+        host=host, port=port or -1, directory=directory, sync="always" if sync_always else '"2m"', users=users
     )
     path.write_text(text)
     return path
