@@ -30,7 +30,7 @@ async def some_history(world: Any) -> int:
         if number % 3 == 2:
             await world.finish_agent(f"run-{number}")
             await world.finish(f"run-{number}")
-    head: int = await world.log.head()
+    head: int = await world.gateway.projection.caught_up()
     return head
 
 

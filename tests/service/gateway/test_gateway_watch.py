@@ -214,7 +214,7 @@ async def test_live_deltas_stand_beside_the_entries(world: Any, until: Any) -> N
     stream = world.run_service.Watch(WatchRun(run_id="run-1", with_live=True))
     quiet = world.run_service.Watch(WatchRun(run_id="run-1"))
     await collect(stream, 1)
-    await until(lambda: ("local", "run-1") in world.live._readers)
+    await until(lambda: bool(world.live._readers))
     for number in range(3):
         delta = LiveDelta(run_id="run-1", agent_id="run-1_a-1", turn=1, index=-1, offset=number, text=str(number))
         await world.live.publish("local", "run-1", delta.SerializeToString())
