@@ -1,7 +1,7 @@
 """Searches the files of a workspace for a regular expression, as a process that can be killed.
 
 A regular expression can take for ever, and Python holds its lock meanwhile: in a thread it would stop the executor.
-Reads one JSON object from stdin, writes one to stdout. Run as `python -I -S grep_worker.py`; started so, it has only
+Is given one JSON object, writes one to stdout. Run as `python -I -S grep_worker.py JSON`; started so, it has only
 the standard library, which keeps a search at some 20 ms.
 """
 
@@ -106,7 +106,7 @@ def _text(found: Iterator[str], walk: Walk, pattern: str) -> str:
 def main() -> None:
     resource.setrlimit(resource.RLIMIT_DATA, (GREP_MEMORY_BYTES_MAX, GREP_MEMORY_BYTES_MAX))
     try:
-        answer = {"text": search(json.load(sys.stdin))}
+        answer = {"text": search(json.loads(sys.argv[1]))}
     except NotDone as refusal:
         answer = {"text": refusal.text, "reason": refusal.reason}
     json.dump(answer, sys.stdout)

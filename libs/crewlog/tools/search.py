@@ -71,11 +71,11 @@ def _fitting(paths: list[str]) -> list[str]:
 async def grep(given: GrepInput, context: ToolContext) -> ToolAnswer:
     asked = {"root": str(context.files.path), "pattern": given.pattern, "path": given.path, "glob": given.glob}
     worker = await asyncio.create_subprocess_exec(
-        sys.executable, "-I", "-S", _WORKER, stdin=PIPE, stdout=PIPE, stderr=DEVNULL, env={}
+        sys.executable, "-I", "-S", _WORKER, json.dumps(asked), stdin=DEVNULL, stdout=PIPE, stderr=DEVNULL, env={}
     )
     try:
         async with asyncio.timeout(GREP_SECONDS_MAX):
-            output, _ = await worker.communicate(json.dumps(asked).encode("utf-8"))
+            output, _ = await worker.communicate()
     except TimeoutError:
         what_to_do = "make the pattern simpler (no nested repetition), or give a path or a glob"
         raise NotDone(TIMED_OUT, f"the search took more than {GREP_SECONDS_MAX:.0f} s: {what_to_do}") from None
