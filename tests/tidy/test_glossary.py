@@ -1,4 +1,4 @@
-"""The words of docs/glossary.md: events are about what is explained there, and what it replaces is not used elsewhere."""
+"""The words of docs/glossary.md: what events are about stands there, and what it replaces is not used elsewhere."""
 
 from __future__ import annotations
 
