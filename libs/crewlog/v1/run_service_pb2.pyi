@@ -33,7 +33,9 @@ class WatchRun(_message.Message):
     """Also what is being written right now: token deltas and command output."""
     with_stored: _builtins.bool
     until_now: _builtins.bool
-    """End the stream after the last entry of the run, or at once with what there is."""
+    """End the stream with what there is now. Without it, the stream ends when the run is over and everything of it that
+    was recorded by then has been delivered; watch again from the last revision to see what came later.
+    """
     def __init__(
         self,
         *,
