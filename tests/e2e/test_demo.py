@@ -1,0 +1,77 @@
+"""`crewlog demo`, which `make run` calls: it works from nothing, says what is scripted, and leaves nothing running."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from crewlog.cli.exits import ExitCode
+
+SECONDS_MAX = 90.0
+
+
+def _start(tmp_path: Path, *arguments: str) -> subprocess.Popen[str]:
+    environment = {name: value for name, value in os.environ.items() if name != "ANTHROPIC_API_KEY"}
+    return subprocess.Popen(
+        (sys.executable, "-m", "crewlog.cli", "demo", *arguments),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**environment, "TMPDIR": str(tmp_path)},
+        start_new_session=True,
+    )
+
+
+def _processes_of(tmp_path: Path) -> list[str]:
+    """The command lines of processes that were started for this demo: their environment names the directory."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdecimal() and entry.name != str(os.getpid()):
+            try:
+                if str(tmp_path).encode() in (entry / "environ").read_bytes():
+                    found.append((entry / "cmdline").read_text())
+            except OSError:
+                continue
+    return found
+
+
+def _until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + SECONDS_MAX
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen"
+        time.sleep(0.05)
+
+
+@pytest.mark.slow
+def test_a_crew_repairs_the_project_and_the_history_fits(tmp_path: Path) -> None:
+    output, errors = (demo := _start(tmp_path)).communicate(timeout=SECONDS_MAX)
+    assert demo.returncode == ExitCode.OK, errors
+    assert output.startswith("The model is scripted")
+    assert "before: 3 run, failures=1" in output
+    assert "after:  6 run, all pass" in output
+    assert "everything fits" in output
+    assert "sends the work back to implementer" in errors
+    assert _processes_of(tmp_path) == []
+    [root] = tmp_path.glob("crewlog-demo-*")
+    branches = subprocess.run(
+        ("git", "-C", str(root / "slugger"), "branch", "--list"), capture_output=True, text=True, check=True
+    )
+    assert "crewlog/repair-slugs" in branches.stdout
+
+
+def test_an_interrupt_stops_everything(tmp_path: Path) -> None:
+    demo = _start(tmp_path, "--no-keep")
+    _until(lambda: any(tmp_path.glob("crewlog-demo-*/data/endpoints.json")) or demo.poll() is not None)
+    demo.send_signal(signal.SIGINT)
+    _, errors = demo.communicate(timeout=SECONDS_MAX)
+    assert demo.returncode == ExitCode.INTERRUPTED, errors
+    assert "Traceback" not in errors
+    assert _processes_of(tmp_path) == []
+    assert list(tmp_path.glob("crewlog-demo-*")) == []
