@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from crewlog.crews import available_workflows, load_role, load_workflow, strict_yaml
+from crewlog.domain import workflow
 from crewlog.domain.errors import InvalidCommand, NotFound, Refused
 from crewlog.tools.registry import TOOLS
 from hypothesis import given
@@ -40,6 +41,10 @@ def test_built_in_roles_say_who_they_are(name: str) -> None:
     assert f"Role: {name}" in role.prompt.splitlines()
     assert set(role.tools) <= TOOLS.keys()
     assert role.version and role.limits.turns_max > 0
+
+
+def test_the_rules_know_the_tools_that_there_are() -> None:
+    assert frozenset(TOOLS) == workflow.TOOLS
 
 
 def test_who_may_not_change_files_has_no_tool_for_it() -> None:
