@@ -21,7 +21,9 @@ CheckModel = Callable[[str], object]
 Pin = Callable[[PinBase], Awaitable[PinnedBase]]
 
 NO_CREDENTIAL = "there is no key for a model"
-HOW_TO_GET_A_CREDENTIAL = "set ANTHROPIC_API_KEY where `crewlog up` is started, or try without a model: `crewlog up --scripted-model SCRIPT.yaml`"
+HOW_TO_GET_A_CREDENTIAL = (
+    "set ANTHROPIC_API_KEY where `crewlog up` is started, or play a script: `crewlog up --scripted-model FILE`"
+)
 
 
 class Starting:
