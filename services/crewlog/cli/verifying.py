@@ -1,9 +1,9 @@
 """`replay --verify`: is the history whole, is it unchanged, and does it lead to what the platform shows?
 
 Checks, from the bytes as they are stored: that each entry says what was delivered, that the entries of an aggregate
-are numbered without gaps and each names the hash of the one before, that nothing happened that must never happen
-(crewlog.domain.invariants), that every blob has the hash that names it, and that the rules, applied again from the beginning, lead to the views that the gateway's projection gives.
-Performs nothing.
+are numbered without gaps and each names the hash of the one before, that nothing happened that must never happen, that
+every blob has the hash that names it, and that the rules, applied again from the beginning, lead to the views that the
+gateway's projection gives. Performs nothing.
 """
 
 from __future__ import annotations

@@ -1,0 +1,83 @@
+"""The processes of one start, each under its supervisor: begun together, stopped in order."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable
+
+from crewlog.cli.launcher import child, environment, log_server, logfiles, ports, readiness
+from crewlog.cli.launcher.child import Child, Program
+from crewlog.cli.launcher.directory import DataDirectory
+from crewlog.cli.launcher.environment import LOG, MODEL, SERVICES, Plan
+from crewlog.cli.launcher.supervisor import Say, Supervisor
+
+STOP_ORDER = ("gateway", "scheduler", "executor", "git", MODEL, LOG)
+STOP_SECONDS_MAX = 4.5
+STOP_SECONDS_EACH_MAX = 2.2
+
+
+class Children:
+    """`parent_fd` is the pipe by which they see that the launcher is gone; `changed` is called when one is replaced."""
+
+    def __init__(
+        self, plan: Plan, directory: DataDirectory, parent_fd: int, say: Say, changed: Callable[[], None]
+    ) -> None:
+        self._plan = plan
+        self._directory = directory
+        self._parent_fd = parent_fd
+        self._say = say
+        self._changed = changed
+        self._supervisors: dict[str, Supervisor] = {}
+
+    def supervisor_of(self, name: str) -> Supervisor:
+        return self._supervisors[name]
+
+    def pids(self) -> dict[str, int]:
+        return {name: supervisor.pid for name, supervisor in self._supervisors.items()}
+
+    async def start(self, names: Iterable[str]) -> None:
+        """Returns when all of them answer; raises Unavailable for the first one that does not."""
+        begun = {name: self._supervisor(name) for name in names}
+        self._supervisors |= begun
+        await asyncio.gather(*(supervisor.begin() for supervisor in begun.values()))
+        await asyncio.gather(*(supervisor.until_ready() for supervisor in begun.values()))
+
+    async def stop(self) -> None:
+        """One after the other, each with its time; what is left at the end is killed."""
+        deadline = time.monotonic() + STOP_SECONDS_MAX
+        running = [self._supervisors[name] for name in STOP_ORDER if name in self._supervisors]
+        for supervisor in running:
+            left = max(0.0, deadline - time.monotonic())
+            if not await supervisor.stop(min(left, STOP_SECONDS_EACH_MAX)):
+                self._say(f"{supervisor.name} does not stop")
+        await asyncio.gather(*(supervisor.kill() for supervisor in running))
+
+    def _supervisor(self, name: str) -> Supervisor:
+        return Supervisor(
+            name,
+            start=lambda: self._start_child(name),
+            ready=lambda: self._ready(name),
+            say=self._say,
+            last_words=lambda: self._last_words(name),
+            changed=self._changed,
+        )
+
+    async def _start_child(self, name: str) -> Child:
+        return await child.start(self._program(name), self._directory, self._parent_fd)
+
+    def _program(self, name: str) -> Program:
+        if name == LOG:
+            return log_server.program(self._plan)
+        return environment.scripted_model(self._plan) if name == MODEL else environment.service(self._plan, name)
+
+    async def _ready(self, name: str) -> None:
+        if name in SERVICES:
+            await readiness.serving(self._plan.address(name))
+        else:
+            await readiness.accepting(ports.LOOPBACK, self._plan.ports[name])
+
+    def _last_words(self, name: str) -> str:
+        path = self._directory.log_path(name)
+        words = logfiles.last_words(path)
+        return f"{words} (see {path})" if words else f"see {path}"
