@@ -218,7 +218,7 @@ class HostAgent(_message.Message):
     PROMPT_FIELD_NUMBER: _builtins.int
     TOOLS_FIELD_NUMBER: _builtins.int
     LIMITS_FIELD_NUMBER: _builtins.int
-    ALLOTMENT_USD_MICROS_FIELD_NUMBER: _builtins.int
+    ALLOTMENT_FIELD_NUMBER: _builtins.int
     AT_UNIX_MICROS_FIELD_NUMBER: _builtins.int
     agent_id: _builtins.str
     run_id: _builtins.str
@@ -226,7 +226,6 @@ class HostAgent(_message.Message):
     generation: _builtins.int
     executor_id: _builtins.str
     model: _builtins.str
-    allotment_usd_micros: _builtins.int
     at_unix_micros: _builtins.int
     @_builtins.property
     def node(self) -> _run_pb2.AgentNode: ...
@@ -238,6 +237,8 @@ class HostAgent(_message.Message):
     def tools(self) -> _containers.RepeatedCompositeFieldContainer[Global___ToolSpec]: ...
     @_builtins.property
     def limits(self) -> _run_pb2.AgentLimits: ...
+    @_builtins.property
+    def allotment(self) -> _budget_pb2.Limit: ...
     def __init__(
         self,
         *,
@@ -252,16 +253,87 @@ class HostAgent(_message.Message):
         prompt: _body_pb2.Body | None = ...,
         tools: _abc.Iterable[Global___ToolSpec] | None = ...,
         limits: _run_pb2.AgentLimits | None = ...,
-        allotment_usd_micros: _builtins.int = ...,
+        allotment: _budget_pb2.Limit | None = ...,
         at_unix_micros: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["limits", b"limits", "node", b"node", "noop", b"noop", "prompt", b"prompt"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["allotment", b"allotment", "limits", b"limits", "node", b"node", "noop", b"noop", "prompt", b"prompt"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "allotment_usd_micros", b"allotment_usd_micros", "at_unix_micros", b"at_unix_micros", "executor_id", b"executor_id", "generation", b"generation", "limits", b"limits", "model", b"model", "node", b"node", "noop", b"noop", "prompt", b"prompt", "run_id", b"run_id", "task_id", b"task_id", "tools", b"tools"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "allotment", b"allotment", "at_unix_micros", b"at_unix_micros", "executor_id", b"executor_id", "generation", b"generation", "limits", b"limits", "model", b"model", "node", b"node", "noop", b"noop", "prompt", b"prompt", "run_id", b"run_id", "task_id", b"task_id", "tools", b"tools"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___HostAgent: _TypeAlias = HostAgent  # noqa: Y015
+
+@_typing.final
+class RaiseAllotment(_message.Message):
+    """The task's allotment in the run was made larger."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    AGENT_ID_FIELD_NUMBER: _builtins.int
+    GENERATION_FIELD_NUMBER: _builtins.int
+    ALLOTMENT_FIELD_NUMBER: _builtins.int
+    RUN_REVISION_FIELD_NUMBER: _builtins.int
+    AT_UNIX_MICROS_FIELD_NUMBER: _builtins.int
+    agent_id: _builtins.str
+    generation: _builtins.int
+    run_revision: _builtins.int
+    at_unix_micros: _builtins.int
+    @_builtins.property
+    def allotment(self) -> _budget_pb2.Limit:
+        """The whole allotment now, and the revision of the run that says so."""
+
+    def __init__(
+        self,
+        *,
+        agent_id: _builtins.str = ...,
+        generation: _builtins.int = ...,
+        allotment: _budget_pb2.Limit | None = ...,
+        run_revision: _builtins.int = ...,
+        at_unix_micros: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["allotment", b"allotment"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "allotment", b"allotment", "at_unix_micros", b"at_unix_micros", "generation", b"generation", "run_revision", b"run_revision"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RaiseAllotment: _TypeAlias = RaiseAllotment  # noqa: Y015
+
+@_typing.final
+class ParkAgent(_message.Message):
+    """The next model call does not fit, and nothing more is to be had now: the executor lets go of the agent."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    AGENT_ID_FIELD_NUMBER: _builtins.int
+    GENERATION_FIELD_NUMBER: _builtins.int
+    BUDGET_ID_FIELD_NUMBER: _builtins.int
+    WANTED_FIELD_NUMBER: _builtins.int
+    AT_UNIX_MICROS_FIELD_NUMBER: _builtins.int
+    agent_id: _builtins.str
+    generation: _builtins.int
+    budget_id: _builtins.str
+    """The budget that it did not fit into, and what the call needs beyond what is left."""
+    at_unix_micros: _builtins.int
+    @_builtins.property
+    def wanted(self) -> _budget_pb2.Amounts: ...
+    def __init__(
+        self,
+        *,
+        agent_id: _builtins.str = ...,
+        generation: _builtins.int = ...,
+        budget_id: _builtins.str = ...,
+        wanted: _budget_pb2.Amounts | None = ...,
+        at_unix_micros: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["wanted", b"wanted"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "at_unix_micros", b"at_unix_micros", "budget_id", b"budget_id", "generation", b"generation", "wanted", b"wanted"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ParkAgent: _TypeAlias = ParkAgent  # noqa: Y015
 
 @_typing.final
 class StartModelCall(_message.Message):
@@ -276,11 +348,14 @@ class StartModelCall(_message.Message):
     OUTPUT_TOKENS_MAX_FIELD_NUMBER: _builtins.int
     RESERVATION_FIELD_NUMBER: _builtins.int
     AT_UNIX_MICROS_FIELD_NUMBER: _builtins.int
+    CREDENTIAL_FIELD_NUMBER: _builtins.int
     agent_id: _builtins.str
     generation: _builtins.int
     model: _builtins.str
     output_tokens_max: _builtins.int
     at_unix_micros: _builtins.int
+    credential: _builtins.str
+    """The name of the credential that the call is made with."""
     @_builtins.property
     def key(self) -> Global___EffectKey: ...
     @_builtins.property
@@ -295,10 +370,11 @@ class StartModelCall(_message.Message):
         output_tokens_max: _builtins.int = ...,
         reservation: _budget_pb2.Reservation | None = ...,
         at_unix_micros: _builtins.int = ...,
+        credential: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "reservation", b"reservation"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "at_unix_micros", b"at_unix_micros", "generation", b"generation", "key", b"key", "model", b"model", "output_tokens_max", b"output_tokens_max", "reservation", b"reservation"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "at_unix_micros", b"at_unix_micros", "credential", b"credential", "generation", b"generation", "key", b"key", "model", b"model", "output_tokens_max", b"output_tokens_max", "reservation", b"reservation"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -572,14 +648,13 @@ class AgentStarted(_message.Message):
     PROMPT_FIELD_NUMBER: _builtins.int
     TOOLS_FIELD_NUMBER: _builtins.int
     LIMITS_FIELD_NUMBER: _builtins.int
-    ALLOTMENT_USD_MICROS_FIELD_NUMBER: _builtins.int
+    ALLOTMENT_FIELD_NUMBER: _builtins.int
     AT_UNIX_MICROS_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
     task_id: _builtins.str
     generation: _builtins.int
     executor_id: _builtins.str
     model: _builtins.str
-    allotment_usd_micros: _builtins.int
     at_unix_micros: _builtins.int
     @_builtins.property
     def node(self) -> _run_pb2.AgentNode: ...
@@ -591,6 +666,8 @@ class AgentStarted(_message.Message):
     def tools(self) -> _containers.RepeatedCompositeFieldContainer[Global___ToolSpec]: ...
     @_builtins.property
     def limits(self) -> _run_pb2.AgentLimits: ...
+    @_builtins.property
+    def allotment(self) -> _budget_pb2.Limit: ...
     def __init__(
         self,
         *,
@@ -604,16 +681,99 @@ class AgentStarted(_message.Message):
         prompt: _body_pb2.Body | None = ...,
         tools: _abc.Iterable[Global___ToolSpec] | None = ...,
         limits: _run_pb2.AgentLimits | None = ...,
-        allotment_usd_micros: _builtins.int = ...,
+        allotment: _budget_pb2.Limit | None = ...,
         at_unix_micros: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["limits", b"limits", "node", b"node", "noop", b"noop", "prompt", b"prompt"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["allotment", b"allotment", "limits", b"limits", "node", b"node", "noop", b"noop", "prompt", b"prompt"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["allotment_usd_micros", b"allotment_usd_micros", "at_unix_micros", b"at_unix_micros", "executor_id", b"executor_id", "generation", b"generation", "limits", b"limits", "model", b"model", "node", b"node", "noop", b"noop", "prompt", b"prompt", "run_id", b"run_id", "task_id", b"task_id", "tools", b"tools"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allotment", b"allotment", "at_unix_micros", b"at_unix_micros", "executor_id", b"executor_id", "generation", b"generation", "limits", b"limits", "model", b"model", "node", b"node", "noop", b"noop", "prompt", b"prompt", "run_id", b"run_id", "task_id", b"task_id", "tools", b"tools"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___AgentStarted: _TypeAlias = AgentStarted  # noqa: Y015
+
+@_typing.final
+class AllotmentRaised(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ALLOTMENT_FIELD_NUMBER: _builtins.int
+    RUN_REVISION_FIELD_NUMBER: _builtins.int
+    AT_UNIX_MICROS_FIELD_NUMBER: _builtins.int
+    run_revision: _builtins.int
+    at_unix_micros: _builtins.int
+    @_builtins.property
+    def allotment(self) -> _budget_pb2.Limit: ...
+    def __init__(
+        self,
+        *,
+        allotment: _budget_pb2.Limit | None = ...,
+        run_revision: _builtins.int = ...,
+        at_unix_micros: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["allotment", b"allotment"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allotment", b"allotment", "at_unix_micros", b"at_unix_micros", "run_revision", b"run_revision"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AllotmentRaised: _TypeAlias = AllotmentRaised  # noqa: Y015
+
+@_typing.final
+class AgentParked(_message.Message):
+    """No executor holds the agent while it waits."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BUDGET_ID_FIELD_NUMBER: _builtins.int
+    WANTED_FIELD_NUMBER: _builtins.int
+    AT_UNIX_MICROS_FIELD_NUMBER: _builtins.int
+    budget_id: _builtins.str
+    at_unix_micros: _builtins.int
+    @_builtins.property
+    def wanted(self) -> _budget_pb2.Amounts: ...
+    def __init__(
+        self,
+        *,
+        budget_id: _builtins.str = ...,
+        wanted: _budget_pb2.Amounts | None = ...,
+        at_unix_micros: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["wanted", b"wanted"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_unix_micros", b"at_unix_micros", "budget_id", b"budget_id", "wanted", b"wanted"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AgentParked: _TypeAlias = AgentParked  # noqa: Y015
+
+@_typing.final
+class ReservationExceeded(_message.Message):
+    """A provider reported more than was reserved. It is spent all the same."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_FIELD_NUMBER: _builtins.int
+    OVER_FIELD_NUMBER: _builtins.int
+    AT_UNIX_MICROS_FIELD_NUMBER: _builtins.int
+    at_unix_micros: _builtins.int
+    @_builtins.property
+    def key(self) -> Global___EffectKey: ...
+    @_builtins.property
+    def over(self) -> _budget_pb2.Amounts: ...
+    def __init__(
+        self,
+        *,
+        key: Global___EffectKey | None = ...,
+        over: _budget_pb2.Amounts | None = ...,
+        at_unix_micros: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "over", b"over"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_unix_micros", b"at_unix_micros", "key", b"key", "over", b"over"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReservationExceeded: _TypeAlias = ReservationExceeded  # noqa: Y015
 
 @_typing.final
 class AgentTakenOver(_message.Message):
@@ -651,9 +811,11 @@ class ModelCallStarted(_message.Message):
     OUTPUT_TOKENS_MAX_FIELD_NUMBER: _builtins.int
     RESERVATION_FIELD_NUMBER: _builtins.int
     AT_UNIX_MICROS_FIELD_NUMBER: _builtins.int
+    CREDENTIAL_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     output_tokens_max: _builtins.int
     at_unix_micros: _builtins.int
+    credential: _builtins.str
     @_builtins.property
     def key(self) -> Global___EffectKey: ...
     @_builtins.property
@@ -666,10 +828,11 @@ class ModelCallStarted(_message.Message):
         output_tokens_max: _builtins.int = ...,
         reservation: _budget_pb2.Reservation | None = ...,
         at_unix_micros: _builtins.int = ...,
+        credential: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "reservation", b"reservation"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_unix_micros", b"at_unix_micros", "key", b"key", "model", b"model", "output_tokens_max", b"output_tokens_max", "reservation", b"reservation"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_unix_micros", b"at_unix_micros", "credential", b"credential", "key", b"key", "model", b"model", "output_tokens_max", b"output_tokens_max", "reservation", b"reservation"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -973,7 +1136,7 @@ class AgentView(_message.Message):
     USAGE_FIELD_NUMBER: _builtins.int
     SPENT_USD_MICROS_FIELD_NUMBER: _builtins.int
     RESERVED_USD_MICROS_FIELD_NUMBER: _builtins.int
-    ALLOTMENT_USD_MICROS_FIELD_NUMBER: _builtins.int
+    ALLOTMENT_FIELD_NUMBER: _builtins.int
     SNAPSHOT_FIELD_NUMBER: _builtins.int
     STARTED_AT_UNIX_MICROS_FIELD_NUMBER: _builtins.int
     ENDED_AT_UNIX_MICROS_FIELD_NUMBER: _builtins.int
@@ -990,12 +1153,13 @@ class AgentView(_message.Message):
     tool_calls: _builtins.int
     spent_usd_micros: _builtins.int
     reserved_usd_micros: _builtins.int
-    allotment_usd_micros: _builtins.int
     started_at_unix_micros: _builtins.int
     ended_at_unix_micros: _builtins.int
     revision: _builtins.int
     @_builtins.property
     def usage(self) -> _budget_pb2.Usage: ...
+    @_builtins.property
+    def allotment(self) -> _budget_pb2.Limit: ...
     @_builtins.property
     def snapshot(self) -> _workspace_pb2.Snapshot:
         """The last snapshot that it recorded."""
@@ -1016,15 +1180,15 @@ class AgentView(_message.Message):
         usage: _budget_pb2.Usage | None = ...,
         spent_usd_micros: _builtins.int = ...,
         reserved_usd_micros: _builtins.int = ...,
-        allotment_usd_micros: _builtins.int = ...,
+        allotment: _budget_pb2.Limit | None = ...,
         snapshot: _workspace_pb2.Snapshot | None = ...,
         started_at_unix_micros: _builtins.int = ...,
         ended_at_unix_micros: _builtins.int = ...,
         revision: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["snapshot", b"snapshot", "usage", b"usage"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["allotment", b"allotment", "snapshot", b"snapshot", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "allotment_usd_micros", b"allotment_usd_micros", "ended_at_unix_micros", b"ended_at_unix_micros", "executor_id", b"executor_id", "generation", b"generation", "model", b"model", "reserved_usd_micros", b"reserved_usd_micros", "revision", b"revision", "role", b"role", "run_id", b"run_id", "snapshot", b"snapshot", "spent_usd_micros", b"spent_usd_micros", "started_at_unix_micros", b"started_at_unix_micros", "status", b"status", "task_id", b"task_id", "tool_calls", b"tool_calls", "turn", b"turn", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "allotment", b"allotment", "ended_at_unix_micros", b"ended_at_unix_micros", "executor_id", b"executor_id", "generation", b"generation", "model", b"model", "reserved_usd_micros", b"reserved_usd_micros", "revision", b"revision", "role", b"role", "run_id", b"run_id", "snapshot", b"snapshot", "spent_usd_micros", b"spent_usd_micros", "started_at_unix_micros", b"started_at_unix_micros", "status", b"status", "task_id", b"task_id", "tool_calls", b"tool_calls", "turn", b"turn", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1129,21 +1293,25 @@ class ModelCredential(_message.Message):
     API_KEY_FIELD_NUMBER: _builtins.int
     BASE_URL_FIELD_NUMBER: _builtins.int
     SCRIPTED_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
     api_key: _builtins.str
     base_url: _builtins.str
     """Empty: the provider's own address."""
     scripted: _builtins.bool
     """The answers come from a script, not from a model."""
+    name: _builtins.str
+    """Names the key, and is not secret: costs are attributed to it."""
     def __init__(
         self,
         *,
         api_key: _builtins.str = ...,
         base_url: _builtins.str = ...,
         scripted: _builtins.bool = ...,
+        name: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["api_key", b"api_key", "base_url", b"base_url", "scripted", b"scripted"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["api_key", b"api_key", "base_url", b"base_url", "name", b"name", "scripted", b"scripted"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -24,19 +24,55 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17\x63rewlog/v1/budget.proto\x12\ncrewlog.v1\"\x1b\n\x05Limit\x12\x12\n\nusd_micros\x18\x01 \x01(\x03\"k\n\x05Usage\x12\x14\n\x0cinput_tokens\x18\x01 \x01(\x03\x12\x15\n\routput_tokens\x18\x02 \x01(\x03\x12\x19\n\x11\x63\x61\x63he_read_tokens\x18\x03 \x01(\x03\x12\x1a\n\x12\x63\x61\x63he_write_tokens\x18\x04 \x01(\x03\"\xbe\x01\n\x05Price\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0e\n\x06source\x18\x02 \x01(\t\x12!\n\x19input_usd_micros_per_mtok\x18\x03 \x01(\x03\x12\"\n\x1aoutput_usd_micros_per_mtok\x18\x04 \x01(\x03\x12&\n\x1e\x63\x61\x63he_read_usd_micros_per_mtok\x18\x05 \x01(\x03\x12\'\n\x1f\x63\x61\x63he_write_usd_micros_per_mtok\x18\x06 \x01(\x03\"x\n\x0bReservation\x12\x12\n\nusd_micros\x18\x01 \x01(\x03\x12\x18\n\x10input_tokens_max\x18\x02 \x01(\x03\x12\x19\n\x11output_tokens_max\x18\x03 \x01(\x03\x12 \n\x05price\x18\x04 \x01(\x0b\x32\x11.crewlog.v1.Priceb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17\x63rewlog/v1/budget.proto\x12\ncrewlog.v1\"_\n\x07\x41mounts\x12\x12\n\nusd_micros\x18\x01 \x01(\x03\x12\x14\n\x0cinput_tokens\x18\x02 \x01(\x03\x12\x15\n\routput_tokens\x18\x03 \x01(\x03\x12\x13\n\x0bmodel_calls\x18\x04 \x01(\x03\"]\n\x05Limit\x12\x12\n\nusd_micros\x18\x01 \x01(\x03\x12\x14\n\x0cinput_tokens\x18\x02 \x01(\x03\x12\x15\n\routput_tokens\x18\x03 \x01(\x03\x12\x13\n\x0bmodel_calls\x18\x04 \x01(\x03\"k\n\x05Usage\x12\x14\n\x0cinput_tokens\x18\x01 \x01(\x03\x12\x15\n\routput_tokens\x18\x02 \x01(\x03\x12\x19\n\x11\x63\x61\x63he_read_tokens\x18\x03 \x01(\x03\x12\x1a\n\x12\x63\x61\x63he_write_tokens\x18\x04 \x01(\x03\"\xbe\x01\n\x05Price\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0e\n\x06source\x18\x02 \x01(\t\x12!\n\x19input_usd_micros_per_mtok\x18\x03 \x01(\x03\x12\"\n\x1aoutput_usd_micros_per_mtok\x18\x04 \x01(\x03\x12&\n\x1e\x63\x61\x63he_read_usd_micros_per_mtok\x18\x05 \x01(\x03\x12\'\n\x1f\x63\x61\x63he_write_usd_micros_per_mtok\x18\x06 \x01(\x03\"\xa4\x01\n\x0bReservation\x12\x12\n\nusd_micros\x18\x01 \x01(\x03\x12\x18\n\x10input_tokens_max\x18\x02 \x01(\x03\x12\x19\n\x11output_tokens_max\x18\x03 \x01(\x03\x12 \n\x05price\x18\x04 \x01(\x0b\x32\x11.crewlog.v1.Price\x12\x12\n\ncounted_by\x18\x05 \x01(\t\x12\x16\n\x0emargin_percent\x18\x06 \x01(\x05\"B\n\x0cPeriodBounds\x12\x19\n\x11start_unix_micros\x18\x01 \x01(\x03\x12\x17\n\x0f\x65nd_unix_micros\x18\x02 \x01(\x03\"\xe3\x01\n\tSetBudget\x12\x11\n\tbudget_id\x18\x01 \x01(\t\x12\x11\n\tparent_id\x18\x02 \x01(\t\x12 \n\x05limit\x18\x03 \x01(\x0b\x32\x11.crewlog.v1.Limit\x12\"\n\x06period\x18\x04 \x01(\x0e\x32\x12.crewlog.v1.Period\x12\x11\n\ttime_zone\x18\x05 \x01(\t\x12\x15\n\rwarn_percents\x18\x06 \x03(\x05\x12(\n\x06\x62ounds\x18\x14 \x01(\x0b\x32\x18.crewlog.v1.PeriodBounds\x12\x16\n\x0e\x61t_unix_micros\x18\x15 \x01(\x03\"m\n\x0bRaiseBudget\x12\x11\n\tbudget_id\x18\x01 \x01(\t\x12\x1f\n\x02\x62y\x18\x02 \x01(\x0b\x32\x13.crewlog.v1.Amounts\x12\x12\n\nrequest_id\x18\x03 \x01(\t\x12\x16\n\x0e\x61t_unix_micros\x18\x14 \x01(\x03\"m\n\x0bLowerBudget\x12\x11\n\tbudget_id\x18\x01 \x01(\t\x12\x1f\n\x02\x62y\x18\x02 \x01(\x0b\x32\x13.crewlog.v1.Amounts\x12\x12\n\nrequest_id\x18\x03 \x01(\t\x12\x16\n\x0e\x61t_unix_micros\x18\x14 \x01(\x03\"\xb0\x01\n\rTakeAllotment\x12\x11\n\tbudget_id\x18\x01 \x01(\t\x12\x14\n\x0c\x61llotment_id\x18\x02 \x01(\t\x12\x0e\n\x06number\x18\x03 \x01(\x05\x12$\n\x07\x61mounts\x18\x04 \x01(\x0b\x32\x13.crewlog.v1.Amounts\x12(\n\x06\x62ounds\x18\x14 \x01(\x0b\x32\x18.crewlog.v1.PeriodBounds\x12\x16\n\x0e\x61t_unix_micros\x18\x15 \x01(\x03\"\xa0\x01\n\x0fSettleAllotment\x12\x11\n\tbudget_id\x18\x01 \x01(\t\x12\x14\n\x0c\x61llotment_id\x18\x02 \x01(\t\x12\"\n\x05spent\x18\x03 \x01(\x0b\x32\x13.crewlog.v1.Amounts\x12(\n\x06\x62ounds\x18\x14 \x01(\x0b\x32\x18.crewlog.v1.PeriodBounds\x12\x16\n\x0e\x61t_unix_micros\x18\x15 \x01(\x03\"\xe3\x01\n\tBudgetSet\x12\x11\n\tbudget_id\x18\x01 \x01(\t\x12\x11\n\tparent_id\x18\x02 \x01(\t\x12 \n\x05limit\x18\x03 \x01(\x0b\x32\x11.crewlog.v1.Limit\x12\"\n\x06period\x18\x04 \x01(\x0e\x32\x12.crewlog.v1.Period\x12\x11\n\ttime_zone\x18\x05 \x01(\t\x12\x15\n\rwarn_percents\x18\x06 \x03(\x05\x12(\n\x06\x62ounds\x18\x07 \x01(\x0b\x32\x18.crewlog.v1.PeriodBounds\x12\x16\n\x0e\x61t_unix_micros\x18\x08 \x01(\x03\"`\n\x11\x42udgetLimitRaised\x12\x1f\n\x02\x62y\x18\x01 \x01(\x0b\x32\x13.crewlog.v1.Amounts\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\x16\n\x0e\x61t_unix_micros\x18\x03 \x01(\x03\"a\n\x12\x42udgetLimitLowered\x12\x1f\n\x02\x62y\x18\x01 \x01(\x0b\x32\x13.crewlog.v1.Amounts\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\x16\n\x0e\x61t_unix_micros\x18\x03 \x01(\x03\"y\n\x11\x42udgetPeriodBegun\x12(\n\x06\x62ounds\x18\x01 \x01(\x0b\x32\x18.crewlog.v1.PeriodBounds\x12\"\n\x05spent\x18\x02 \x01(\x0b\x32\x13.crewlog.v1.Amounts\x12\x16\n\x0e\x61t_unix_micros\x18\x03 \x01(\x03\"t\n\x0e\x41llotmentTaken\x12\x14\n\x0c\x61llotment_id\x18\x01 \x01(\t\x12\x0e\n\x06number\x18\x02 \x01(\x05\x12$\n\x07\x61mounts\x18\x03 \x01(\x0b\x32\x13.crewlog.v1.Amounts\x12\x16\n\x0e\x61t_unix_micros\x18\x04 \x01(\x03\"d\n\x10\x41llotmentSettled\x12\x14\n\x0c\x61llotment_id\x18\x01 \x01(\t\x12\"\n\x05spent\x18\x02 \x01(\x0b\x32\x13.crewlog.v1.Amounts\x12\x16\n\x0e\x61t_unix_micros\x18\x03 \x01(\x03\"7\n\x0c\x42udgetWarned\x12\x0f\n\x07percent\x18\x01 \x01(\x05\x12\x16\n\x0e\x61t_unix_micros\x18\x02 \x01(\x03\"L\n\x0f\x42udgetOverdrawn\x12!\n\x04over\x18\x01 \x01(\x0b\x32\x13.crewlog.v1.Amounts\x12\x16\n\x0e\x61t_unix_micros\x18\x02 \x01(\x03\"\xf1\x02\n\nBudgetView\x12\x11\n\tbudget_id\x18\x01 \x01(\t\x12\x11\n\tparent_id\x18\x02 \x01(\t\x12 \n\x05limit\x18\x03 \x01(\x0b\x32\x11.crewlog.v1.Limit\x12\"\n\x06period\x18\x04 \x01(\x0e\x32\x12.crewlog.v1.Period\x12\x11\n\ttime_zone\x18\x05 \x01(\t\x12(\n\x06\x62ounds\x18\x06 \x01(\x0b\x32\x18.crewlog.v1.PeriodBounds\x12\"\n\x05spent\x18\x07 \x01(\x0b\x32\x13.crewlog.v1.Amounts\x12%\n\x08\x61llotted\x18\x08 \x01(\x0b\x32\x13.crewlog.v1.Amounts\x12\x17\n\x0fopen_allotments\x18\t \x01(\x05\x12\x15\n\rwarn_percents\x18\n \x03(\x05\x12\x14\n\x0cis_overdrawn\x18\x0b \x01(\x08\x12\x17\n\x0fwaiting_run_ids\x18\x0c \x03(\t\x12\x10\n\x08revision\x18\r \x01(\x04*S\n\x06Period\x12\x16\n\x12PERIOD_UNSPECIFIED\x10\x00\x12\x0e\n\nPERIOD_DAY\x10\x01\x12\x0f\n\x0bPERIOD_WEEK\x10\x02\x12\x10\n\x0cPERIOD_MONTH\x10\x03*o\n\x0bOnExhausted\x12\x1c\n\x18ON_EXHAUSTED_UNSPECIFIED\x10\x00\x12\x15\n\x11ON_EXHAUSTED_STOP\x10\x01\x12\x14\n\x10ON_EXHAUSTED_ASK\x10\x02\x12\x15\n\x11ON_EXHAUSTED_WAIT\x10\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'crewlog.v1.budget_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_LIMIT']._serialized_start=39
-  _globals['_LIMIT']._serialized_end=66
-  _globals['_USAGE']._serialized_start=68
-  _globals['_USAGE']._serialized_end=175
-  _globals['_PRICE']._serialized_start=178
-  _globals['_PRICE']._serialized_end=368
-  _globals['_RESERVATION']._serialized_start=370
-  _globals['_RESERVATION']._serialized_end=490
+  _globals['_PERIOD']._serialized_start=2839
+  _globals['_PERIOD']._serialized_end=2922
+  _globals['_ONEXHAUSTED']._serialized_start=2924
+  _globals['_ONEXHAUSTED']._serialized_end=3035
+  _globals['_AMOUNTS']._serialized_start=39
+  _globals['_AMOUNTS']._serialized_end=134
+  _globals['_LIMIT']._serialized_start=136
+  _globals['_LIMIT']._serialized_end=229
+  _globals['_USAGE']._serialized_start=231
+  _globals['_USAGE']._serialized_end=338
+  _globals['_PRICE']._serialized_start=341
+  _globals['_PRICE']._serialized_end=531
+  _globals['_RESERVATION']._serialized_start=534
+  _globals['_RESERVATION']._serialized_end=698
+  _globals['_PERIODBOUNDS']._serialized_start=700
+  _globals['_PERIODBOUNDS']._serialized_end=766
+  _globals['_SETBUDGET']._serialized_start=769
+  _globals['_SETBUDGET']._serialized_end=996
+  _globals['_RAISEBUDGET']._serialized_start=998
+  _globals['_RAISEBUDGET']._serialized_end=1107
+  _globals['_LOWERBUDGET']._serialized_start=1109
+  _globals['_LOWERBUDGET']._serialized_end=1218
+  _globals['_TAKEALLOTMENT']._serialized_start=1221
+  _globals['_TAKEALLOTMENT']._serialized_end=1397
+  _globals['_SETTLEALLOTMENT']._serialized_start=1400
+  _globals['_SETTLEALLOTMENT']._serialized_end=1560
+  _globals['_BUDGETSET']._serialized_start=1563
+  _globals['_BUDGETSET']._serialized_end=1790
+  _globals['_BUDGETLIMITRAISED']._serialized_start=1792
+  _globals['_BUDGETLIMITRAISED']._serialized_end=1888
+  _globals['_BUDGETLIMITLOWERED']._serialized_start=1890
+  _globals['_BUDGETLIMITLOWERED']._serialized_end=1987
+  _globals['_BUDGETPERIODBEGUN']._serialized_start=1989
+  _globals['_BUDGETPERIODBEGUN']._serialized_end=2110
+  _globals['_ALLOTMENTTAKEN']._serialized_start=2112
+  _globals['_ALLOTMENTTAKEN']._serialized_end=2228
+  _globals['_ALLOTMENTSETTLED']._serialized_start=2230
+  _globals['_ALLOTMENTSETTLED']._serialized_end=2330
+  _globals['_BUDGETWARNED']._serialized_start=2332
+  _globals['_BUDGETWARNED']._serialized_end=2387
+  _globals['_BUDGETOVERDRAWN']._serialized_start=2389
+  _globals['_BUDGETOVERDRAWN']._serialized_end=2465
+  _globals['_BUDGETVIEW']._serialized_start=2468
+  _globals['_BUDGETVIEW']._serialized_end=2837
 # @@protoc_insertion_point(module_scope)

@@ -9,6 +9,7 @@ storage format. They evolve by adding: no field is renumbered, renamed or reused
 
 from collections import abc as _abc
 from crewlog.v1 import agent_pb2 as _agent_pb2
+from crewlog.v1 import budget_pb2 as _budget_pb2
 from crewlog.v1 import project_pb2 as _project_pb2
 from crewlog.v1 import run_pb2 as _run_pb2
 from crewlog.v1 import workspace_pb2 as _workspace_pb2
@@ -37,7 +38,7 @@ class Aggregate(_message.Message):
     ID_FIELD_NUMBER: _builtins.int
     tenant: _builtins.str
     kind: _builtins.str
-    """`run`, `agent`, `workspace`, `change` or `project`."""
+    """`run`, `agent`, `budget`, `workspace`, `change` or `project`."""
     id: _builtins.str
     def __init__(
         self,
@@ -183,6 +184,15 @@ class Event(_message.Message):
     RUN_SUCCEEDED_FIELD_NUMBER: _builtins.int
     RUN_FAILED_FIELD_NUMBER: _builtins.int
     RUN_CANCELLED_FIELD_NUMBER: _builtins.int
+    ALLOTMENT_GROWN_FIELD_NUMBER: _builtins.int
+    TASK_PARKED_FIELD_NUMBER: _builtins.int
+    TASK_UNPARKED_FIELD_NUMBER: _builtins.int
+    RUN_LIMIT_RAISED_FIELD_NUMBER: _builtins.int
+    RUN_LIMIT_LOWERED_FIELD_NUMBER: _builtins.int
+    RUN_BUDGET_WARNED_FIELD_NUMBER: _builtins.int
+    GATE_OPENED_FIELD_NUMBER: _builtins.int
+    GATE_ANSWERED_FIELD_NUMBER: _builtins.int
+    GATE_EXPIRED_FIELD_NUMBER: _builtins.int
     AGENT_STARTED_FIELD_NUMBER: _builtins.int
     AGENT_TAKEN_OVER_FIELD_NUMBER: _builtins.int
     MODEL_CALL_STARTED_FIELD_NUMBER: _builtins.int
@@ -196,11 +206,22 @@ class Event(_message.Message):
     AGENT_SUCCEEDED_FIELD_NUMBER: _builtins.int
     AGENT_FAILED_FIELD_NUMBER: _builtins.int
     AGENT_CANCELLED_FIELD_NUMBER: _builtins.int
+    ALLOTMENT_RAISED_FIELD_NUMBER: _builtins.int
+    AGENT_PARKED_FIELD_NUMBER: _builtins.int
+    RESERVATION_EXCEEDED_FIELD_NUMBER: _builtins.int
     WORKSPACE_PREPARED_FIELD_NUMBER: _builtins.int
     WORKSPACE_REMOVED_FIELD_NUMBER: _builtins.int
     CHANGE_COMMITTED_FIELD_NUMBER: _builtins.int
     CHANGE_DELIVERED_FIELD_NUMBER: _builtins.int
     PROJECT_REGISTERED_FIELD_NUMBER: _builtins.int
+    BUDGET_SET_FIELD_NUMBER: _builtins.int
+    BUDGET_LIMIT_RAISED_FIELD_NUMBER: _builtins.int
+    BUDGET_LIMIT_LOWERED_FIELD_NUMBER: _builtins.int
+    BUDGET_PERIOD_BEGUN_FIELD_NUMBER: _builtins.int
+    ALLOTMENT_TAKEN_FIELD_NUMBER: _builtins.int
+    ALLOTMENT_SETTLED_FIELD_NUMBER: _builtins.int
+    BUDGET_WARNED_FIELD_NUMBER: _builtins.int
+    BUDGET_OVERDRAWN_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def run_started(self) -> _run_pb2.RunStarted: ...
     @_builtins.property
@@ -223,6 +244,24 @@ class Event(_message.Message):
     def run_failed(self) -> _run_pb2.RunFailed: ...
     @_builtins.property
     def run_cancelled(self) -> _run_pb2.RunCancelled: ...
+    @_builtins.property
+    def allotment_grown(self) -> _run_pb2.AllotmentGrown: ...
+    @_builtins.property
+    def task_parked(self) -> _run_pb2.TaskParked: ...
+    @_builtins.property
+    def task_unparked(self) -> _run_pb2.TaskUnparked: ...
+    @_builtins.property
+    def run_limit_raised(self) -> _run_pb2.RunLimitRaised: ...
+    @_builtins.property
+    def run_limit_lowered(self) -> _run_pb2.RunLimitLowered: ...
+    @_builtins.property
+    def run_budget_warned(self) -> _run_pb2.RunBudgetWarned: ...
+    @_builtins.property
+    def gate_opened(self) -> _run_pb2.GateOpened: ...
+    @_builtins.property
+    def gate_answered(self) -> _run_pb2.GateAnswered: ...
+    @_builtins.property
+    def gate_expired(self) -> _run_pb2.GateExpired: ...
     @_builtins.property
     def agent_started(self) -> _agent_pb2.AgentStarted: ...
     @_builtins.property
@@ -250,6 +289,12 @@ class Event(_message.Message):
     @_builtins.property
     def agent_cancelled(self) -> _agent_pb2.AgentCancelled: ...
     @_builtins.property
+    def allotment_raised(self) -> _agent_pb2.AllotmentRaised: ...
+    @_builtins.property
+    def agent_parked(self) -> _agent_pb2.AgentParked: ...
+    @_builtins.property
+    def reservation_exceeded(self) -> _agent_pb2.ReservationExceeded: ...
+    @_builtins.property
     def workspace_prepared(self) -> _workspace_pb2.WorkspacePrepared: ...
     @_builtins.property
     def workspace_removed(self) -> _workspace_pb2.WorkspaceRemoved: ...
@@ -259,6 +304,22 @@ class Event(_message.Message):
     def change_delivered(self) -> _workspace_pb2.ChangeDelivered: ...
     @_builtins.property
     def project_registered(self) -> _project_pb2.ProjectRegistered: ...
+    @_builtins.property
+    def budget_set(self) -> _budget_pb2.BudgetSet: ...
+    @_builtins.property
+    def budget_limit_raised(self) -> _budget_pb2.BudgetLimitRaised: ...
+    @_builtins.property
+    def budget_limit_lowered(self) -> _budget_pb2.BudgetLimitLowered: ...
+    @_builtins.property
+    def budget_period_begun(self) -> _budget_pb2.BudgetPeriodBegun: ...
+    @_builtins.property
+    def allotment_taken(self) -> _budget_pb2.AllotmentTaken: ...
+    @_builtins.property
+    def allotment_settled(self) -> _budget_pb2.AllotmentSettled: ...
+    @_builtins.property
+    def budget_warned(self) -> _budget_pb2.BudgetWarned: ...
+    @_builtins.property
+    def budget_overdrawn(self) -> _budget_pb2.BudgetOverdrawn: ...
     def __init__(
         self,
         *,
@@ -273,6 +334,15 @@ class Event(_message.Message):
         run_succeeded: _run_pb2.RunSucceeded | None = ...,
         run_failed: _run_pb2.RunFailed | None = ...,
         run_cancelled: _run_pb2.RunCancelled | None = ...,
+        allotment_grown: _run_pb2.AllotmentGrown | None = ...,
+        task_parked: _run_pb2.TaskParked | None = ...,
+        task_unparked: _run_pb2.TaskUnparked | None = ...,
+        run_limit_raised: _run_pb2.RunLimitRaised | None = ...,
+        run_limit_lowered: _run_pb2.RunLimitLowered | None = ...,
+        run_budget_warned: _run_pb2.RunBudgetWarned | None = ...,
+        gate_opened: _run_pb2.GateOpened | None = ...,
+        gate_answered: _run_pb2.GateAnswered | None = ...,
+        gate_expired: _run_pb2.GateExpired | None = ...,
         agent_started: _agent_pb2.AgentStarted | None = ...,
         agent_taken_over: _agent_pb2.AgentTakenOver | None = ...,
         model_call_started: _agent_pb2.ModelCallStarted | None = ...,
@@ -286,17 +356,28 @@ class Event(_message.Message):
         agent_succeeded: _agent_pb2.AgentSucceeded | None = ...,
         agent_failed: _agent_pb2.AgentFailed | None = ...,
         agent_cancelled: _agent_pb2.AgentCancelled | None = ...,
+        allotment_raised: _agent_pb2.AllotmentRaised | None = ...,
+        agent_parked: _agent_pb2.AgentParked | None = ...,
+        reservation_exceeded: _agent_pb2.ReservationExceeded | None = ...,
         workspace_prepared: _workspace_pb2.WorkspacePrepared | None = ...,
         workspace_removed: _workspace_pb2.WorkspaceRemoved | None = ...,
         change_committed: _workspace_pb2.ChangeCommitted | None = ...,
         change_delivered: _workspace_pb2.ChangeDelivered | None = ...,
         project_registered: _project_pb2.ProjectRegistered | None = ...,
+        budget_set: _budget_pb2.BudgetSet | None = ...,
+        budget_limit_raised: _budget_pb2.BudgetLimitRaised | None = ...,
+        budget_limit_lowered: _budget_pb2.BudgetLimitLowered | None = ...,
+        budget_period_begun: _budget_pb2.BudgetPeriodBegun | None = ...,
+        allotment_taken: _budget_pb2.AllotmentTaken | None = ...,
+        allotment_settled: _budget_pb2.AllotmentSettled | None = ...,
+        budget_warned: _budget_pb2.BudgetWarned | None = ...,
+        budget_overdrawn: _budget_pb2.BudgetOverdrawn | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["agent_cancelled", b"agent_cancelled", "agent_failed", b"agent_failed", "agent_started", b"agent_started", "agent_succeeded", b"agent_succeeded", "agent_taken_over", b"agent_taken_over", "change_committed", b"change_committed", "change_delivered", b"change_delivered", "edge_taken", b"edge_taken", "effect_put_in_doubt", b"effect_put_in_doubt", "effect_reconciled", b"effect_reconciled", "fact", b"fact", "model_call_failed", b"model_call_failed", "model_call_started", b"model_call_started", "model_call_succeeded", b"model_call_succeeded", "project_registered", b"project_registered", "run_cancel_requested", b"run_cancel_requested", "run_cancelled", b"run_cancelled", "run_failed", b"run_failed", "run_started", b"run_started", "run_succeeded", b"run_succeeded", "task_cancelled", b"task_cancelled", "task_claim_lapsed", b"task_claim_lapsed", "task_claimed", b"task_claimed", "task_failed", b"task_failed", "task_succeeded", b"task_succeeded", "tool_call_failed", b"tool_call_failed", "tool_call_started", b"tool_call_started", "tool_call_succeeded", b"tool_call_succeeded", "workspace_prepared", b"workspace_prepared", "workspace_removed", b"workspace_removed"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["agent_cancelled", b"agent_cancelled", "agent_failed", b"agent_failed", "agent_parked", b"agent_parked", "agent_started", b"agent_started", "agent_succeeded", b"agent_succeeded", "agent_taken_over", b"agent_taken_over", "allotment_grown", b"allotment_grown", "allotment_raised", b"allotment_raised", "allotment_settled", b"allotment_settled", "allotment_taken", b"allotment_taken", "budget_limit_lowered", b"budget_limit_lowered", "budget_limit_raised", b"budget_limit_raised", "budget_overdrawn", b"budget_overdrawn", "budget_period_begun", b"budget_period_begun", "budget_set", b"budget_set", "budget_warned", b"budget_warned", "change_committed", b"change_committed", "change_delivered", b"change_delivered", "edge_taken", b"edge_taken", "effect_put_in_doubt", b"effect_put_in_doubt", "effect_reconciled", b"effect_reconciled", "fact", b"fact", "gate_answered", b"gate_answered", "gate_expired", b"gate_expired", "gate_opened", b"gate_opened", "model_call_failed", b"model_call_failed", "model_call_started", b"model_call_started", "model_call_succeeded", b"model_call_succeeded", "project_registered", b"project_registered", "reservation_exceeded", b"reservation_exceeded", "run_budget_warned", b"run_budget_warned", "run_cancel_requested", b"run_cancel_requested", "run_cancelled", b"run_cancelled", "run_failed", b"run_failed", "run_limit_lowered", b"run_limit_lowered", "run_limit_raised", b"run_limit_raised", "run_started", b"run_started", "run_succeeded", b"run_succeeded", "task_cancelled", b"task_cancelled", "task_claim_lapsed", b"task_claim_lapsed", "task_claimed", b"task_claimed", "task_failed", b"task_failed", "task_parked", b"task_parked", "task_succeeded", b"task_succeeded", "task_unparked", b"task_unparked", "tool_call_failed", b"tool_call_failed", "tool_call_started", b"tool_call_started", "tool_call_succeeded", b"tool_call_succeeded", "workspace_prepared", b"workspace_prepared", "workspace_removed", b"workspace_removed"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_cancelled", b"agent_cancelled", "agent_failed", b"agent_failed", "agent_started", b"agent_started", "agent_succeeded", b"agent_succeeded", "agent_taken_over", b"agent_taken_over", "change_committed", b"change_committed", "change_delivered", b"change_delivered", "edge_taken", b"edge_taken", "effect_put_in_doubt", b"effect_put_in_doubt", "effect_reconciled", b"effect_reconciled", "fact", b"fact", "model_call_failed", b"model_call_failed", "model_call_started", b"model_call_started", "model_call_succeeded", b"model_call_succeeded", "project_registered", b"project_registered", "run_cancel_requested", b"run_cancel_requested", "run_cancelled", b"run_cancelled", "run_failed", b"run_failed", "run_started", b"run_started", "run_succeeded", b"run_succeeded", "task_cancelled", b"task_cancelled", "task_claim_lapsed", b"task_claim_lapsed", "task_claimed", b"task_claimed", "task_failed", b"task_failed", "task_succeeded", b"task_succeeded", "tool_call_failed", b"tool_call_failed", "tool_call_started", b"tool_call_started", "tool_call_succeeded", b"tool_call_succeeded", "workspace_prepared", b"workspace_prepared", "workspace_removed", b"workspace_removed"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_cancelled", b"agent_cancelled", "agent_failed", b"agent_failed", "agent_parked", b"agent_parked", "agent_started", b"agent_started", "agent_succeeded", b"agent_succeeded", "agent_taken_over", b"agent_taken_over", "allotment_grown", b"allotment_grown", "allotment_raised", b"allotment_raised", "allotment_settled", b"allotment_settled", "allotment_taken", b"allotment_taken", "budget_limit_lowered", b"budget_limit_lowered", "budget_limit_raised", b"budget_limit_raised", "budget_overdrawn", b"budget_overdrawn", "budget_period_begun", b"budget_period_begun", "budget_set", b"budget_set", "budget_warned", b"budget_warned", "change_committed", b"change_committed", "change_delivered", b"change_delivered", "edge_taken", b"edge_taken", "effect_put_in_doubt", b"effect_put_in_doubt", "effect_reconciled", b"effect_reconciled", "fact", b"fact", "gate_answered", b"gate_answered", "gate_expired", b"gate_expired", "gate_opened", b"gate_opened", "model_call_failed", b"model_call_failed", "model_call_started", b"model_call_started", "model_call_succeeded", b"model_call_succeeded", "project_registered", b"project_registered", "reservation_exceeded", b"reservation_exceeded", "run_budget_warned", b"run_budget_warned", "run_cancel_requested", b"run_cancel_requested", "run_cancelled", b"run_cancelled", "run_failed", b"run_failed", "run_limit_lowered", b"run_limit_lowered", "run_limit_raised", b"run_limit_raised", "run_started", b"run_started", "run_succeeded", b"run_succeeded", "task_cancelled", b"task_cancelled", "task_claim_lapsed", b"task_claim_lapsed", "task_claimed", b"task_claimed", "task_failed", b"task_failed", "task_parked", b"task_parked", "task_succeeded", b"task_succeeded", "task_unparked", b"task_unparked", "tool_call_failed", b"tool_call_failed", "tool_call_started", b"tool_call_started", "tool_call_succeeded", b"tool_call_succeeded", "workspace_prepared", b"workspace_prepared", "workspace_removed", b"workspace_removed"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_fact: _TypeAlias = _typing.Literal["run_started", "task_claimed", "task_claim_lapsed", "task_succeeded", "task_failed", "task_cancelled", "edge_taken", "run_cancel_requested", "run_succeeded", "run_failed", "run_cancelled", "agent_started", "agent_taken_over", "model_call_started", "model_call_succeeded", "model_call_failed", "tool_call_started", "tool_call_succeeded", "tool_call_failed", "effect_put_in_doubt", "effect_reconciled", "agent_succeeded", "agent_failed", "agent_cancelled", "workspace_prepared", "workspace_removed", "change_committed", "change_delivered", "project_registered"]  # noqa: Y015
+    _WhichOneofReturnType_fact: _TypeAlias = _typing.Literal["run_started", "task_claimed", "task_claim_lapsed", "task_succeeded", "task_failed", "task_cancelled", "edge_taken", "run_cancel_requested", "run_succeeded", "run_failed", "run_cancelled", "allotment_grown", "task_parked", "task_unparked", "run_limit_raised", "run_limit_lowered", "run_budget_warned", "gate_opened", "gate_answered", "gate_expired", "agent_started", "agent_taken_over", "model_call_started", "model_call_succeeded", "model_call_failed", "tool_call_started", "tool_call_succeeded", "tool_call_failed", "effect_put_in_doubt", "effect_reconciled", "agent_succeeded", "agent_failed", "agent_cancelled", "allotment_raised", "agent_parked", "reservation_exceeded", "workspace_prepared", "workspace_removed", "change_committed", "change_delivered", "project_registered", "budget_set", "budget_limit_raised", "budget_limit_lowered", "budget_period_begun", "allotment_taken", "allotment_settled", "budget_warned", "budget_overdrawn"]  # noqa: Y015
     _WhichOneofArgType_fact: _TypeAlias = _typing.Literal["fact", b"fact"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_fact) -> _WhichOneofReturnType_fact | None: ...
 

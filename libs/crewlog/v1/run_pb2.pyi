@@ -28,6 +28,46 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _GateKind:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _GateKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_GateKind.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    GATE_KIND_UNSPECIFIED: _GateKind.ValueType  # 0
+    GATE_KIND_BUDGET: _GateKind.ValueType  # 1
+    """May more be spent?"""
+
+class GateKind(_GateKind, metaclass=_GateKindEnumTypeWrapper): ...
+
+GATE_KIND_UNSPECIFIED: GateKind.ValueType  # 0
+GATE_KIND_BUDGET: GateKind.ValueType  # 1
+"""May more be spent?"""
+Global___GateKind: _TypeAlias = GateKind  # noqa: Y015
+
+class _GateStatus:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _GateStatusEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_GateStatus.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    GATE_STATUS_UNSPECIFIED: _GateStatus.ValueType  # 0
+    GATE_STATUS_OPEN: _GateStatus.ValueType  # 1
+    GATE_STATUS_ANSWERED: _GateStatus.ValueType  # 2
+    GATE_STATUS_EXPIRED: _GateStatus.ValueType  # 3
+    GATE_STATUS_CLOSED: _GateStatus.ValueType  # 4
+    """Its run has ended."""
+
+class GateStatus(_GateStatus, metaclass=_GateStatusEnumTypeWrapper): ...
+
+GATE_STATUS_UNSPECIFIED: GateStatus.ValueType  # 0
+GATE_STATUS_OPEN: GateStatus.ValueType  # 1
+GATE_STATUS_ANSWERED: GateStatus.ValueType  # 2
+GATE_STATUS_EXPIRED: GateStatus.ValueType  # 3
+GATE_STATUS_CLOSED: GateStatus.ValueType  # 4
+"""Its run has ended."""
+Global___GateStatus: _TypeAlias = GateStatus  # noqa: Y015
+
 class _RunStatus:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -64,6 +104,8 @@ class _TaskStatusEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_TaskStatus
     TASK_STATUS_SUCCEEDED: _TaskStatus.ValueType  # 4
     TASK_STATUS_FAILED: _TaskStatus.ValueType  # 5
     TASK_STATUS_CANCELLED: _TaskStatus.ValueType  # 6
+    TASK_STATUS_PARKED: _TaskStatus.ValueType  # 7
+    """It waits for money."""
 
 class TaskStatus(_TaskStatus, metaclass=_TaskStatusEnumTypeWrapper): ...
 
@@ -74,6 +116,8 @@ TASK_STATUS_CLAIMED: TaskStatus.ValueType  # 3
 TASK_STATUS_SUCCEEDED: TaskStatus.ValueType  # 4
 TASK_STATUS_FAILED: TaskStatus.ValueType  # 5
 TASK_STATUS_CANCELLED: TaskStatus.ValueType  # 6
+TASK_STATUS_PARKED: TaskStatus.ValueType  # 7
+"""It waits for money."""
 Global___TaskStatus: _TypeAlias = TaskStatus  # noqa: Y015
 
 @_typing.final
@@ -308,6 +352,9 @@ class StartRun(_message.Message):
     BUDGET_FIELD_NUMBER: _builtins.int
     MODEL_FIELD_NUMBER: _builtins.int
     BASE_FIELD_NUMBER: _builtins.int
+    BUDGETS_FIELD_NUMBER: _builtins.int
+    ON_EXHAUSTED_FIELD_NUMBER: _builtins.int
+    GATE_SECONDS_FIELD_NUMBER: _builtins.int
     BASE_COMMIT_FIELD_NUMBER: _builtins.int
     AT_UNIX_MICROS_FIELD_NUMBER: _builtins.int
     REQUEST_TRACEPARENT_FIELD_NUMBER: _builtins.int
@@ -322,6 +369,9 @@ class StartRun(_message.Message):
     """The model of every role that names none. Empty: the default of the gateway."""
     base: _builtins.str
     """A branch, tag or commit to start from. Empty: the commit that HEAD of the repository names."""
+    on_exhausted: _budget_pb2.OnExhausted.ValueType
+    gate_seconds: _builtins.int
+    """How long a gate that asks for money stays open; 0: a week."""
     base_commit: _builtins.str
     """Set by the gateway; what a client sends here is overwritten."""
     at_unix_micros: _builtins.int
@@ -331,6 +381,10 @@ class StartRun(_message.Message):
     def workflow(self) -> Global___Workflow: ...
     @_builtins.property
     def budget(self) -> _budget_pb2.Limit: ...
+    @_builtins.property
+    def budgets(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Named budgets that the run is charged to, beside those of its project and the tenant."""
+
     def __init__(
         self,
         *,
@@ -342,6 +396,9 @@ class StartRun(_message.Message):
         budget: _budget_pb2.Limit | None = ...,
         model: _builtins.str = ...,
         base: _builtins.str = ...,
+        budgets: _abc.Iterable[_builtins.str] | None = ...,
+        on_exhausted: _budget_pb2.OnExhausted.ValueType = ...,
+        gate_seconds: _builtins.int = ...,
         base_commit: _builtins.str = ...,
         at_unix_micros: _builtins.int = ...,
         request_traceparent: _builtins.str = ...,
@@ -349,7 +406,7 @@ class StartRun(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget", "plan", b"plan", "workflow", b"workflow", "workflow_name", b"workflow_name"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_unix_micros", b"at_unix_micros", "base", b"base", "base_commit", b"base_commit", "budget", b"budget", "input", b"input", "model", b"model", "plan", b"plan", "project_id", b"project_id", "request_traceparent", b"request_traceparent", "requested_by", b"requested_by", "run_id", b"run_id", "workflow", b"workflow", "workflow_name", b"workflow_name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_unix_micros", b"at_unix_micros", "base", b"base", "base_commit", b"base_commit", "budget", b"budget", "budgets", b"budgets", "gate_seconds", b"gate_seconds", "input", b"input", "model", b"model", "on_exhausted", b"on_exhausted", "plan", b"plan", "project_id", b"project_id", "request_traceparent", b"request_traceparent", "requested_by", b"requested_by", "run_id", b"run_id", "workflow", b"workflow", "workflow_name", b"workflow_name"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_plan: _TypeAlias = _typing.Literal["workflow", "workflow_name"]  # noqa: Y015
     _WhichOneofArgType_plan: _TypeAlias = _typing.Literal["plan", b"plan"]  # noqa: Y015
@@ -367,10 +424,15 @@ class ClaimTask(_message.Message):
     TASK_ID_FIELD_NUMBER: _builtins.int
     EXECUTOR_ID_FIELD_NUMBER: _builtins.int
     AT_UNIX_MICROS_FIELD_NUMBER: _builtins.int
+    GIVEN_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
     task_id: _builtins.str
     executor_id: _builtins.str
     at_unix_micros: _builtins.int
+    @_builtins.property
+    def given(self) -> _budget_pb2.Limit:
+        """What the budgets above the run have given for it, where there are some: the allotment is no larger."""
+
     def __init__(
         self,
         *,
@@ -378,14 +440,240 @@ class ClaimTask(_message.Message):
         task_id: _builtins.str = ...,
         executor_id: _builtins.str = ...,
         at_unix_micros: _builtins.int = ...,
+        given: _budget_pb2.Limit | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["given", b"given"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_unix_micros", b"at_unix_micros", "executor_id", b"executor_id", "run_id", b"run_id", "task_id", b"task_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_unix_micros", b"at_unix_micros", "executor_id", b"executor_id", "given", b"given", "run_id", b"run_id", "task_id", b"task_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ClaimTask: _TypeAlias = ClaimTask  # noqa: Y015
+
+@_typing.final
+class GrowAllotment(_message.Message):
+    """Makes the allotment of a task larger, after the budgets above the run have given the amounts."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RUN_ID_FIELD_NUMBER: _builtins.int
+    TASK_ID_FIELD_NUMBER: _builtins.int
+    GENERATION_FIELD_NUMBER: _builtins.int
+    NUMBER_FIELD_NUMBER: _builtins.int
+    BY_FIELD_NUMBER: _builtins.int
+    AT_UNIX_MICROS_FIELD_NUMBER: _builtins.int
+    run_id: _builtins.str
+    task_id: _builtins.str
+    generation: _builtins.int
+    number: _builtins.int
+    """From 1 for the first growth."""
+    at_unix_micros: _builtins.int
+    @_builtins.property
+    def by(self) -> _budget_pb2.Amounts: ...
+    def __init__(
+        self,
+        *,
+        run_id: _builtins.str = ...,
+        task_id: _builtins.str = ...,
+        generation: _builtins.int = ...,
+        number: _builtins.int = ...,
+        by: _budget_pb2.Amounts | None = ...,
+        at_unix_micros: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["by", b"by"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_unix_micros", b"at_unix_micros", "by", b"by", "generation", b"generation", "number", b"number", "run_id", b"run_id", "task_id", b"task_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GrowAllotment: _TypeAlias = GrowAllotment  # noqa: Y015
+
+@_typing.final
+class ParkTask(_message.Message):
+    """The next model call of the task does not fit: it gives up its claim, and waits or asks."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RUN_ID_FIELD_NUMBER: _builtins.int
+    TASK_ID_FIELD_NUMBER: _builtins.int
+    BUDGET_ID_FIELD_NUMBER: _builtins.int
+    WANTED_FIELD_NUMBER: _builtins.int
+    AT_UNIX_MICROS_FIELD_NUMBER: _builtins.int
+    run_id: _builtins.str
+    task_id: _builtins.str
+    budget_id: _builtins.str
+    """The budget that it did not fit into; `run_<run id>` for the run's own."""
+    at_unix_micros: _builtins.int
+    @_builtins.property
+    def wanted(self) -> _budget_pb2.Amounts: ...
+    def __init__(
+        self,
+        *,
+        run_id: _builtins.str = ...,
+        task_id: _builtins.str = ...,
+        budget_id: _builtins.str = ...,
+        wanted: _budget_pb2.Amounts | None = ...,
+        at_unix_micros: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["wanted", b"wanted"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_unix_micros", b"at_unix_micros", "budget_id", b"budget_id", "run_id", b"run_id", "task_id", b"task_id", "wanted", b"wanted"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ParkTask: _TypeAlias = ParkTask  # noqa: Y015
+
+@_typing.final
+class UnparkTask(_message.Message):
+    """There is money again."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RUN_ID_FIELD_NUMBER: _builtins.int
+    TASK_ID_FIELD_NUMBER: _builtins.int
+    AT_UNIX_MICROS_FIELD_NUMBER: _builtins.int
+    run_id: _builtins.str
+    task_id: _builtins.str
+    at_unix_micros: _builtins.int
+    def __init__(
+        self,
+        *,
+        run_id: _builtins.str = ...,
+        task_id: _builtins.str = ...,
+        at_unix_micros: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_unix_micros", b"at_unix_micros", "run_id", b"run_id", "task_id", b"task_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UnparkTask: _TypeAlias = UnparkTask  # noqa: Y015
+
+@_typing.final
+class RaiseRunBudget(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RUN_ID_FIELD_NUMBER: _builtins.int
+    BY_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    AT_UNIX_MICROS_FIELD_NUMBER: _builtins.int
+    run_id: _builtins.str
+    request_id: _builtins.str
+    at_unix_micros: _builtins.int
+    @_builtins.property
+    def by(self) -> _budget_pb2.Amounts: ...
+    def __init__(
+        self,
+        *,
+        run_id: _builtins.str = ...,
+        by: _budget_pb2.Amounts | None = ...,
+        request_id: _builtins.str = ...,
+        at_unix_micros: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["by", b"by"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_unix_micros", b"at_unix_micros", "by", b"by", "request_id", b"request_id", "run_id", b"run_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RaiseRunBudget: _TypeAlias = RaiseRunBudget  # noqa: Y015
+
+@_typing.final
+class LowerRunBudget(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RUN_ID_FIELD_NUMBER: _builtins.int
+    BY_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    AT_UNIX_MICROS_FIELD_NUMBER: _builtins.int
+    run_id: _builtins.str
+    request_id: _builtins.str
+    at_unix_micros: _builtins.int
+    @_builtins.property
+    def by(self) -> _budget_pb2.Amounts: ...
+    def __init__(
+        self,
+        *,
+        run_id: _builtins.str = ...,
+        by: _budget_pb2.Amounts | None = ...,
+        request_id: _builtins.str = ...,
+        at_unix_micros: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["by", b"by"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_unix_micros", b"at_unix_micros", "by", b"by", "request_id", b"request_id", "run_id", b"run_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LowerRunBudget: _TypeAlias = LowerRunBudget  # noqa: Y015
+
+@_typing.final
+class AnswerGate(_message.Message):
+    """Answers a gate, once."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RUN_ID_FIELD_NUMBER: _builtins.int
+    GATE_ID_FIELD_NUMBER: _builtins.int
+    CHOICE_FIELD_NUMBER: _builtins.int
+    BY_FIELD_NUMBER: _builtins.int
+    ANSWERED_BY_FIELD_NUMBER: _builtins.int
+    AT_UNIX_MICROS_FIELD_NUMBER: _builtins.int
+    run_id: _builtins.str
+    gate_id: _builtins.str
+    choice: _builtins.str
+    """One of the gate's choices."""
+    answered_by: _builtins.str
+    at_unix_micros: _builtins.int
+    @_builtins.property
+    def by(self) -> _budget_pb2.Amounts:
+        """For `raise`: by how much."""
+
+    def __init__(
+        self,
+        *,
+        run_id: _builtins.str = ...,
+        gate_id: _builtins.str = ...,
+        choice: _builtins.str = ...,
+        by: _budget_pb2.Amounts | None = ...,
+        answered_by: _builtins.str = ...,
+        at_unix_micros: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["by", b"by"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answered_by", b"answered_by", "at_unix_micros", b"at_unix_micros", "by", b"by", "choice", b"choice", "gate_id", b"gate_id", "run_id", b"run_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AnswerGate: _TypeAlias = AnswerGate  # noqa: Y015
+
+@_typing.final
+class ExpireGate(_message.Message):
+    """The time of a gate is over."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RUN_ID_FIELD_NUMBER: _builtins.int
+    GATE_ID_FIELD_NUMBER: _builtins.int
+    AT_UNIX_MICROS_FIELD_NUMBER: _builtins.int
+    run_id: _builtins.str
+    gate_id: _builtins.str
+    at_unix_micros: _builtins.int
+    def __init__(
+        self,
+        *,
+        run_id: _builtins.str = ...,
+        gate_id: _builtins.str = ...,
+        at_unix_micros: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_unix_micros", b"at_unix_micros", "gate_id", b"gate_id", "run_id", b"run_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExpireGate: _TypeAlias = ExpireGate  # noqa: Y015
 
 @_typing.final
 class LapseClaim(_message.Message):
@@ -613,6 +901,9 @@ class RunStarted(_message.Message):
     REQUEST_HASH_FIELD_NUMBER: _builtins.int
     REQUEST_TRACEPARENT_FIELD_NUMBER: _builtins.int
     REQUESTED_BY_FIELD_NUMBER: _builtins.int
+    BUDGET_IDS_FIELD_NUMBER: _builtins.int
+    ON_EXHAUSTED_FIELD_NUMBER: _builtins.int
+    GATE_SECONDS_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
     project_id: _builtins.str
     model: _builtins.str
@@ -622,12 +913,18 @@ class RunStarted(_message.Message):
     """SHA-256 of the client's part of StartRun, by which a repeated start is recognised."""
     request_traceparent: _builtins.str
     requested_by: _builtins.str
+    on_exhausted: _budget_pb2.OnExhausted.ValueType
+    gate_seconds: _builtins.int
     @_builtins.property
     def workflow(self) -> Global___Workflow: ...
     @_builtins.property
     def input(self) -> _body_pb2.Body: ...
     @_builtins.property
     def budget(self) -> _budget_pb2.Limit: ...
+    @_builtins.property
+    def budget_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Every budget that may stand above the run, from the root down."""
+
     def __init__(
         self,
         *,
@@ -642,10 +939,13 @@ class RunStarted(_message.Message):
         request_hash: _builtins.bytes = ...,
         request_traceparent: _builtins.str = ...,
         requested_by: _builtins.str = ...,
+        budget_ids: _abc.Iterable[_builtins.str] | None = ...,
+        on_exhausted: _budget_pb2.OnExhausted.ValueType = ...,
+        gate_seconds: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget", "input", b"input", "workflow", b"workflow"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_unix_micros", b"at_unix_micros", "base_commit", b"base_commit", "budget", b"budget", "input", b"input", "model", b"model", "project_id", b"project_id", "request_hash", b"request_hash", "request_traceparent", b"request_traceparent", "requested_by", b"requested_by", "run_id", b"run_id", "workflow", b"workflow"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_unix_micros", b"at_unix_micros", "base_commit", b"base_commit", "budget", b"budget", "budget_ids", b"budget_ids", "gate_seconds", b"gate_seconds", "input", b"input", "model", b"model", "on_exhausted", b"on_exhausted", "project_id", b"project_id", "request_hash", b"request_hash", "request_traceparent", b"request_traceparent", "requested_by", b"requested_by", "run_id", b"run_id", "workflow", b"workflow"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -662,17 +962,22 @@ class TaskClaimed(_message.Message):
     VISIT_FIELD_NUMBER: _builtins.int
     EXECUTOR_ID_FIELD_NUMBER: _builtins.int
     GENERATION_FIELD_NUMBER: _builtins.int
-    ALLOTMENT_USD_MICROS_FIELD_NUMBER: _builtins.int
+    ALLOTMENT_FIELD_NUMBER: _builtins.int
     AT_UNIX_MICROS_FIELD_NUMBER: _builtins.int
+    HAS_TO_STOP_FIELD_NUMBER: _builtins.int
     task_id: _builtins.str
     node_id: _builtins.str
     visit: _builtins.int
     """The how-manieth visit of the node, from 1."""
     executor_id: _builtins.str
     generation: _builtins.int
-    allotment_usd_micros: _builtins.int
-    """What the agent may spend, taken from the run's budget. Set at the first claim; it stays with the task."""
     at_unix_micros: _builtins.int
+    has_to_stop: _builtins.bool
+    """The task had to wait for money and gets none: its agent ends with what is done."""
+    @_builtins.property
+    def allotment(self) -> _budget_pb2.Limit:
+        """What the agent may spend, taken from the run's budget. Set at the first claim; it stays with the task."""
+
     def __init__(
         self,
         *,
@@ -681,16 +986,338 @@ class TaskClaimed(_message.Message):
         visit: _builtins.int = ...,
         executor_id: _builtins.str = ...,
         generation: _builtins.int = ...,
-        allotment_usd_micros: _builtins.int = ...,
+        allotment: _budget_pb2.Limit | None = ...,
         at_unix_micros: _builtins.int = ...,
+        has_to_stop: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["allotment", b"allotment"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["allotment_usd_micros", b"allotment_usd_micros", "at_unix_micros", b"at_unix_micros", "executor_id", b"executor_id", "generation", b"generation", "node_id", b"node_id", "task_id", b"task_id", "visit", b"visit"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allotment", b"allotment", "at_unix_micros", b"at_unix_micros", "executor_id", b"executor_id", "generation", b"generation", "has_to_stop", b"has_to_stop", "node_id", b"node_id", "task_id", b"task_id", "visit", b"visit"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___TaskClaimed: _TypeAlias = TaskClaimed  # noqa: Y015
+
+@_typing.final
+class AllotmentGrown(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TASK_ID_FIELD_NUMBER: _builtins.int
+    NUMBER_FIELD_NUMBER: _builtins.int
+    BY_FIELD_NUMBER: _builtins.int
+    AT_UNIX_MICROS_FIELD_NUMBER: _builtins.int
+    task_id: _builtins.str
+    number: _builtins.int
+    at_unix_micros: _builtins.int
+    @_builtins.property
+    def by(self) -> _budget_pb2.Amounts: ...
+    def __init__(
+        self,
+        *,
+        task_id: _builtins.str = ...,
+        number: _builtins.int = ...,
+        by: _budget_pb2.Amounts | None = ...,
+        at_unix_micros: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["by", b"by"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_unix_micros", b"at_unix_micros", "by", b"by", "number", b"number", "task_id", b"task_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AllotmentGrown: _TypeAlias = AllotmentGrown  # noqa: Y015
+
+@_typing.final
+class TaskParked(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TASK_ID_FIELD_NUMBER: _builtins.int
+    BUDGET_ID_FIELD_NUMBER: _builtins.int
+    WANTED_FIELD_NUMBER: _builtins.int
+    AT_UNIX_MICROS_FIELD_NUMBER: _builtins.int
+    task_id: _builtins.str
+    budget_id: _builtins.str
+    at_unix_micros: _builtins.int
+    @_builtins.property
+    def wanted(self) -> _budget_pb2.Amounts: ...
+    def __init__(
+        self,
+        *,
+        task_id: _builtins.str = ...,
+        budget_id: _builtins.str = ...,
+        wanted: _budget_pb2.Amounts | None = ...,
+        at_unix_micros: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["wanted", b"wanted"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_unix_micros", b"at_unix_micros", "budget_id", b"budget_id", "task_id", b"task_id", "wanted", b"wanted"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TaskParked: _TypeAlias = TaskParked  # noqa: Y015
+
+@_typing.final
+class TaskUnparked(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TASK_ID_FIELD_NUMBER: _builtins.int
+    HAS_TO_STOP_FIELD_NUMBER: _builtins.int
+    AT_UNIX_MICROS_FIELD_NUMBER: _builtins.int
+    task_id: _builtins.str
+    has_to_stop: _builtins.bool
+    at_unix_micros: _builtins.int
+    def __init__(
+        self,
+        *,
+        task_id: _builtins.str = ...,
+        has_to_stop: _builtins.bool = ...,
+        at_unix_micros: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_unix_micros", b"at_unix_micros", "has_to_stop", b"has_to_stop", "task_id", b"task_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TaskUnparked: _TypeAlias = TaskUnparked  # noqa: Y015
+
+@_typing.final
+class RunLimitRaised(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BY_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    AT_UNIX_MICROS_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    at_unix_micros: _builtins.int
+    @_builtins.property
+    def by(self) -> _budget_pb2.Amounts: ...
+    def __init__(
+        self,
+        *,
+        by: _budget_pb2.Amounts | None = ...,
+        request_id: _builtins.str = ...,
+        at_unix_micros: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["by", b"by"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_unix_micros", b"at_unix_micros", "by", b"by", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RunLimitRaised: _TypeAlias = RunLimitRaised  # noqa: Y015
+
+@_typing.final
+class RunLimitLowered(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BY_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    AT_UNIX_MICROS_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    at_unix_micros: _builtins.int
+    @_builtins.property
+    def by(self) -> _budget_pb2.Amounts: ...
+    def __init__(
+        self,
+        *,
+        by: _budget_pb2.Amounts | None = ...,
+        request_id: _builtins.str = ...,
+        at_unix_micros: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["by", b"by"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_unix_micros", b"at_unix_micros", "by", b"by", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RunLimitLowered: _TypeAlias = RunLimitLowered  # noqa: Y015
+
+@_typing.final
+class RunBudgetWarned(_message.Message):
+    """A share of the run's limit was reached by what is spent."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PERCENT_FIELD_NUMBER: _builtins.int
+    AT_UNIX_MICROS_FIELD_NUMBER: _builtins.int
+    percent: _builtins.int
+    at_unix_micros: _builtins.int
+    def __init__(
+        self,
+        *,
+        percent: _builtins.int = ...,
+        at_unix_micros: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_unix_micros", b"at_unix_micros", "percent", b"percent"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RunBudgetWarned: _TypeAlias = RunBudgetWarned  # noqa: Y015
+
+@_typing.final
+class GateOpened(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GATE_ID_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    TASK_ID_FIELD_NUMBER: _builtins.int
+    QUESTION_FIELD_NUMBER: _builtins.int
+    CHOICES_FIELD_NUMBER: _builtins.int
+    BUDGET_ID_FIELD_NUMBER: _builtins.int
+    WANTED_FIELD_NUMBER: _builtins.int
+    EXPIRES_AT_UNIX_MICROS_FIELD_NUMBER: _builtins.int
+    DEFAULT_CHOICE_FIELD_NUMBER: _builtins.int
+    AT_UNIX_MICROS_FIELD_NUMBER: _builtins.int
+    gate_id: _builtins.str
+    kind: Global___GateKind.ValueType
+    task_id: _builtins.str
+    question: _builtins.str
+    budget_id: _builtins.str
+    expires_at_unix_micros: _builtins.int
+    default_choice: _builtins.str
+    """What is done when nobody has answered by then."""
+    at_unix_micros: _builtins.int
+    @_builtins.property
+    def choices(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """For a budget: `raise` and `stop`."""
+
+    @_builtins.property
+    def wanted(self) -> _budget_pb2.Amounts: ...
+    def __init__(
+        self,
+        *,
+        gate_id: _builtins.str = ...,
+        kind: Global___GateKind.ValueType = ...,
+        task_id: _builtins.str = ...,
+        question: _builtins.str = ...,
+        choices: _abc.Iterable[_builtins.str] | None = ...,
+        budget_id: _builtins.str = ...,
+        wanted: _budget_pb2.Amounts | None = ...,
+        expires_at_unix_micros: _builtins.int = ...,
+        default_choice: _builtins.str = ...,
+        at_unix_micros: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["wanted", b"wanted"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_unix_micros", b"at_unix_micros", "budget_id", b"budget_id", "choices", b"choices", "default_choice", b"default_choice", "expires_at_unix_micros", b"expires_at_unix_micros", "gate_id", b"gate_id", "kind", b"kind", "question", b"question", "task_id", b"task_id", "wanted", b"wanted"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GateOpened: _TypeAlias = GateOpened  # noqa: Y015
+
+@_typing.final
+class GateAnswered(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GATE_ID_FIELD_NUMBER: _builtins.int
+    CHOICE_FIELD_NUMBER: _builtins.int
+    BY_FIELD_NUMBER: _builtins.int
+    ANSWERED_BY_FIELD_NUMBER: _builtins.int
+    AT_UNIX_MICROS_FIELD_NUMBER: _builtins.int
+    gate_id: _builtins.str
+    choice: _builtins.str
+    answered_by: _builtins.str
+    at_unix_micros: _builtins.int
+    @_builtins.property
+    def by(self) -> _budget_pb2.Amounts: ...
+    def __init__(
+        self,
+        *,
+        gate_id: _builtins.str = ...,
+        choice: _builtins.str = ...,
+        by: _budget_pb2.Amounts | None = ...,
+        answered_by: _builtins.str = ...,
+        at_unix_micros: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["by", b"by"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answered_by", b"answered_by", "at_unix_micros", b"at_unix_micros", "by", b"by", "choice", b"choice", "gate_id", b"gate_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GateAnswered: _TypeAlias = GateAnswered  # noqa: Y015
+
+@_typing.final
+class GateExpired(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GATE_ID_FIELD_NUMBER: _builtins.int
+    AT_UNIX_MICROS_FIELD_NUMBER: _builtins.int
+    gate_id: _builtins.str
+    at_unix_micros: _builtins.int
+    def __init__(
+        self,
+        *,
+        gate_id: _builtins.str = ...,
+        at_unix_micros: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_unix_micros", b"at_unix_micros", "gate_id", b"gate_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GateExpired: _TypeAlias = GateExpired  # noqa: Y015
+
+@_typing.final
+class GateView(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RUN_ID_FIELD_NUMBER: _builtins.int
+    GATE_ID_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    STATUS_FIELD_NUMBER: _builtins.int
+    TASK_ID_FIELD_NUMBER: _builtins.int
+    QUESTION_FIELD_NUMBER: _builtins.int
+    CHOICES_FIELD_NUMBER: _builtins.int
+    BUDGET_ID_FIELD_NUMBER: _builtins.int
+    WANTED_FIELD_NUMBER: _builtins.int
+    CHOICE_FIELD_NUMBER: _builtins.int
+    ANSWERED_BY_FIELD_NUMBER: _builtins.int
+    OPENED_AT_UNIX_MICROS_FIELD_NUMBER: _builtins.int
+    EXPIRES_AT_UNIX_MICROS_FIELD_NUMBER: _builtins.int
+    run_id: _builtins.str
+    gate_id: _builtins.str
+    kind: Global___GateKind.ValueType
+    status: Global___GateStatus.ValueType
+    task_id: _builtins.str
+    question: _builtins.str
+    budget_id: _builtins.str
+    choice: _builtins.str
+    answered_by: _builtins.str
+    opened_at_unix_micros: _builtins.int
+    expires_at_unix_micros: _builtins.int
+    @_builtins.property
+    def choices(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def wanted(self) -> _budget_pb2.Amounts: ...
+    def __init__(
+        self,
+        *,
+        run_id: _builtins.str = ...,
+        gate_id: _builtins.str = ...,
+        kind: Global___GateKind.ValueType = ...,
+        status: Global___GateStatus.ValueType = ...,
+        task_id: _builtins.str = ...,
+        question: _builtins.str = ...,
+        choices: _abc.Iterable[_builtins.str] | None = ...,
+        budget_id: _builtins.str = ...,
+        wanted: _budget_pb2.Amounts | None = ...,
+        choice: _builtins.str = ...,
+        answered_by: _builtins.str = ...,
+        opened_at_unix_micros: _builtins.int = ...,
+        expires_at_unix_micros: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["wanted", b"wanted"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answered_by", b"answered_by", "budget_id", b"budget_id", "choice", b"choice", "choices", b"choices", "expires_at_unix_micros", b"expires_at_unix_micros", "gate_id", b"gate_id", "kind", b"kind", "opened_at_unix_micros", b"opened_at_unix_micros", "question", b"question", "run_id", b"run_id", "status", b"status", "task_id", b"task_id", "wanted", b"wanted"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GateView: _TypeAlias = GateView  # noqa: Y015
 
 @_typing.final
 class TaskClaimLapsed(_message.Message):
@@ -940,7 +1567,7 @@ class TaskView(_message.Message):
     EXECUTOR_ID_FIELD_NUMBER: _builtins.int
     GENERATION_FIELD_NUMBER: _builtins.int
     AGENT_ID_FIELD_NUMBER: _builtins.int
-    ALLOTMENT_USD_MICROS_FIELD_NUMBER: _builtins.int
+    ALLOTMENT_FIELD_NUMBER: _builtins.int
     RESULT_FIELD_NUMBER: _builtins.int
     FAILURE_FIELD_NUMBER: _builtins.int
     STARTED_AT_UNIX_MICROS_FIELD_NUMBER: _builtins.int
@@ -953,9 +1580,10 @@ class TaskView(_message.Message):
     executor_id: _builtins.str
     generation: _builtins.int
     agent_id: _builtins.str
-    allotment_usd_micros: _builtins.int
     started_at_unix_micros: _builtins.int
     ended_at_unix_micros: _builtins.int
+    @_builtins.property
+    def allotment(self) -> _budget_pb2.Limit: ...
     @_builtins.property
     def result(self) -> Global___TaskResult: ...
     @_builtins.property
@@ -971,15 +1599,15 @@ class TaskView(_message.Message):
         executor_id: _builtins.str = ...,
         generation: _builtins.int = ...,
         agent_id: _builtins.str = ...,
-        allotment_usd_micros: _builtins.int = ...,
+        allotment: _budget_pb2.Limit | None = ...,
         result: Global___TaskResult | None = ...,
         failure: _answer_pb2.Failure | None = ...,
         started_at_unix_micros: _builtins.int = ...,
         ended_at_unix_micros: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure", "result", b"result"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["allotment", b"allotment", "failure", b"failure", "result", b"result"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "allotment_usd_micros", b"allotment_usd_micros", "ended_at_unix_micros", b"ended_at_unix_micros", "executor_id", b"executor_id", "failure", b"failure", "generation", b"generation", "node_id", b"node_id", "result", b"result", "role", b"role", "started_at_unix_micros", b"started_at_unix_micros", "status", b"status", "task_id", b"task_id", "visit", b"visit"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "allotment", b"allotment", "ended_at_unix_micros", b"ended_at_unix_micros", "executor_id", b"executor_id", "failure", b"failure", "generation", b"generation", "node_id", b"node_id", "result", b"result", "role", b"role", "started_at_unix_micros", b"started_at_unix_micros", "status", b"status", "task_id", b"task_id", "visit", b"visit"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1008,6 +1636,8 @@ class RunView(_message.Message):
     REVISION_FIELD_NUMBER: _builtins.int
     REQUESTED_BY_FIELD_NUMBER: _builtins.int
     TRACE_ID_FIELD_NUMBER: _builtins.int
+    GATES_FIELD_NUMBER: _builtins.int
+    BUDGET_IDS_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
     project_id: _builtins.str
     workflow: _builtins.str
@@ -1035,6 +1665,12 @@ class RunView(_message.Message):
     def change(self) -> _workspace_pb2.Change: ...
     @_builtins.property
     def failure(self) -> _answer_pb2.Failure: ...
+    @_builtins.property
+    def gates(self) -> _containers.RepeatedCompositeFieldContainer[Global___GateView]: ...
+    @_builtins.property
+    def budget_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Every budget that may stand above it, from the root down."""
+
     def __init__(
         self,
         *,
@@ -1057,10 +1693,12 @@ class RunView(_message.Message):
         revision: _builtins.int = ...,
         requested_by: _builtins.str = ...,
         trace_id: _builtins.str = ...,
+        gates: _abc.Iterable[Global___GateView] | None = ...,
+        budget_ids: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget", "change", b"change", "failure", b"failure", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["allotted_usd_micros", b"allotted_usd_micros", "base_commit", b"base_commit", "budget", b"budget", "change", b"change", "ended_at_unix_micros", b"ended_at_unix_micros", "failure", b"failure", "input", b"input", "model", b"model", "project_id", b"project_id", "requested_by", b"requested_by", "revision", b"revision", "run_id", b"run_id", "spent_usd_micros", b"spent_usd_micros", "started_at_unix_micros", b"started_at_unix_micros", "status", b"status", "tasks", b"tasks", "trace_id", b"trace_id", "usage", b"usage", "workflow", b"workflow"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allotted_usd_micros", b"allotted_usd_micros", "base_commit", b"base_commit", "budget", b"budget", "budget_ids", b"budget_ids", "change", b"change", "ended_at_unix_micros", b"ended_at_unix_micros", "failure", b"failure", "gates", b"gates", "input", b"input", "model", b"model", "project_id", b"project_id", "requested_by", b"requested_by", "revision", b"revision", "run_id", b"run_id", "spent_usd_micros", b"spent_usd_micros", "started_at_unix_micros", b"started_at_unix_micros", "status", b"status", "tasks", b"tasks", "trace_id", b"trace_id", "usage", b"usage", "workflow", b"workflow"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

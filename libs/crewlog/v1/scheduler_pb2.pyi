@@ -4,6 +4,7 @@ isort:skip_file
 What the scheduler serves to the gateway and to executors."""
 
 from collections import abc as _abc
+from crewlog.v1 import budget_pb2 as _budget_pb2
 from crewlog.v1 import run_pb2 as _run_pb2
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
@@ -126,13 +127,14 @@ class Grant(_message.Message):
     PROJECT_ID_FIELD_NUMBER: _builtins.int
     NODE_FIELD_NUMBER: _builtins.int
     MODEL_FIELD_NUMBER: _builtins.int
-    ALLOTMENT_USD_MICROS_FIELD_NUMBER: _builtins.int
+    ALLOTMENT_FIELD_NUMBER: _builtins.int
     PROMPT_FIELD_NUMBER: _builtins.int
     BASE_COMMITS_FIELD_NUMBER: _builtins.int
     CLAIM_TOKEN_FIELD_NUMBER: _builtins.int
     TRACEPARENT_FIELD_NUMBER: _builtins.int
     BASE_TREE_FIELD_NUMBER: _builtins.int
     TITLE_FIELD_NUMBER: _builtins.int
+    HAS_TO_STOP_FIELD_NUMBER: _builtins.int
     revision: _builtins.int
     """Revision of `task_claimed`; grants are numbered by it."""
     run_id: _builtins.str
@@ -141,7 +143,6 @@ class Grant(_message.Message):
     generation: _builtins.int
     project_id: _builtins.str
     model: _builtins.str
-    allotment_usd_micros: _builtins.int
     prompt: _builtins.str
     """What the agent is asked to do, composed by the scheduler from the input and the outputs of earlier tasks."""
     claim_token: _builtins.str
@@ -151,8 +152,12 @@ class Grant(_message.Message):
     """The tree to start from, ignored files included, where there is one predecessor."""
     title: _builtins.str
     """The first line of what the run is for."""
+    has_to_stop: _builtins.bool
+    """There is no money for the task: end it with what is done."""
     @_builtins.property
     def node(self) -> _run_pb2.Node: ...
+    @_builtins.property
+    def allotment(self) -> _budget_pb2.Limit: ...
     @_builtins.property
     def base_commits(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The commits that the workspace starts from."""
@@ -168,17 +173,18 @@ class Grant(_message.Message):
         project_id: _builtins.str = ...,
         node: _run_pb2.Node | None = ...,
         model: _builtins.str = ...,
-        allotment_usd_micros: _builtins.int = ...,
+        allotment: _budget_pb2.Limit | None = ...,
         prompt: _builtins.str = ...,
         base_commits: _abc.Iterable[_builtins.str] | None = ...,
         claim_token: _builtins.str = ...,
         traceparent: _builtins.str = ...,
         base_tree: _builtins.str = ...,
         title: _builtins.str = ...,
+        has_to_stop: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["node", b"node"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["allotment", b"allotment", "node", b"node"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "allotment_usd_micros", b"allotment_usd_micros", "base_commits", b"base_commits", "base_tree", b"base_tree", "claim_token", b"claim_token", "generation", b"generation", "model", b"model", "node", b"node", "project_id", b"project_id", "prompt", b"prompt", "revision", b"revision", "run_id", b"run_id", "task_id", b"task_id", "title", b"title", "traceparent", b"traceparent"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "allotment", b"allotment", "base_commits", b"base_commits", "base_tree", b"base_tree", "claim_token", b"claim_token", "generation", b"generation", "has_to_stop", b"has_to_stop", "model", b"model", "node", b"node", "project_id", b"project_id", "prompt", b"prompt", "revision", b"revision", "run_id", b"run_id", "task_id", b"task_id", "title", b"title", "traceparent", b"traceparent"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -211,3 +217,67 @@ class Stop(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Stop: _TypeAlias = Stop  # noqa: Y015
+
+@_typing.final
+class RequestAllotment(_message.Message):
+    """Asks for a larger allotment for a task that is being worked on."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RUN_ID_FIELD_NUMBER: _builtins.int
+    TASK_ID_FIELD_NUMBER: _builtins.int
+    GENERATION_FIELD_NUMBER: _builtins.int
+    WANTED_FIELD_NUMBER: _builtins.int
+    run_id: _builtins.str
+    task_id: _builtins.str
+    generation: _builtins.int
+    @_builtins.property
+    def wanted(self) -> _budget_pb2.Amounts:
+        """What the next call needs beyond what is left."""
+
+    def __init__(
+        self,
+        *,
+        run_id: _builtins.str = ...,
+        task_id: _builtins.str = ...,
+        generation: _builtins.int = ...,
+        wanted: _budget_pb2.Amounts | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["wanted", b"wanted"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["generation", b"generation", "run_id", b"run_id", "task_id", b"task_id", "wanted", b"wanted"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RequestAllotment: _TypeAlias = RequestAllotment  # noqa: Y015
+
+@_typing.final
+class GrantedAllotment(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ALLOTMENT_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    EXHAUSTED_BUDGET_ID_FIELD_NUMBER: _builtins.int
+    ON_EXHAUSTED_FIELD_NUMBER: _builtins.int
+    revision: _builtins.int
+    """Of the run."""
+    exhausted_budget_id: _builtins.str
+    """The budget that has no more, where nothing was granted."""
+    on_exhausted: _budget_pb2.OnExhausted.ValueType
+    @_builtins.property
+    def allotment(self) -> _budget_pb2.Limit: ...
+    def __init__(
+        self,
+        *,
+        allotment: _budget_pb2.Limit | None = ...,
+        revision: _builtins.int = ...,
+        exhausted_budget_id: _builtins.str = ...,
+        on_exhausted: _budget_pb2.OnExhausted.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["allotment", b"allotment"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allotment", b"allotment", "exhausted_budget_id", b"exhausted_budget_id", "on_exhausted", b"on_exhausted", "revision", b"revision"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GrantedAllotment: _TypeAlias = GrantedAllotment  # noqa: Y015

@@ -47,6 +47,11 @@ class SchedulerServiceStub(object):
                 request_serializer=crewlog_dot_v1_dot_run__pb2.CancelRun.SerializeToString,
                 response_deserializer=crewlog_dot_v1_dot_answer__pb2.Receipt.FromString,
                 _registered_method=True)
+        self.Grow = channel.unary_unary(
+                '/crewlog.v1.SchedulerService/Grow',
+                request_serializer=crewlog_dot_v1_dot_scheduler__pb2.RequestAllotment.SerializeToString,
+                response_deserializer=crewlog_dot_v1_dot_scheduler__pb2.GrantedAllotment.FromString,
+                _registered_method=True)
         self.Synchronize = channel.stream_stream(
                 '/crewlog.v1.SchedulerService/Synchronize',
                 request_serializer=crewlog_dot_v1_dot_scheduler__pb2.ExecutorReport.SerializeToString,
@@ -70,6 +75,12 @@ class SchedulerServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Grow(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Synchronize(self, request_iterator, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -88,6 +99,11 @@ def add_SchedulerServiceServicer_to_server(servicer, server):
                     servicer.Cancel,
                     request_deserializer=crewlog_dot_v1_dot_run__pb2.CancelRun.FromString,
                     response_serializer=crewlog_dot_v1_dot_answer__pb2.Receipt.SerializeToString,
+            ),
+            'Grow': grpc.unary_unary_rpc_method_handler(
+                    servicer.Grow,
+                    request_deserializer=crewlog_dot_v1_dot_scheduler__pb2.RequestAllotment.FromString,
+                    response_serializer=crewlog_dot_v1_dot_scheduler__pb2.GrantedAllotment.SerializeToString,
             ),
             'Synchronize': grpc.stream_stream_rpc_method_handler(
                     servicer.Synchronize,
@@ -150,6 +166,33 @@ class SchedulerService(object):
             '/crewlog.v1.SchedulerService/Cancel',
             crewlog_dot_v1_dot_run__pb2.CancelRun.SerializeToString,
             crewlog_dot_v1_dot_answer__pb2.Receipt.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Grow(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/crewlog.v1.SchedulerService/Grow',
+            crewlog_dot_v1_dot_scheduler__pb2.RequestAllotment.SerializeToString,
+            crewlog_dot_v1_dot_scheduler__pb2.GrantedAllotment.FromString,
             options,
             channel_credentials,
             insecure,

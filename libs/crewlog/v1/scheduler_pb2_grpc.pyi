@@ -37,6 +37,7 @@ class SchedulerServiceStub:
     def __new__(cls, channel: _aio.Channel) -> SchedulerServiceAsyncStub: ...
     Start: _grpc.UnaryUnaryMultiCallable[_run_pb2.StartRun, _answer_pb2.Receipt]
     Cancel: _grpc.UnaryUnaryMultiCallable[_run_pb2.CancelRun, _answer_pb2.Receipt]
+    Grow: _grpc.UnaryUnaryMultiCallable[_scheduler_pb2.RequestAllotment, _scheduler_pb2.GrantedAllotment]
     Synchronize: _grpc.StreamStreamMultiCallable[_scheduler_pb2.ExecutorReport, _scheduler_pb2.SchedulerOrder]
 
 @_typing.type_check_only
@@ -46,6 +47,7 @@ class SchedulerServiceAsyncStub(SchedulerServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     Start: _aio.UnaryUnaryMultiCallable[_run_pb2.StartRun, _answer_pb2.Receipt]  # type: ignore[assignment]
     Cancel: _aio.UnaryUnaryMultiCallable[_run_pb2.CancelRun, _answer_pb2.Receipt]  # type: ignore[assignment]
+    Grow: _aio.UnaryUnaryMultiCallable[_scheduler_pb2.RequestAllotment, _scheduler_pb2.GrantedAllotment]  # type: ignore[assignment]
     Synchronize: _aio.StreamStreamMultiCallable[_scheduler_pb2.ExecutorReport, _scheduler_pb2.SchedulerOrder]  # type: ignore[assignment]
 
 class SchedulerServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -64,6 +66,13 @@ class SchedulerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _run_pb2.CancelRun,
         context: _ServicerContext,
     ) -> _typing.Union[_answer_pb2.Receipt, _abc.Awaitable[_answer_pb2.Receipt]]: ...
+
+    @_abc_1.abstractmethod
+    def Grow(
+        self,
+        request: _scheduler_pb2.RequestAllotment,
+        context: _ServicerContext,
+    ) -> _typing.Union[_scheduler_pb2.GrantedAllotment, _abc.Awaitable[_scheduler_pb2.GrantedAllotment]]: ...
 
     @_abc_1.abstractmethod
     def Synchronize(
