@@ -473,10 +473,13 @@ class ModelFailure(_message.Message):
     FAILURE_FIELD_NUMBER: _builtins.int
     COST_USD_MICROS_FIELD_NUMBER: _builtins.int
     RETRY_AFTER_MILLIS_FIELD_NUMBER: _builtins.int
+    MAY_HAVE_CHARGED_FIELD_NUMBER: _builtins.int
     cost_usd_micros: _builtins.int
     """What counts as spent: nothing for a refused call, the whole reservation where the provider may have charged."""
     retry_after_millis: _builtins.int
     """The provider's wish, obeyed; 0 where it gave none."""
+    may_have_charged: _builtins.bool
+    """The whole reservation counts as spent."""
     @_builtins.property
     def failure(self) -> _answer_pb2.Failure: ...
     def __init__(
@@ -485,10 +488,11 @@ class ModelFailure(_message.Message):
         failure: _answer_pb2.Failure | None = ...,
         cost_usd_micros: _builtins.int = ...,
         retry_after_millis: _builtins.int = ...,
+        may_have_charged: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cost_usd_micros", b"cost_usd_micros", "failure", b"failure", "retry_after_millis", b"retry_after_millis"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cost_usd_micros", b"cost_usd_micros", "failure", b"failure", "may_have_charged", b"may_have_charged", "retry_after_millis", b"retry_after_millis"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -727,20 +731,24 @@ class AgentParked(_message.Message):
     BUDGET_ID_FIELD_NUMBER: _builtins.int
     WANTED_FIELD_NUMBER: _builtins.int
     AT_UNIX_MICROS_FIELD_NUMBER: _builtins.int
+    SO_FAR_FIELD_NUMBER: _builtins.int
     budget_id: _builtins.str
     at_unix_micros: _builtins.int
     @_builtins.property
     def wanted(self) -> _budget_pb2.Amounts: ...
+    @_builtins.property
+    def so_far(self) -> _run_pb2.TaskResult: ...
     def __init__(
         self,
         *,
         budget_id: _builtins.str = ...,
         wanted: _budget_pb2.Amounts | None = ...,
         at_unix_micros: _builtins.int = ...,
+        so_far: _run_pb2.TaskResult | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["wanted", b"wanted"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["so_far", b"so_far", "wanted", b"wanted"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_unix_micros", b"at_unix_micros", "budget_id", b"budget_id", "wanted", b"wanted"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_unix_micros", b"at_unix_micros", "budget_id", b"budget_id", "so_far", b"so_far", "wanted", b"wanted"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -499,6 +499,7 @@ class ParkTask(_message.Message):
     BUDGET_ID_FIELD_NUMBER: _builtins.int
     WANTED_FIELD_NUMBER: _builtins.int
     AT_UNIX_MICROS_FIELD_NUMBER: _builtins.int
+    SO_FAR_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
     task_id: _builtins.str
     budget_id: _builtins.str
@@ -506,6 +507,10 @@ class ParkTask(_message.Message):
     at_unix_micros: _builtins.int
     @_builtins.property
     def wanted(self) -> _budget_pb2.Amounts: ...
+    @_builtins.property
+    def so_far(self) -> Global___TaskResult:
+        """What the agent has come to so far."""
+
     def __init__(
         self,
         *,
@@ -514,14 +519,50 @@ class ParkTask(_message.Message):
         budget_id: _builtins.str = ...,
         wanted: _budget_pb2.Amounts | None = ...,
         at_unix_micros: _builtins.int = ...,
+        so_far: Global___TaskResult | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["wanted", b"wanted"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["so_far", b"so_far", "wanted", b"wanted"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_unix_micros", b"at_unix_micros", "budget_id", b"budget_id", "run_id", b"run_id", "task_id", b"task_id", "wanted", b"wanted"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_unix_micros", b"at_unix_micros", "budget_id", b"budget_id", "run_id", b"run_id", "so_far", b"so_far", "task_id", b"task_id", "wanted", b"wanted"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ParkTask: _TypeAlias = ParkTask  # noqa: Y015
+
+@_typing.final
+class ShrinkAllotment(_message.Message):
+    """A budget has less than is allotted: the allotment becomes smaller, and stops further calls where it is spent."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RUN_ID_FIELD_NUMBER: _builtins.int
+    TASK_ID_FIELD_NUMBER: _builtins.int
+    BY_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    AT_UNIX_MICROS_FIELD_NUMBER: _builtins.int
+    run_id: _builtins.str
+    task_id: _builtins.str
+    request_id: _builtins.str
+    """One shrinking for one cause."""
+    at_unix_micros: _builtins.int
+    @_builtins.property
+    def by(self) -> _budget_pb2.Amounts: ...
+    def __init__(
+        self,
+        *,
+        run_id: _builtins.str = ...,
+        task_id: _builtins.str = ...,
+        by: _budget_pb2.Amounts | None = ...,
+        request_id: _builtins.str = ...,
+        at_unix_micros: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["by", b"by"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_unix_micros", b"at_unix_micros", "by", b"by", "request_id", b"request_id", "run_id", b"run_id", "task_id", b"task_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ShrinkAllotment: _TypeAlias = ShrinkAllotment  # noqa: Y015
 
 @_typing.final
 class UnparkTask(_message.Message):
@@ -686,11 +727,16 @@ class LapseClaim(_message.Message):
     GENERATION_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     AT_UNIX_MICROS_FIELD_NUMBER: _builtins.int
+    SO_FAR_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
     task_id: _builtins.str
     generation: _builtins.int
     reason: _builtins.str
     at_unix_micros: _builtins.int
+    @_builtins.property
+    def so_far(self) -> Global___TaskResult:
+        """What the agent has come to so far, from its log."""
+
     def __init__(
         self,
         *,
@@ -699,10 +745,11 @@ class LapseClaim(_message.Message):
         generation: _builtins.int = ...,
         reason: _builtins.str = ...,
         at_unix_micros: _builtins.int = ...,
+        so_far: Global___TaskResult | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["so_far", b"so_far"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_unix_micros", b"at_unix_micros", "generation", b"generation", "reason", b"reason", "run_id", b"run_id", "task_id", b"task_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_unix_micros", b"at_unix_micros", "generation", b"generation", "reason", b"reason", "run_id", b"run_id", "so_far", b"so_far", "task_id", b"task_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -825,6 +872,7 @@ class TaskResult(_message.Message):
     SNAPSHOT_FIELD_NUMBER: _builtins.int
     COMMIT_FIELD_NUMBER: _builtins.int
     SUMMARY_FIELD_NUMBER: _builtins.int
+    SPENT_FIELD_NUMBER: _builtins.int
     cost_usd_micros: _builtins.int
     duration_micros: _builtins.int
     turns: _builtins.int
@@ -841,6 +889,10 @@ class TaskResult(_message.Message):
     def snapshot(self) -> _workspace_pb2.Snapshot:
         """The files at the end."""
 
+    @_builtins.property
+    def spent(self) -> _budget_pb2.Amounts:
+        """Everything that counts against the budgets, calls whose answer was lost included."""
+
     def __init__(
         self,
         *,
@@ -853,10 +905,11 @@ class TaskResult(_message.Message):
         snapshot: _workspace_pb2.Snapshot | None = ...,
         commit: _builtins.str = ...,
         summary: _builtins.str = ...,
+        spent: _budget_pb2.Amounts | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["output", b"output", "snapshot", b"snapshot", "usage", b"usage"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["output", b"output", "snapshot", b"snapshot", "spent", b"spent", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["commit", b"commit", "cost_usd_micros", b"cost_usd_micros", "duration_micros", b"duration_micros", "output", b"output", "snapshot", b"snapshot", "summary", b"summary", "tool_calls", b"tool_calls", "turns", b"turns", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["commit", b"commit", "cost_usd_micros", b"cost_usd_micros", "duration_micros", b"duration_micros", "output", b"output", "snapshot", b"snapshot", "spent", b"spent", "summary", b"summary", "tool_calls", b"tool_calls", "turns", b"turns", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1028,29 +1081,70 @@ class AllotmentGrown(_message.Message):
 Global___AllotmentGrown: _TypeAlias = AllotmentGrown  # noqa: Y015
 
 @_typing.final
-class TaskParked(_message.Message):
+class AllotmentShrunk(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     TASK_ID_FIELD_NUMBER: _builtins.int
-    BUDGET_ID_FIELD_NUMBER: _builtins.int
-    WANTED_FIELD_NUMBER: _builtins.int
+    ALLOTMENT_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
     AT_UNIX_MICROS_FIELD_NUMBER: _builtins.int
     task_id: _builtins.str
-    budget_id: _builtins.str
+    request_id: _builtins.str
     at_unix_micros: _builtins.int
     @_builtins.property
-    def wanted(self) -> _budget_pb2.Amounts: ...
+    def allotment(self) -> _budget_pb2.Limit:
+        """The whole allotment now."""
+
     def __init__(
         self,
         *,
         task_id: _builtins.str = ...,
-        budget_id: _builtins.str = ...,
-        wanted: _budget_pb2.Amounts | None = ...,
+        allotment: _budget_pb2.Limit | None = ...,
+        request_id: _builtins.str = ...,
         at_unix_micros: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["wanted", b"wanted"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["allotment", b"allotment"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_unix_micros", b"at_unix_micros", "budget_id", b"budget_id", "task_id", b"task_id", "wanted", b"wanted"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allotment", b"allotment", "at_unix_micros", b"at_unix_micros", "request_id", b"request_id", "task_id", b"task_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AllotmentShrunk: _TypeAlias = AllotmentShrunk  # noqa: Y015
+
+@_typing.final
+class TaskParked(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TASK_ID_FIELD_NUMBER: _builtins.int
+    NODE_ID_FIELD_NUMBER: _builtins.int
+    VISIT_FIELD_NUMBER: _builtins.int
+    BUDGET_ID_FIELD_NUMBER: _builtins.int
+    WANTED_FIELD_NUMBER: _builtins.int
+    SO_FAR_FIELD_NUMBER: _builtins.int
+    AT_UNIX_MICROS_FIELD_NUMBER: _builtins.int
+    task_id: _builtins.str
+    node_id: _builtins.str
+    visit: _builtins.int
+    budget_id: _builtins.str
+    at_unix_micros: _builtins.int
+    @_builtins.property
+    def wanted(self) -> _budget_pb2.Amounts: ...
+    @_builtins.property
+    def so_far(self) -> Global___TaskResult: ...
+    def __init__(
+        self,
+        *,
+        task_id: _builtins.str = ...,
+        node_id: _builtins.str = ...,
+        visit: _builtins.int = ...,
+        budget_id: _builtins.str = ...,
+        wanted: _budget_pb2.Amounts | None = ...,
+        so_far: Global___TaskResult | None = ...,
+        at_unix_micros: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["so_far", b"so_far", "wanted", b"wanted"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_unix_micros", b"at_unix_micros", "budget_id", b"budget_id", "node_id", b"node_id", "so_far", b"so_far", "task_id", b"task_id", "visit", b"visit", "wanted", b"wanted"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -27,7 +27,7 @@ from crewlog.v1 import budget_pb2 as crewlog_dot_v1_dot_budget__pb2
 from crewlog.v1 import run_pb2 as crewlog_dot_v1_dot_run__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1a\x63rewlog/v1/scheduler.proto\x12\ncrewlog.v1\x1a\x17\x63rewlog/v1/answer.proto\x1a\x17\x63rewlog/v1/budget.proto\x1a\x14\x63rewlog/v1/run.proto\"r\n\x0e\x45xecutorReport\x12\x13\n\x0b\x65xecutor_id\x18\x01 \x01(\t\x12\r\n\x05slots\x18\x02 \x01(\x05\x12(\n\x07running\x18\x03 \x03(\x0b\x32\x17.crewlog.v1.RunningTask\x12\x12\n\nlast_grant\x18\x04 \x01(\x04\"]\n\x0bRunningTask\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x0f\n\x07task_id\x18\x02 \x01(\t\x12\x12\n\ngeneration\x18\x03 \x01(\x04\x12\x19\n\x11progress_revision\x18\x04 \x01(\x04\"T\n\x0eSchedulerOrder\x12!\n\x06grants\x18\x01 \x03(\x0b\x32\x11.crewlog.v1.Grant\x12\x1f\n\x05stops\x18\x02 \x03(\x0b\x32\x10.crewlog.v1.Stop\"\xd0\x02\n\x05Grant\x12\x10\n\x08revision\x18\x01 \x01(\x04\x12\x0e\n\x06run_id\x18\x02 \x01(\t\x12\x0f\n\x07task_id\x18\x03 \x01(\t\x12\x10\n\x08\x61gent_id\x18\x04 \x01(\t\x12\x12\n\ngeneration\x18\x05 \x01(\x04\x12\x12\n\nproject_id\x18\x06 \x01(\t\x12\x1e\n\x04node\x18\x07 \x01(\x0b\x32\x10.crewlog.v1.Node\x12\r\n\x05model\x18\x08 \x01(\t\x12$\n\tallotment\x18\t \x01(\x0b\x32\x11.crewlog.v1.Limit\x12\x0e\n\x06prompt\x18\n \x01(\t\x12\x14\n\x0c\x62\x61se_commits\x18\x0b \x03(\t\x12\x13\n\x0b\x63laim_token\x18\x0c \x01(\t\x12\x13\n\x0btraceparent\x18\x0e \x01(\t\x12\x11\n\tbase_tree\x18\x0f \x01(\t\x12\r\n\x05title\x18\x10 \x01(\t\x12\x13\n\x0bhas_to_stop\x18\x11 \x01(\x08\"K\n\x04Stop\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x0f\n\x07task_id\x18\x02 \x01(\t\x12\x12\n\ngeneration\x18\x03 \x01(\x04\x12\x0e\n\x06reason\x18\x04 \x01(\t\"l\n\x10RequestAllotment\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x0f\n\x07task_id\x18\x02 \x01(\t\x12\x12\n\ngeneration\x18\x03 \x01(\x04\x12#\n\x06wanted\x18\x04 \x01(\x0b\x32\x13.crewlog.v1.Amounts\"\x96\x01\n\x10GrantedAllotment\x12$\n\tallotment\x18\x01 \x01(\x0b\x32\x11.crewlog.v1.Limit\x12\x10\n\x08revision\x18\x02 \x01(\x04\x12\x1b\n\x13\x65xhausted_budget_id\x18\x03 \x01(\t\x12-\n\x0con_exhausted\x18\x04 \x01(\x0e\x32\x17.crewlog.v1.OnExhausted2\x8b\x02\n\x10SchedulerService\x12\x32\n\x05Start\x12\x14.crewlog.v1.StartRun\x1a\x13.crewlog.v1.Receipt\x12\x34\n\x06\x43\x61ncel\x12\x15.crewlog.v1.CancelRun\x1a\x13.crewlog.v1.Receipt\x12\x42\n\x04Grow\x12\x1c.crewlog.v1.RequestAllotment\x1a\x1c.crewlog.v1.GrantedAllotment\x12I\n\x0bSynchronize\x12\x1a.crewlog.v1.ExecutorReport\x1a\x1a.crewlog.v1.SchedulerOrder(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1a\x63rewlog/v1/scheduler.proto\x12\ncrewlog.v1\x1a\x17\x63rewlog/v1/answer.proto\x1a\x17\x63rewlog/v1/budget.proto\x1a\x14\x63rewlog/v1/run.proto\"r\n\x0e\x45xecutorReport\x12\x13\n\x0b\x65xecutor_id\x18\x01 \x01(\t\x12\r\n\x05slots\x18\x02 \x01(\x05\x12(\n\x07running\x18\x03 \x03(\x0b\x32\x17.crewlog.v1.RunningTask\x12\x12\n\nlast_grant\x18\x04 \x01(\x04\"]\n\x0bRunningTask\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x0f\n\x07task_id\x18\x02 \x01(\t\x12\x12\n\ngeneration\x18\x03 \x01(\x04\x12\x19\n\x11progress_revision\x18\x04 \x01(\x04\"\x86\x01\n\x0eSchedulerOrder\x12!\n\x06grants\x18\x01 \x03(\x0b\x32\x11.crewlog.v1.Grant\x12\x1f\n\x05stops\x18\x02 \x03(\x0b\x32\x10.crewlog.v1.Stop\x12\x30\n\nallotments\x18\x03 \x03(\x0b\x32\x1c.crewlog.v1.ChangedAllotment\"\x83\x01\n\x10\x43hangedAllotment\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x0f\n\x07task_id\x18\x02 \x01(\t\x12\x12\n\ngeneration\x18\x03 \x01(\x04\x12$\n\tallotment\x18\x04 \x01(\x0b\x32\x11.crewlog.v1.Limit\x12\x14\n\x0crun_revision\x18\x05 \x01(\x04\"\xd0\x02\n\x05Grant\x12\x10\n\x08revision\x18\x01 \x01(\x04\x12\x0e\n\x06run_id\x18\x02 \x01(\t\x12\x0f\n\x07task_id\x18\x03 \x01(\t\x12\x10\n\x08\x61gent_id\x18\x04 \x01(\t\x12\x12\n\ngeneration\x18\x05 \x01(\x04\x12\x12\n\nproject_id\x18\x06 \x01(\t\x12\x1e\n\x04node\x18\x07 \x01(\x0b\x32\x10.crewlog.v1.Node\x12\r\n\x05model\x18\x08 \x01(\t\x12$\n\tallotment\x18\t \x01(\x0b\x32\x11.crewlog.v1.Limit\x12\x0e\n\x06prompt\x18\n \x01(\t\x12\x14\n\x0c\x62\x61se_commits\x18\x0b \x03(\t\x12\x13\n\x0b\x63laim_token\x18\x0c \x01(\t\x12\x13\n\x0btraceparent\x18\x0e \x01(\t\x12\x11\n\tbase_tree\x18\x0f \x01(\t\x12\r\n\x05title\x18\x10 \x01(\t\x12\x13\n\x0bhas_to_stop\x18\x11 \x01(\x08\"K\n\x04Stop\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x0f\n\x07task_id\x18\x02 \x01(\t\x12\x12\n\ngeneration\x18\x03 \x01(\x04\x12\x0e\n\x06reason\x18\x04 \x01(\t\"l\n\x10RequestAllotment\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x0f\n\x07task_id\x18\x02 \x01(\t\x12\x12\n\ngeneration\x18\x03 \x01(\x04\x12#\n\x06wanted\x18\x04 \x01(\x0b\x32\x13.crewlog.v1.Amounts\"\x96\x01\n\x10GrantedAllotment\x12$\n\tallotment\x18\x01 \x01(\x0b\x32\x11.crewlog.v1.Limit\x12\x10\n\x08revision\x18\x02 \x01(\x04\x12\x1b\n\x13\x65xhausted_budget_id\x18\x03 \x01(\t\x12-\n\x0con_exhausted\x18\x04 \x01(\x0e\x32\x17.crewlog.v1.OnExhausted2\x8b\x02\n\x10SchedulerService\x12\x32\n\x05Start\x12\x14.crewlog.v1.StartRun\x1a\x13.crewlog.v1.Receipt\x12\x34\n\x06\x43\x61ncel\x12\x15.crewlog.v1.CancelRun\x1a\x13.crewlog.v1.Receipt\x12\x42\n\x04Grow\x12\x1c.crewlog.v1.RequestAllotment\x1a\x1c.crewlog.v1.GrantedAllotment\x12I\n\x0bSynchronize\x12\x1a.crewlog.v1.ExecutorReport\x1a\x1a.crewlog.v1.SchedulerOrder(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,16 +38,18 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_EXECUTORREPORT']._serialized_end=228
   _globals['_RUNNINGTASK']._serialized_start=230
   _globals['_RUNNINGTASK']._serialized_end=323
-  _globals['_SCHEDULERORDER']._serialized_start=325
-  _globals['_SCHEDULERORDER']._serialized_end=409
-  _globals['_GRANT']._serialized_start=412
-  _globals['_GRANT']._serialized_end=748
-  _globals['_STOP']._serialized_start=750
-  _globals['_STOP']._serialized_end=825
-  _globals['_REQUESTALLOTMENT']._serialized_start=827
-  _globals['_REQUESTALLOTMENT']._serialized_end=935
-  _globals['_GRANTEDALLOTMENT']._serialized_start=938
-  _globals['_GRANTEDALLOTMENT']._serialized_end=1088
-  _globals['_SCHEDULERSERVICE']._serialized_start=1091
-  _globals['_SCHEDULERSERVICE']._serialized_end=1358
+  _globals['_SCHEDULERORDER']._serialized_start=326
+  _globals['_SCHEDULERORDER']._serialized_end=460
+  _globals['_CHANGEDALLOTMENT']._serialized_start=463
+  _globals['_CHANGEDALLOTMENT']._serialized_end=594
+  _globals['_GRANT']._serialized_start=597
+  _globals['_GRANT']._serialized_end=933
+  _globals['_STOP']._serialized_start=935
+  _globals['_STOP']._serialized_end=1010
+  _globals['_REQUESTALLOTMENT']._serialized_start=1012
+  _globals['_REQUESTALLOTMENT']._serialized_end=1120
+  _globals['_GRANTEDALLOTMENT']._serialized_start=1123
+  _globals['_GRANTEDALLOTMENT']._serialized_end=1273
+  _globals['_SCHEDULERSERVICE']._serialized_start=1276
+  _globals['_SCHEDULERSERVICE']._serialized_end=1543
 # @@protoc_insertion_point(module_scope)

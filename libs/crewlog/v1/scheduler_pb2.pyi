@@ -95,23 +95,61 @@ class SchedulerOrder(_message.Message):
 
     GRANTS_FIELD_NUMBER: _builtins.int
     STOPS_FIELD_NUMBER: _builtins.int
+    ALLOTMENTS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def grants(self) -> _containers.RepeatedCompositeFieldContainer[Global___Grant]: ...
     @_builtins.property
     def stops(self) -> _containers.RepeatedCompositeFieldContainer[Global___Stop]: ...
+    @_builtins.property
+    def allotments(self) -> _containers.RepeatedCompositeFieldContainer[Global___ChangedAllotment]: ...
     def __init__(
         self,
         *,
         grants: _abc.Iterable[Global___Grant] | None = ...,
         stops: _abc.Iterable[Global___Stop] | None = ...,
+        allotments: _abc.Iterable[Global___ChangedAllotment] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["grants", b"grants", "stops", b"stops"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allotments", b"allotments", "grants", b"grants", "stops", b"stops"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___SchedulerOrder: _TypeAlias = SchedulerOrder  # noqa: Y015
+
+@_typing.final
+class ChangedAllotment(_message.Message):
+    """The allotment of a running task is another one now."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RUN_ID_FIELD_NUMBER: _builtins.int
+    TASK_ID_FIELD_NUMBER: _builtins.int
+    GENERATION_FIELD_NUMBER: _builtins.int
+    ALLOTMENT_FIELD_NUMBER: _builtins.int
+    RUN_REVISION_FIELD_NUMBER: _builtins.int
+    run_id: _builtins.str
+    task_id: _builtins.str
+    generation: _builtins.int
+    run_revision: _builtins.int
+    @_builtins.property
+    def allotment(self) -> _budget_pb2.Limit: ...
+    def __init__(
+        self,
+        *,
+        run_id: _builtins.str = ...,
+        task_id: _builtins.str = ...,
+        generation: _builtins.int = ...,
+        allotment: _budget_pb2.Limit | None = ...,
+        run_revision: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["allotment", b"allotment"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allotment", b"allotment", "generation", b"generation", "run_id", b"run_id", "run_revision", b"run_revision", "task_id", b"task_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ChangedAllotment: _TypeAlias = ChangedAllotment  # noqa: Y015
 
 @_typing.final
 class Grant(_message.Message):
