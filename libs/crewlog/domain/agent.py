@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from typing import TypeAlias, assert_never
 
+from crewlog.domain import amounts
 from crewlog.domain.agent_state import (
     INITIAL,
     MODEL,
@@ -23,20 +24,24 @@ from crewlog.domain.agent_state import (
     Effect,
     Event,
     Place,
+    amounts_of,
+    amounts_used,
     evolve,
+    fits,
     is_noop,
     is_over,
-    left_usd_micros,
     place_of,
 )
-from crewlog.domain.errors import BudgetExceeded, InvalidCommand, NotFound, StaleClaim, WrongState
+from crewlog.domain.errors import BudgetExceeded, NotFound, StaleClaim, WrongState
 from crewlog.v1.agent_pb2 import (
     AgentCancelled,
     AgentFailed,
+    AgentParked,
     AgentStarted,
     AgentStatus,
     AgentSucceeded,
     AgentTakenOver,
+    AllotmentRaised,
     ContentBlock,
     EffectClass,
     EffectKey,
@@ -49,6 +54,9 @@ from crewlog.v1.agent_pb2 import (
     ModelCallFailed,
     ModelCallStarted,
     ModelCallSucceeded,
+    ParkAgent,
+    RaiseAllotment,
+    ReservationExceeded,
     StartModelCall,
     ToolCallFailed,
     ToolCallStarted,
@@ -69,7 +77,10 @@ IN_DOUBT_TEXT = (
     "The process that ran this was killed. Nobody knows whether it took effect: look before you do it again."
 )
 
-Command: TypeAlias = HostAgent | StartModelCall | FinishModelCall | FinishToolCall | FinishAgent
+Command: TypeAlias = (
+    HostAgent | StartModelCall | FinishModelCall | FinishToolCall | RaiseAllotment | ParkAgent | FinishAgent
+)
+ClaimedCommand: TypeAlias = StartModelCall | FinishModelCall | FinishToolCall | RaiseAllotment | ParkAgent | FinishAgent
 
 _RESOLUTIONS = {
     EffectClass.EFFECT_CLASS_MODEL: EffectReconciled.RESOLUTION_RUN_AGAIN,
@@ -92,13 +103,17 @@ def decide(agent: Agent, command: Command) -> list[Message]:
             return _start_model_call(agent, command)
         case FinishModelCall():
             return _finish_model_call(agent, command)
+        case RaiseAllotment():
+            return _raise_allotment(agent, command)
+        case ParkAgent():
+            return _park(agent, command)
         case FinishAgent():
             return _finish(agent, command)
         case _:
             assert_never(command)
 
 
-def _check_claim(agent: Agent, command: StartModelCall | FinishModelCall | FinishToolCall | FinishAgent) -> None:
+def _check_claim(agent: Agent, command: ClaimedCommand) -> None:
     if agent.status == AgentStatus.AGENT_STATUS_UNSPECIFIED:
         raise NotFound(f"there is no agent {command.agent_id!r}")
     if command.generation < agent.generation:
@@ -138,7 +153,7 @@ def _begin(command: HostAgent) -> list[Message]:
         prompt=command.prompt,
         tools=command.tools,
         limits=command.limits,
-        allotment_usd_micros=command.allotment_usd_micros,
+        allotment=command.allotment,
         at_unix_micros=command.at_unix_micros,
     )
     return [started, *_noop_step(command.noop.steps, 1, command.at_unix_micros)]
@@ -170,12 +185,11 @@ def _start_model_call(agent: Agent, command: StartModelCall) -> list[Message]:
         raise WrongState(f"agent {command.agent_id!r} cannot call the model now")
     if place_of(command.key) != (len(agent.turns) + 1, MODEL):
         raise WrongState(f"the next turn of agent {command.agent_id!r} is {len(agent.turns) + 1}")
-    if command.reservation.usd_micros < 0:
-        raise InvalidCommand("a reservation cannot be negative")
-    left = left_usd_micros(agent)
-    if left is not None and command.reservation.usd_micros > left:
+    wanted = amounts_of(command.reservation)
+    amounts.check("reservation", wanted.message())
+    if not fits(agent, wanted):
         raise BudgetExceeded(
-            f"the call may cost {command.reservation.usd_micros} micro-dollars and {max(0, left)} are left",
+            f"the call of agent {command.agent_id!r} does not fit into what is left of its allotment",
             what_to_do="raise the budget of the run, or let the agent stop with what is done",
         )
     return [
@@ -185,6 +199,7 @@ def _start_model_call(agent: Agent, command: StartModelCall) -> list[Message]:
             output_tokens_max=command.output_tokens_max,
             reservation=command.reservation,
             at_unix_micros=command.at_unix_micros,
+            credential=command.credential,
         )
     ]
 
@@ -197,8 +212,40 @@ def _finish_model_call(agent: Agent, command: FinishModelCall) -> list[Message]:
         return [ModelCallFailed(key=command.key, failure=command.failure, at_unix_micros=at)]
     return [
         ModelCallSucceeded(key=command.key, answer=command.answer, at_unix_micros=at),
+        *_exceeded(agent, command),
         *_intents(agent, command.key.turn, list(command.answer.content), at),
     ]
+
+
+def _exceeded(agent: Agent, command: FinishModelCall) -> list[Message]:
+    """A provider that reports more than could be is believed, and the alarm is in the log."""
+    used = amounts_used(command.answer.usage, command.answer.cost_usd_micros)
+    over = (used - agent.open[place_of(command.key)].reserved).at_least_zero()
+    if not over:
+        return []
+    return [ReservationExceeded(key=command.key, over=over.message(), at_unix_micros=command.at_unix_micros)]
+
+
+def _raise_allotment(agent: Agent, command: RaiseAllotment) -> list[Message]:
+    if is_over(agent) or command.run_revision <= agent.allotment_revision:
+        return []
+    at = command.at_unix_micros
+    return [AllotmentRaised(allotment=command.allotment, run_revision=command.run_revision, at_unix_micros=at)]
+
+
+def _park(agent: Agent, command: ParkAgent) -> list[Message]:
+    if is_over(agent) or agent.is_parked:
+        return []
+    if agent.open:
+        raise WrongState(f"agent {command.agent_id!r} has effects without an outcome")
+    at = command.at_unix_micros
+    so_far = _with_totals(agent, TaskResult(), at)
+    return [AgentParked(budget_id=command.budget_id, wanted=command.wanted, so_far=so_far, at_unix_micros=at)]
+
+
+def result_so_far(agent: Agent, at_unix_micros: int) -> TaskResult:
+    """What the agent has come to, whatever becomes of it; what is still reserved counts as spent."""
+    return _with_totals(agent, TaskResult(), at_unix_micros)
 
 
 def _intents(agent: Agent, turn: int, content: list[ContentBlock], at: int) -> list[Message]:
@@ -257,7 +304,8 @@ def _with_totals(agent: Agent, result: TaskResult, at: int) -> TaskResult:
     total.MergeFrom(
         TaskResult(
             usage=agent.usage,
-            cost_usd_micros=agent.spent_usd_micros + agent.reserved_usd_micros,
+            cost_usd_micros=agent.spent.usd_micros + agent.reserved.usd_micros,
+            spent=(agent.spent + agent.reserved).message(),
             duration_micros=max(0, at - agent.started.at_unix_micros),
             turns=len(agent.turns),
             tool_calls=agent.tool_calls,

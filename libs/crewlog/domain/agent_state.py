@@ -10,13 +10,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import TypeAlias, assert_never
 
+from crewlog.domain import amounts
+from crewlog.domain.amounts import ZERO, Amounts
 from crewlog.v1.agent_pb2 import (
     AgentCancelled,
     AgentFailed,
+    AgentParked,
     AgentStarted,
     AgentStatus,
     AgentSucceeded,
     AgentTakenOver,
+    AllotmentRaised,
     ContentBlock,
     EffectClass,
     EffectKey,
@@ -26,6 +30,7 @@ from crewlog.v1.agent_pb2 import (
     ModelCallStarted,
     ModelCallSucceeded,
     ModelFailure,
+    ReservationExceeded,
     ToolCallFailed,
     ToolCallStarted,
     ToolCallSucceeded,
@@ -33,7 +38,7 @@ from crewlog.v1.agent_pb2 import (
 )
 from crewlog.v1.answer_pb2 import Failure
 from crewlog.v1.body_pb2 import Body
-from crewlog.v1.budget_pb2 import Usage
+from crewlog.v1.budget_pb2 import Reservation, Usage
 from crewlog.v1.run_pb2 import TaskResult
 from crewlog.v1.workspace_pb2 import Snapshot
 from immutables import Map
@@ -52,6 +57,9 @@ Event: TypeAlias = (
     | AgentSucceeded
     | AgentFailed
     | AgentCancelled
+    | AllotmentRaised
+    | AgentParked
+    | ReservationExceeded
 )
 
 MODEL = -1
@@ -66,7 +74,7 @@ class Effect:
     attempt: int
     effect_class: EffectClass.ValueType
     call: ToolUse | None = None
-    reserved_usd_micros: int = 0
+    reserved: Amounts = ZERO
     started_at_unix_micros: int = 0
 
 
@@ -96,8 +104,11 @@ class Agent:
     attempts: int = 0
     last_failure: ModelFailure | None = None
     usage: Usage = field(default_factory=Usage)
-    spent_usd_micros: int = 0
-    reserved_usd_micros: int = 0
+    allotment: Amounts = ZERO
+    allotment_revision: int = 0
+    spent: Amounts = ZERO
+    reserved: Amounts = ZERO
+    is_parked: bool = False
     tool_calls: int = 0
     snapshot: Snapshot | None = None
     in_doubt: int = 0
@@ -125,13 +136,20 @@ def evolve(agent: Agent, event: Event) -> Agent:
         case ModelCallFailed():
             return _on_model_call_failed(agent, event)
         case AgentStarted():
-            return Agent(AgentStatus.AGENT_STATUS_RUNNING, event, event.generation, event.executor_id)
+            return _on_started(event)
         case AgentTakenOver():
-            return replace(agent, generation=event.generation, executor_id=event.executor_id)
+            return replace(agent, generation=event.generation, executor_id=event.executor_id, is_parked=False)
         case EffectPutInDoubt():
             return _on_in_doubt(agent, event)
         case EffectReconciled():
             return _on_reconciled(agent, event)
+        case AllotmentRaised():
+            allotment = Amounts.of(event.allotment)
+            return replace(agent, allotment=allotment, allotment_revision=event.run_revision)
+        case AgentParked():
+            return replace(agent, is_parked=True)
+        case ReservationExceeded():
+            return agent
         case AgentSucceeded():
             return _on_ended(agent, AgentStatus.AGENT_STATUS_SUCCEEDED, event, None)
         case AgentFailed():
@@ -155,11 +173,20 @@ def tool_uses(turn: Turn) -> Iterator[tuple[int, ToolUse]]:
     return enumerate(block.tool_use for block in turn.content if block.HasField("tool_use"))
 
 
-def left_usd_micros(agent: Agent) -> int | None:
-    """What a further model call may cost at most; None where nothing is limited."""
-    if not agent.started.allotment_usd_micros:
-        return None
-    return agent.started.allotment_usd_micros - agent.spent_usd_micros - agent.reserved_usd_micros
+def fits(agent: Agent, wanted: Amounts) -> bool:
+    """Whether a further call may cost so much at most."""
+    return amounts.fits(agent.allotment, agent.spent + agent.reserved + wanted)
+
+
+def amounts_of(reservation: Reservation) -> Amounts:
+    """What a model call takes from the allotment until it is settled."""
+    return Amounts(reservation.usd_micros, reservation.input_tokens_max, reservation.output_tokens_max, 1)
+
+
+def amounts_used(usage: Usage, cost_usd_micros: int) -> Amounts:
+    """What an answer has come to; input counts whether it was cached or not."""
+    read = usage.input_tokens + usage.cache_read_tokens + usage.cache_write_tokens
+    return Amounts(cost_usd_micros, read, usage.output_tokens, 1)
 
 
 def tokens(agent: Agent) -> int:
@@ -193,26 +220,36 @@ def _with_outcome(turns: tuple[Turn, ...], key: EffectKey, outcome: ToolOutcome)
     return (*turns[: key.turn - 1], ended, *turns[key.turn :])
 
 
+def _on_started(event: AgentStarted) -> Agent:
+    return Agent(
+        AgentStatus.AGENT_STATUS_RUNNING,
+        event,
+        event.generation,
+        event.executor_id,
+        allotment=Amounts.of(event.allotment),
+    )
+
+
 def _on_model_call_started(agent: Agent, event: ModelCallStarted) -> Agent:
-    reserved = event.reservation.usd_micros
+    reserved = amounts_of(event.reservation)
     effect = Effect(
         event.key.attempt,
         EffectClass.EFFECT_CLASS_MODEL,
-        reserved_usd_micros=reserved,
+        reserved=reserved,
         started_at_unix_micros=event.at_unix_micros,
     )
     return replace(
         agent,
         open=agent.open.set(place_of(event.key), effect),
         attempts=event.key.attempt,
-        reserved_usd_micros=agent.reserved_usd_micros + reserved,
+        reserved=agent.reserved + reserved,
     )
 
 
 def _on_model_call_succeeded(agent: Agent, event: ModelCallSucceeded) -> Agent:
     answer = event.answer
     return replace(
-        _settled(agent, event.key, answer.cost_usd_micros),
+        _settled(agent, event.key, amounts_used(answer.usage, answer.cost_usd_micros)),
         turns=(*agent.turns, Turn(tuple(answer.content), answer.stop_reason)),
         usage=_sum(agent.usage, answer.usage),
         attempts=0,
@@ -221,28 +258,30 @@ def _on_model_call_succeeded(agent: Agent, event: ModelCallSucceeded) -> Agent:
 
 
 def _on_model_call_failed(agent: Agent, event: ModelCallFailed) -> Agent:
-    return replace(_settled(agent, event.key, event.failure.cost_usd_micros), last_failure=event.failure)
+    """A call that the provider has refused costs nothing; one that it may have charged costs all that was reserved."""
+    lost = agent.open[place_of(event.key)].reserved if event.failure.may_have_charged else ZERO
+    return replace(_settled(agent, event.key, lost), last_failure=event.failure)
 
 
-def _settled(agent: Agent, key: EffectKey, cost_usd_micros: int) -> Agent:
+def _settled(agent: Agent, key: EffectKey, spent: Amounts) -> Agent:
     place = place_of(key)
     return replace(
         agent,
         open=agent.open.delete(place),
-        reserved_usd_micros=agent.reserved_usd_micros - agent.open[place].reserved_usd_micros,
-        spent_usd_micros=agent.spent_usd_micros + cost_usd_micros,
+        reserved=agent.reserved - agent.open[place].reserved,
+        spent=agent.spent + spent,
     )
 
 
 def _on_in_doubt(agent: Agent, event: EffectPutInDoubt) -> Agent:
-    """The money of a call whose answer is lost counts as spent."""
+    """What a call whose answer is lost had reserved counts as spent."""
     effect = agent.open[place_of(event.key)]
     return replace(
         agent,
         in_doubt=agent.in_doubt + 1,
-        reserved_usd_micros=agent.reserved_usd_micros - effect.reserved_usd_micros,
-        spent_usd_micros=agent.spent_usd_micros + effect.reserved_usd_micros,
-        open=agent.open.set(place_of(event.key), replace(effect, reserved_usd_micros=0)),
+        reserved=agent.reserved - effect.reserved,
+        spent=agent.spent + effect.reserved,
+        open=agent.open.set(place_of(event.key), replace(effect, reserved=ZERO)),
     )
 
 

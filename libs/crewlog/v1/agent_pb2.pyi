@@ -433,6 +433,7 @@ class ModelAnswer(_message.Message):
     PROVIDER_REQUEST_ID_FIELD_NUMBER: _builtins.int
     MODEL_FIELD_NUMBER: _builtins.int
     USAGE_ESTIMATED_FIELD_NUMBER: _builtins.int
+    PRICE_FIELD_NUMBER: _builtins.int
     stop_reason: _builtins.str
     """`end_turn`, `tool_use`, `max_tokens`, `refusal`, `pause_turn`, `stop_sequence`."""
     cost_usd_micros: _builtins.int
@@ -446,6 +447,10 @@ class ModelAnswer(_message.Message):
     def content(self) -> _containers.RepeatedCompositeFieldContainer[Global___ContentBlock]: ...
     @_builtins.property
     def usage(self) -> _budget_pb2.Usage: ...
+    @_builtins.property
+    def price(self) -> _budget_pb2.Price:
+        """What the cost was computed with: the price for an input of the size that the provider reported."""
+
     def __init__(
         self,
         *,
@@ -457,10 +462,11 @@ class ModelAnswer(_message.Message):
         provider_request_id: _builtins.str = ...,
         model: _builtins.str = ...,
         usage_estimated: _builtins.bool = ...,
+        price: _budget_pb2.Price | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["usage", b"usage"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["price", b"price", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "cost_usd_micros", b"cost_usd_micros", "duration_micros", b"duration_micros", "model", b"model", "provider_request_id", b"provider_request_id", "stop_reason", b"stop_reason", "usage", b"usage", "usage_estimated", b"usage_estimated"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "cost_usd_micros", b"cost_usd_micros", "duration_micros", b"duration_micros", "model", b"model", "price", b"price", "provider_request_id", b"provider_request_id", "stop_reason", b"stop_reason", "usage", b"usage", "usage_estimated", b"usage_estimated"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -132,12 +132,15 @@ class Role(_message.Message):
     MODEL_FIELD_NUMBER: _builtins.int
     TOOLS_FIELD_NUMBER: _builtins.int
     LIMITS_FIELD_NUMBER: _builtins.int
+    CHEAPER_MODEL_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     version: _builtins.str
     prompt: _builtins.str
     """The system prompt."""
     model: _builtins.str
     """Empty: the model of the run."""
+    cheaper_model: _builtins.str
+    """What it goes on with when a call of its model does not fit into the budget. Empty: none."""
     @_builtins.property
     def tools(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The built-in tools that it may use, by name."""
@@ -153,10 +156,11 @@ class Role(_message.Message):
         model: _builtins.str = ...,
         tools: _abc.Iterable[_builtins.str] | None = ...,
         limits: Global___AgentLimits | None = ...,
+        cheaper_model: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["limits", b"limits"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["limits", b"limits", "model", b"model", "name", b"name", "prompt", b"prompt", "tools", b"tools", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cheaper_model", b"cheaper_model", "limits", b"limits", "model", b"model", "name", b"name", "prompt", b"prompt", "tools", b"tools", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
