@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pytest
 from crewlog.domain import agent
-from crewlog.domain.agent_state import MODEL, Agent, left_usd_micros
+from crewlog.domain.agent_state import MODEL, Agent
 from crewlog.domain.agent_steps import CallModel, Fail, RunTools, Succeed, next_step
 from crewlog.domain.decider import fold
 from crewlog.domain.errors import BudgetExceeded, NotFound, Refused, StaleClaim, WrongState
@@ -37,7 +37,7 @@ from crewlog.v1.agent_pb2 import (
 )
 from crewlog.v1.answer_pb2 import Failure
 from crewlog.v1.body_pb2 import Body
-from crewlog.v1.budget_pb2 import Reservation, Usage
+from crewlog.v1.budget_pb2 import Limit, Reservation, Usage
 from crewlog.v1.run_pb2 import AgentLimits, AgentNode, NoopNode, Role, TaskResult
 from crewlog.v1.workspace_pb2 import Snapshot
 from google.protobuf.message import Message
@@ -58,7 +58,7 @@ def host(generation: int = 1, executor: str = "e1", **changes: object) -> HostAg
         "executor_id": executor,
         "node": AgentNode(role=Role(name="implementer")),
         "tools": TOOLS,
-        "allotment_usd_micros": 1_000,
+        "allotment": Limit(usd_micros=1_000),
         **changes,
     }
     return HostAgent(**fields)  # type: ignore[arg-type]
@@ -163,7 +163,7 @@ def test_a_takeover_settles_what_was_open_by_its_class() -> None:
 
 def test_a_lost_model_call_counts_as_spent_and_is_called_again() -> None:
     taken_over = after(*CALLING, host(generation=2, executor="e2"))
-    assert (taken_over.spent_usd_micros, taken_over.reserved_usd_micros) == (100, 0)
+    assert (taken_over.spent.usd_micros, taken_over.reserved.usd_micros) == (100, 0)
     step = next_step(taken_over, 0)
     assert isinstance(step, CallModel) and (step.turn, step.attempt) == (1, 2)
 
@@ -176,8 +176,9 @@ def test_the_outcome_of_an_attempt_that_was_given_up_changes_nothing() -> None:
 
 def test_settling_returns_what_the_call_did_not_cost() -> None:
     state = after(*CALLING)
-    assert left_usd_micros(state) == 900
-    assert left_usd_micros(after(*CALLING, finish_call(answer(cost=10)))) == 990
+    assert (state.spent.usd_micros, state.reserved.usd_micros) == (0, 100)
+    settled = after(*CALLING, finish_call(answer(cost=10)))
+    assert (settled.spent.usd_micros, settled.reserved.usd_micros) == (10, 0)
 
 
 def test_a_failed_call_is_tried_again_later_as_the_provider_wishes() -> None:

@@ -24,7 +24,7 @@ from crewlog.v1.entry_pb2 import Aggregate, Decision, Entry
 from crewlog.v1.run_pb2 import RunStarted, RunSucceeded, TaskClaimed
 from google.protobuf.message import Message
 
-STARTED = AgentStarted(allotment_usd_micros=100)
+STARTED = AgentStarted(allotment=Limit(usd_micros=100))
 
 
 def key(turn: int = 1, index: int = -1, attempt: int = 1) -> EffectKey:
@@ -95,7 +95,7 @@ def test_what_must_never_be_written_to_an_agent_is_seen(facts: Sequence[Message]
 
 def test_allotments_above_the_budget_are_seen() -> None:
     started = RunStarted(budget=Limit(usd_micros=100))
-    claims = [TaskClaimed(task_id=f"t-{n}", allotment_usd_micros=51) for n in (1, 2)]
+    claims = [TaskClaimed(task_id=f"t-{n}", allotment=Limit(usd_micros=51)) for n in (1, 2)]
     assert any("above the budget" in what for what in violations(entries(started, *claims, kind="run")))
     assert any("end" in what for what in violations(entries(started, RunSucceeded(), claims[0], kind="run")))
 

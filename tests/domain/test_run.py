@@ -14,7 +14,7 @@ from crewlog.domain.run_view import view
 from crewlog.domain.workflow import Graph
 from crewlog.v1.answer_pb2 import Failure
 from crewlog.v1.body_pb2 import Body
-from crewlog.v1.budget_pb2 import Limit
+from crewlog.v1.budget_pb2 import Amounts, Limit
 from crewlog.v1.run_pb2 import (
     AgentNode,
     BackEdge,
@@ -77,7 +77,9 @@ def claim(task: str, executor: str = "e1") -> ClaimTask:
 
 
 def success(task: str, output: str = "", commit: str = "", cost: int = 0) -> EndTask:
-    result = TaskResult(output=Body(inline=output.encode()), commit=commit, cost_usd_micros=cost)
+    result = TaskResult(
+        output=Body(inline=output.encode()), commit=commit, cost_usd_micros=cost, spent=Amounts(usd_micros=cost)
+    )
     return EndTask(run_id="r", task_id=task, succeeded=result)
 
 
@@ -190,22 +192,22 @@ def test_files_come_from_the_predecessor_and_the_last_commit_is_the_tip() -> Non
 def test_a_claim_takes_its_allotment_and_the_end_returns_the_rest() -> None:
     limited = start(budget=Limit(usd_micros=1_000))
     state = after(limited, claim("write-1"))
-    assert (state.allotted_usd_micros, state.tasks["write-1"].allotment_usd_micros) == (1_000, 1_000)
+    assert (state.allotted.usd_micros, state.tasks["write-1"].allotment.usd_micros) == (1_000, 1_000)
     state = after(limited, claim("write-1"), success("write-1", cost=400))
-    assert (state.spent_usd_micros, state.allotted_usd_micros) == (400, 0)
+    assert (state.spent.usd_micros, state.allotted.usd_micros) == (400, 0)
     state = after(limited, claim("write-1"), success("write-1", cost=400), claim("test-1"))
-    assert state.tasks["test-1"].allotment_usd_micros == 600
+    assert state.tasks["test-1"].allotment.usd_micros == 600
 
 
 def test_tasks_that_are_ready_together_share_what_is_left() -> None:
     wide = Workflow(name="w", nodes=[agent_node("a"), agent_node("b"), agent_node("c")])
     state = after(start(wide, budget=Limit(usd_micros=100)), claim("a-1"), claim("b-1"), claim("c-1"))
-    assert [task.allotment_usd_micros for task in state.tasks.values()] == [
+    assert [task.allotment.usd_micros for task in state.tasks.values()] == [
         33,
         33,
         34,
-    ] or state.allotted_usd_micros == 100
-    assert state.allotted_usd_micros <= 100
+    ] or state.allotted.usd_micros == 100
+    assert state.allotted.usd_micros <= 100
 
 
 def test_a_task_that_cannot_be_paid_fails_instead_of_being_claimed() -> None:
@@ -221,7 +223,7 @@ def test_a_lapsed_claim_keeps_its_allotment_and_raises_the_generation() -> None:
     limited = start(budget=Limit(usd_micros=1_000))
     state = after(limited, claim("write-1"), lapse("write-1", 1), claim("write-1", "e2"))
     task = state.tasks["write-1"]
-    assert (task.generation, task.executor_id, state.allotted_usd_micros) == (2, "e2", 1_000)
+    assert (task.generation, task.executor_id, state.allotted.usd_micros) == (2, "e2", 1_000)
 
 
 def test_claims_are_not_repeated_for_ever() -> None:
@@ -289,7 +291,7 @@ def test_random_graphs_end_and_no_task_starts_before_its_dependencies(workflow: 
         new = run.decide(state, command)
         events += new
         state = fold(run, new, state)
-        assert state.allotted_usd_micros == 0
+        assert state.allotted.usd_micros == 0
     state = fold(run, run.decide(state, FINISH), state)
     assert run_state.is_over(state)
     for cut in range(0, len(events), 7):

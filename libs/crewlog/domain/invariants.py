@@ -147,11 +147,11 @@ def _check_open(history: _History, key: EffectKey, what: str) -> Iterator[str]:
 
 def _check_money(history: _History, fact: Message) -> Iterator[str]:
     if isinstance(fact, AgentStarted):
-        history.limit = fact.allotment_usd_micros
+        history.limit = fact.allotment.usd_micros
     elif isinstance(fact, RunStarted):
         history.limit = fact.budget.usd_micros
     elif isinstance(fact, TaskClaimed):
-        history.allotments[fact.task_id] = fact.allotment_usd_micros
+        history.allotments[fact.task_id] = fact.allotment.usd_micros
         if history.limit and history.spent + sum(history.allotments.values()) > history.limit:
             yield f"the allotment of task {fact.task_id} goes above the budget of {history.limit}"
     elif isinstance(fact, (TaskSucceeded, TaskFailed, TaskCancelled)):

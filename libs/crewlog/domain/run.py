@@ -17,17 +17,18 @@ did not spend returns when it ends.
 from __future__ import annotations
 
 import hashlib
-from typing import TypeAlias, assert_never
+from typing import TypeAlias
 
-from crewlog.domain import names, workflow
+from crewlog.domain import amounts, names, run_money, workflow
+from crewlog.domain.amounts import ZERO, Amounts
 from crewlog.domain.errors import Conflict, NotFound, WrongState
+from crewlog.domain.run_events import evolve
 from crewlog.domain.run_state import (
     ENDED,
     INITIAL,
     Run,
     Task,
     claimable,
-    evolve,
     is_finishing,
     is_over,
     is_stopping,
@@ -66,11 +67,11 @@ KIND = "run"
 VERSION = 1
 CLAIMS_MAX = 10
 
-Command: TypeAlias = StartRun | ClaimTask | LapseClaim | EndTask | CancelRun | FinishRun
+Command: TypeAlias = StartRun | ClaimTask | LapseClaim | EndTask | CancelRun | FinishRun | run_money.Command
 
 
 def decide(run: Run, command: Command) -> list[Message]:
-    """What a command causes. Raises InvalidCommand, NotFound, Conflict or WrongState."""
+    """What a command causes. Raises InvalidCommand, NotFound, Conflict, WrongState or BudgetExceeded."""
     if isinstance(command, StartRun):
         return _start(run, command)
     if run.status == RunStatus.RUN_STATUS_UNSPECIFIED:
@@ -87,7 +88,7 @@ def decide(run: Run, command: Command) -> list[Message]:
         case FinishRun():
             return _finish(run, command)
         case _:
-            assert_never(command)
+            return run_money.decide(run, command)
 
 
 def _start(run: Run, command: StartRun) -> list[Message]:
@@ -98,6 +99,7 @@ def _start(run: Run, command: StartRun) -> list[Message]:
         raise Conflict(f"run {command.run_id!r} exists with other content", what_to_do="choose another run id")
     names.check_name("run_id", command.run_id, names.RUN_ID_CHARACTERS_MAX)
     workflow.validate(command.workflow)
+    amounts.check("budget", command.budget)
     return [
         RunStarted(
             run_id=command.run_id,
@@ -111,6 +113,9 @@ def _start(run: Run, command: StartRun) -> list[Message]:
             request_hash=request_hash,
             request_traceparent=command.request_traceparent,
             requested_by=command.requested_by,
+            budget_ids=run_money.budget_ids(command),
+            on_exhausted=command.on_exhausted,
+            gate_seconds=command.gate_seconds,
         )
     ]
 
@@ -130,41 +135,32 @@ def _claim(run: Run, command: ClaimTask) -> list[Message]:
     task = _task_of(run, command.task_id)
     if task.node_id not in claimable(run):
         raise WrongState(f"task {command.task_id!r} of run {command.run_id!r} cannot be claimed now")
-    first = task.generation == 0
-    allotment = _allotment(run, task.node_id) if first else task.allotment_usd_micros
-    if _needs_money(run, task.node_id) and allotment <= 0:
-        return [TaskFailed(task_id=task.task_id, failure=_no_money(run), at_unix_micros=command.at_unix_micros)]
-    return [
-        TaskClaimed(
-            task_id=task.task_id,
-            node_id=task.node_id,
-            visit=task.visit,
-            executor_id=command.executor_id,
-            generation=task.generation + 1,
-            allotment_usd_micros=allotment,
-            at_unix_micros=command.at_unix_micros,
-        )
-    ]
+    if task.generation:
+        return [_claimed(task, command, task.allotment)]
+    if task.has_to_stop:
+        return [_unpaid(task, command.at_unix_micros)]
+    given = Amounts.of(command.given) if command.HasField("given") else ZERO
+    allotment = run_money.first_allotment(run, task.node_id, given)
+    if allotment is None:
+        return run_money.exhausted(run, task, command.at_unix_micros)
+    return [_claimed(task, command, allotment)]
 
 
-def _allotment(run: Run, node_id: str) -> int:
-    """An equal share of what is left for every node that is ready to spend; nothing where nothing is limited."""
-    if not _needs_money(run, node_id):
-        return 0
-    left = run.started.budget.usd_micros - run.spent_usd_micros - run.allotted_usd_micros
-    return left // max(1, sum(_needs_money(run, ready) for ready in run.ready))
-
-
-def _needs_money(run: Run, node_id: str) -> bool:
-    return run.started.budget.usd_micros > 0 and run.graph.nodes[node_id].HasField("agent")
-
-
-def _no_money(run: Run) -> Failure:
-    return Failure(
-        reason="budget_exhausted",
-        message=f"nothing is left of the run's {run.started.budget.usd_micros / 1e6:.4f} USD",
-        what_to_do="start the run again with a larger --budget",
+def _claimed(task: Task, command: ClaimTask, allotment: Amounts) -> TaskClaimed:
+    return TaskClaimed(
+        task_id=task.task_id,
+        node_id=task.node_id,
+        visit=task.visit,
+        executor_id=command.executor_id,
+        generation=task.generation + 1,
+        allotment=allotment.limit(),
+        has_to_stop=task.has_to_stop,
+        at_unix_micros=command.at_unix_micros,
     )
+
+
+def _unpaid(task: Task, at: int) -> TaskFailed:
+    return TaskFailed(task_id=task.task_id, failure=run_money.no_money(), at_unix_micros=at)
 
 
 def _lapse(run: Run, command: LapseClaim) -> list[Message]:
@@ -178,7 +174,10 @@ def _lapse(run: Run, command: LapseClaim) -> list[Message]:
         at_unix_micros=command.at_unix_micros,
     )
     if is_stopping(run):
-        return [lapsed, TaskCancelled(task_id=task.task_id, at_unix_micros=command.at_unix_micros)]
+        return [
+            lapsed,
+            TaskCancelled(task_id=task.task_id, result=command.so_far, at_unix_micros=command.at_unix_micros),
+        ]
     if task.generation < CLAIMS_MAX:
         return [lapsed]
     failure = Failure(
@@ -186,7 +185,10 @@ def _lapse(run: Run, command: LapseClaim) -> list[Message]:
         message=f"{CLAIMS_MAX} executors in a row did not finish the task; the last one: {command.reason}",
         what_to_do="look at the executors' logs, then start the run again",
     )
-    return [lapsed, TaskFailed(task_id=task.task_id, failure=failure, at_unix_micros=command.at_unix_micros)]
+    failed = TaskFailed(
+        task_id=task.task_id, failure=failure, result=command.so_far, at_unix_micros=command.at_unix_micros
+    )
+    return [lapsed, failed]
 
 
 def _end(run: Run, command: EndTask) -> list[Message]:
@@ -195,6 +197,15 @@ def _end(run: Run, command: EndTask) -> list[Message]:
         raise NotFound(f"run {command.run_id!r} has no task {command.task_id!r}")
     if task.status in ENDED:
         return []
+    at = command.at_unix_micros
+    events = _ended(run, task, command)
+    after = run
+    for event in events:
+        after = evolve(after, event)  # type: ignore[arg-type]
+    return [*events, *run_money.warnings(run, after, at)]
+
+
+def _ended(run: Run, task: Task, command: EndTask) -> list[Message]:
     at = command.at_unix_micros
     match command.WhichOneof("end"):
         case "succeeded":
@@ -248,11 +259,12 @@ def _finish(run: Run, command: FinishRun) -> list[Message]:
         raise WrongState(f"run {command.run_id!r} still has something to do")
     change = command.change if command.HasField("change") else None
     at = command.at_unix_micros
+    parked = run_money.given_up(run, at)
     failure = run.failure or (command.failure if command.HasField("failure") else None)
     if run.status == RunStatus.RUN_STATUS_CANCELLING:
-        return [RunCancelled(change=change, at_unix_micros=at)]
+        return [*parked, RunCancelled(change=change, at_unix_micros=at)]
     if failure is not None:
-        return [RunFailed(failure=failure, change=change, at_unix_micros=at)]
+        return [*parked, RunFailed(failure=failure, change=change, at_unix_micros=at)]
     return [RunSucceeded(change=change, at_unix_micros=at)]
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from crewlog.domain import names
-from crewlog.domain.run_state import Run, Task
+from crewlog.domain.run_state import Gate, Run, Task, is_over
 from crewlog.v1.budget_pb2 import Usage
-from crewlog.v1.run_pb2 import RunView, TaskStatus, TaskView
+from crewlog.v1.run_pb2 import GateStatus, GateView, RunView, TaskStatus, TaskView
 
 
 def view(run: Run, *, revision: int = 0, trace_id: str = "", with_tasks: bool = True) -> RunView:
@@ -19,9 +19,9 @@ def view(run: Run, *, revision: int = 0, trace_id: str = "", with_tasks: bool = 
         status=run.status,
         model=started.model,
         base_commit=started.base_commit,
-        budget=started.budget,
-        spent_usd_micros=run.spent_usd_micros,
-        allotted_usd_micros=run.allotted_usd_micros,
+        budget=run.limit.limit(),
+        spent_usd_micros=run.spent.usd_micros,
+        allotted_usd_micros=run.allotted.usd_micros,
         usage=usage(run),
         tasks=_tasks(run) if with_tasks else (),
         change=run.change,
@@ -31,6 +31,8 @@ def view(run: Run, *, revision: int = 0, trace_id: str = "", with_tasks: bool = 
         revision=revision,
         requested_by=started.requested_by,
         trace_id=trace_id,
+        gates=[_gate(run, gate) for gate in run.gates.values()],
+        budget_ids=started.budget_ids,
     )
 
 
@@ -61,7 +63,7 @@ def _task(run: Run, task: Task) -> TaskView:
         executor_id=task.executor_id,
         generation=task.generation,
         agent_id=names.agent_id(run.started.run_id, task.task_id),
-        allotment_usd_micros=task.allotment_usd_micros,
+        allotment=task.allotment.limit(),
         result=task.result,
         failure=task.failure,
         started_at_unix_micros=task.started_at_unix_micros,
@@ -83,3 +85,23 @@ def _waiting(run: Run, node_id: str) -> TaskView:
 
 def _role(run: Run, node_id: str) -> str:
     return run.graph.nodes[node_id].agent.role.name
+
+
+def _gate(run: Run, gate: Gate) -> GateView:
+    opened = gate.opened
+    closed = is_over(run) and gate.status == GateStatus.GATE_STATUS_OPEN
+    return GateView(
+        run_id=run.started.run_id,
+        gate_id=opened.gate_id,
+        kind=opened.kind,
+        status=GateStatus.GATE_STATUS_CLOSED if closed else gate.status,
+        task_id=opened.task_id,
+        question=opened.question,
+        choices=opened.choices,
+        budget_id=opened.budget_id,
+        wanted=opened.wanted,
+        choice=gate.choice,
+        answered_by=gate.answered_by,
+        opened_at_unix_micros=opened.at_unix_micros,
+        expires_at_unix_micros=opened.expires_at_unix_micros,
+    )

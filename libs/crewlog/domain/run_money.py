@@ -1,0 +1,321 @@
+"""The money of a run: shares, allotments, tasks that wait for more, and the gates that ask for it.
+
+What a task may spend is taken from the run when it is claimed, and may grow while it is worked on. No event adds an
+allotment above what is left of the limit. A limit that is lowered takes back what is not there any more.
+"""
+
+from __future__ import annotations
+
+from typing import TypeAlias, assert_never
+
+from crewlog.domain import amounts
+from crewlog.domain.amounts import ZERO, Amounts
+from crewlog.domain.budget import check_units
+from crewlog.domain.errors import BudgetExceeded, Conflict, InvalidCommand, NotFound, WrongState
+from crewlog.domain.run_events import evolve
+from crewlog.domain.run_state import Run, Task
+from crewlog.v1.answer_pb2 import Failure
+from crewlog.v1.budget_pb2 import OnExhausted
+from crewlog.v1.run_pb2 import (
+    AllotmentGrown,
+    AllotmentShrunk,
+    AnswerGate,
+    ExpireGate,
+    GateAnswered,
+    GateExpired,
+    GateKind,
+    GateOpened,
+    GateStatus,
+    GrowAllotment,
+    LowerRunBudget,
+    ParkTask,
+    RaiseRunBudget,
+    RunBudgetWarned,
+    RunLimitLowered,
+    RunLimitRaised,
+    ShrinkAllotment,
+    StartRun,
+    TaskCancelled,
+    TaskFailed,
+    TaskParked,
+    TaskStatus,
+    TaskUnparked,
+    UnparkTask,
+)
+from google.protobuf.message import Message
+
+Command: TypeAlias = (
+    GrowAllotment | ShrinkAllotment | ParkTask | UnparkTask | RaiseRunBudget | LowerRunBudget | AnswerGate | ExpireGate
+)
+
+WARN_PERCENT = 80
+GATE_SECONDS_DEFAULT = 7 * 24 * 3_600
+RAISE, STOP = "raise", "stop"
+RUN_BUDGET_PREFIX = "run_"
+
+
+def decide(run: Run, command: Command) -> list[Message]:
+    """Raises InvalidCommand, NotFound, Conflict, WrongState or BudgetExceeded."""
+    match command:
+        case GrowAllotment():
+            return _grow(run, command)
+        case ShrinkAllotment():
+            return _shrink(run, command)
+        case ParkTask():
+            return _park(run, command)
+        case UnparkTask():
+            return _unpark(run, command)
+        case RaiseRunBudget():
+            return _raise(run, command)
+        case LowerRunBudget():
+            return _lower(run, command)
+        case AnswerGate():
+            return _answer(run, command)
+        case ExpireGate():
+            return _expire(run, command)
+        case _:
+            assert_never(command)
+
+
+def budget_ids(command: StartRun) -> list[str]:
+    """Every budget that may stand above the run, from the root down."""
+    named = [f"named_{name}" for name in command.budgets]
+    return ["tenant", f"project_{command.project_id}", *dict.fromkeys(named)]
+
+
+def own_budget(run: Run) -> str:
+    return RUN_BUDGET_PREFIX + run.started.run_id
+
+
+def left(run: Run) -> Amounts:
+    """What is neither spent nor allotted, in the units that the run limits."""
+    return amounts.left(run.limit, run.spent + run.allotted)
+
+
+def share(run: Run, node_id: str) -> Amounts:
+    """An equal part of what is left for every node that is ready to spend."""
+    if not run.graph.nodes[node_id].HasField("agent"):
+        return ZERO
+    spenders = sum(run.graph.nodes[ready].HasField("agent") for ready in run.ready)
+    return amounts.share(left(run), spenders)
+
+
+def first_allotment(run: Run, node_id: str, given: Amounts) -> Amounts | None:
+    """The share, and where budgets above have given less, that; None where a unit has nothing left."""
+    if not run.graph.nodes[node_id].HasField("agent"):
+        return ZERO
+    own = share(run, node_id)
+    if any(getattr(own, unit) <= 0 for unit in amounts.limited_units(run.limit)):
+        return None
+    return Amounts(*(_smaller(getattr(own, unit), getattr(given, unit)) for unit in amounts.UNITS))
+
+
+def exhausted(run: Run, task: Task, at: int) -> list[Message]:
+    """A task that nothing is left for, before its agent has begun."""
+    if run.started.on_exhausted not in (OnExhausted.ON_EXHAUSTED_ASK, OnExhausted.ON_EXHAUSTED_WAIT):
+        return [TaskFailed(task_id=task.task_id, failure=no_money(), at_unix_micros=at)]
+    parked = TaskParked(
+        task_id=task.task_id, node_id=task.node_id, visit=task.visit, budget_id=own_budget(run), at_unix_micros=at
+    )
+    return [parked, *_gate(run, task, own_budget(run), ZERO, at)]
+
+
+def no_money() -> Failure:
+    return Failure(
+        reason="budget_exhausted",
+        message="what the task would cost does not fit into what is left of its budgets",
+        what_to_do="raise the budget and start the run again; what was done is on its branch",
+    )
+
+
+def warnings(before: Run, after: Run, at: int) -> list[Message]:
+    """A warning when what is spent reaches the declared share of the limit."""
+    percent = amounts.percent_of(after.limit, after.spent)
+    if percent < WARN_PERCENT or before.warned_percent >= WARN_PERCENT:
+        return []
+    return [RunBudgetWarned(percent=WARN_PERCENT, at_unix_micros=at)]
+
+
+def given_up(run: Run, at: int) -> list[Message]:
+    """Tasks that still wait when the run ends; what they have come to is known."""
+    return [
+        TaskCancelled(task_id=task_id, result=run.tasks[task_id].result, at_unix_micros=at) for task_id in run.parked
+    ]
+
+
+def _grow(run: Run, command: GrowAllotment) -> list[Message]:
+    task = run.tasks.get(command.task_id)
+    if task is None or task.status != TaskStatus.TASK_STATUS_CLAIMED or task.generation != command.generation:
+        raise WrongState(f"task {command.task_id!r} is not worked on under generation {command.generation}")
+    if command.number <= task.growths:
+        return []
+    amounts.check("by", command.by)
+    by = amounts.only_limited(task.allotment, Amounts.of(command.by))
+    if not by:
+        return []
+    if not amounts.fits(run.limit, run.spent + run.allotted + by):
+        raise BudgetExceeded(f"run {command.run_id!r} has not so much left", what_to_do="raise its budget")
+    at = command.at_unix_micros
+    return [AllotmentGrown(task_id=task.task_id, number=command.number, by=by.message(), at_unix_micros=at)]
+
+
+def _shrink(run: Run, command: ShrinkAllotment) -> list[Message]:
+    task = run.tasks.get(command.task_id)
+    if task is None or task.task_id not in run.open or command.request_id in run.requests:
+        return []
+    return [_shrunk(task, Amounts.of(command.by), command.request_id, command.at_unix_micros)]
+
+
+def _shrunk(task: Task, by: Amounts, request_id: str, at: int) -> AllotmentShrunk:
+    """A limited unit keeps at least 1: 0 would mean that it is not limited."""
+    smaller = (
+        max(1, getattr(task.allotment, u) - getattr(by, u)) if getattr(task.allotment, u) else 0 for u in amounts.UNITS
+    )
+    allotment = Amounts(*smaller).limit()
+    return AllotmentShrunk(task_id=task.task_id, allotment=allotment, request_id=request_id, at_unix_micros=at)
+
+
+def _park(run: Run, command: ParkTask) -> list[Message]:
+    task = run.tasks.get(command.task_id)
+    if task is None or task.status != TaskStatus.TASK_STATUS_CLAIMED:
+        return []
+    at = command.at_unix_micros
+    parked = TaskParked(
+        task_id=task.task_id,
+        node_id=task.node_id,
+        visit=task.visit,
+        budget_id=command.budget_id,
+        wanted=command.wanted,
+        so_far=command.so_far if command.HasField("so_far") else None,
+        at_unix_micros=at,
+    )
+    return [parked, *_gate(run, task, command.budget_id, Amounts.of(command.wanted), at)]
+
+
+def _gate(run: Run, task: Task, budget_id: str, wanted: Amounts, at: int) -> list[Message]:
+    if run.started.on_exhausted != OnExhausted.ON_EXHAUSTED_ASK:
+        return []
+    seconds = run.started.gate_seconds or GATE_SECONDS_DEFAULT
+    return [
+        GateOpened(
+            gate_id=f"{task.task_id}-{len(run.gates) + 1}",
+            kind=GateKind.GATE_KIND_BUDGET,
+            task_id=task.task_id,
+            question=f"{task.task_id} needs more than {budget_id} has left: raise it, or stop with what is done?",
+            choices=[RAISE, STOP],
+            budget_id=budget_id,
+            wanted=wanted.message(),
+            expires_at_unix_micros=at + seconds * 1_000_000,
+            default_choice=STOP,
+            at_unix_micros=at,
+        )
+    ]
+
+
+def _unpark(run: Run, command: UnparkTask) -> list[Message]:
+    if command.task_id not in run.parked:
+        return []
+    at = command.at_unix_micros
+    return [*_settled_gates(run, command.task_id, "", at), TaskUnparked(task_id=command.task_id, at_unix_micros=at)]
+
+
+def _raise(run: Run, command: RaiseRunBudget) -> list[Message]:
+    if command.request_id and command.request_id in run.requests:
+        return []
+    _check_change(run, command)
+    at = command.at_unix_micros
+    raised = RunLimitRaised(by=command.by, request_id=command.request_id, at_unix_micros=at)
+    return [raised, *_all_unparked(run, "", at)]
+
+
+def _all_unparked(run: Run, answered_by: str, at: int) -> list[Message]:
+    """Everything that waits for the run's own budget goes on, in the order in which it began to wait."""
+    events: list[Message] = []
+    for task_id in run.parked:
+        if run.tasks[task_id].parked_on == own_budget(run):
+            events += _settled_gates(run, task_id, answered_by, at)
+            events.append(TaskUnparked(task_id=task_id, at_unix_micros=at))
+    return events
+
+
+def _settled_gates(run: Run, task_id: str, answered_by: str, at: int) -> list[Message]:
+    return [
+        GateAnswered(gate_id=gate_id, choice=RAISE, answered_by=answered_by, at_unix_micros=at)
+        for gate_id, gate in run.gates.items()
+        if gate.opened.task_id == task_id and gate.status == GateStatus.GATE_STATUS_OPEN
+    ]
+
+
+def _lower(run: Run, command: LowerRunBudget) -> list[Message]:
+    if command.request_id and command.request_id in run.requests:
+        return []
+    _check_change(run, command)
+    at = command.at_unix_micros
+    lowered = RunLimitLowered(by=command.by, request_id=command.request_id, at_unix_micros=at)
+    after = evolve(run, lowered)
+    return [lowered, *_taken_back(after, at), *warnings(run, after, at)]
+
+
+def _taken_back(run: Run, at: int) -> list[Message]:
+    """What open tasks hold above the limit is taken from them, from each the same part of what it holds."""
+    excess = amounts.over(run.limit, run.spent + run.allotted)
+    open_tasks = [run.tasks[task_id] for task_id in run.open]
+    if not excess or not open_tasks:
+        return []
+    part = amounts.share(excess, len(open_tasks)) + Amounts(*(1 if getattr(excess, u) else 0 for u in amounts.UNITS))
+    return [_shrunk(task, part, "", at) for task in open_tasks]
+
+
+def _check_change(run: Run, command: RaiseRunBudget | LowerRunBudget) -> None:
+    if run.ended_at_unix_micros:
+        raise WrongState(f"run {command.run_id!r} is over")
+    amounts.check("by", command.by, needs_one=True)
+    check_units(run.limit, Amounts.of(command.by))
+
+
+def _answer(run: Run, command: AnswerGate) -> list[Message]:
+    gate = run.gates.get(command.gate_id)
+    if gate is None:
+        raise NotFound(f"run {command.run_id!r} has no gate {command.gate_id!r}", what_to_do="see `crewlog gates`")
+    if command.choice not in gate.opened.choices:
+        why = f"has to be one of {', '.join(gate.opened.choices)}"
+        raise InvalidCommand(f"choice {why}", violations={"choice": why})
+    if gate.status == GateStatus.GATE_STATUS_ANSWERED and gate.choice == command.choice:
+        return []
+    if gate.status != GateStatus.GATE_STATUS_OPEN:
+        raise Conflict(f"gate {command.gate_id!r} is closed already", what_to_do="see `crewlog gates --all`")
+    return _answered(run, command)
+
+
+def _answered(run: Run, command: AnswerGate) -> list[Message]:
+    opened, at = run.gates[command.gate_id].opened, command.at_unix_micros
+    answered = GateAnswered(
+        gate_id=command.gate_id,
+        choice=command.choice,
+        by=command.by,
+        answered_by=command.answered_by,
+        at_unix_micros=at,
+    )
+    if command.choice == STOP:
+        return [answered, TaskUnparked(task_id=opened.task_id, has_to_stop=True, at_unix_micros=at)]
+    if opened.budget_id != own_budget(run):
+        return [answered, TaskUnparked(task_id=opened.task_id, at_unix_micros=at)]
+    amounts.check("by", command.by, needs_one=True)
+    check_units(run.limit, Amounts.of(command.by))
+    raised = RunLimitRaised(by=command.by, request_id=f"gate:{command.gate_id}", at_unix_micros=at)
+    others = [event for event in _all_unparked(evolve(run, answered), command.answered_by, at) if event != answered]
+    return [answered, raised, *others]
+
+
+def _expire(run: Run, command: ExpireGate) -> list[Message]:
+    gate = run.gates.get(command.gate_id)
+    if gate is None or gate.status != GateStatus.GATE_STATUS_OPEN:
+        return []
+    at = command.at_unix_micros
+    expired = GateExpired(gate_id=command.gate_id, at_unix_micros=at)
+    return [expired, TaskUnparked(task_id=gate.opened.task_id, has_to_stop=True, at_unix_micros=at)]
+
+
+def _smaller(own: int, given: int) -> int:
+    """0 stands for no limit on either side."""
+    return min(own, given) if own and given else own or given
