@@ -69,7 +69,7 @@ def key(turn: int, index: int = MODEL, attempt: int = 1) -> EffectKey:
 
 
 def start_call(turn: int = 1, attempt: int = 1, reserved: int = 100, generation: int = 1) -> StartModelCall:
-    reservation = Reservation(usd_micros=reserved)
+    reservation = Reservation(usd_micros=reserved, input_tokens_max=50, output_tokens_max=50)
     return StartModelCall(
         agent_id="r_t-1", generation=generation, key=key(turn, attempt=attempt), reservation=reservation
     )
