@@ -12,12 +12,12 @@ import functools
 import json
 import ssl
 import time
-from collections.abc import AsyncIterator, Callable
-from typing import TYPE_CHECKING, Any
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import anthropic.resources.messages  # noqa: F401 - otherwise the library imports it in the first call
 import httpx2
-from anthropic import APIConnectionError, APIStatusError, AsyncAnthropic, AsyncStream
+from anthropic import APIConnectionError, APIError, APIStatusError, AsyncAnthropic, AsyncStream
 from crewlog.models import failures
 from crewlog.models.answer import Answer, Unreadable
 from crewlog.models.failures import ModelError
@@ -25,6 +25,8 @@ from crewlog.models.failures import ModelError
 if TYPE_CHECKING:
     from anthropic._streaming import ServerSentEvent
     from crewlog.models.provider import Timeouts
+
+T = TypeVar("T")
 
 CONNECTIONS_MAX = 256
 # After the last event the connection is given this long to end, so that the next call can use it again.
@@ -67,10 +69,26 @@ class MessagesApi:
             await stream.close()
         return str(stream.response.headers.get("request-id", ""))
 
+    async def count_tokens(self, body: dict[str, Any]) -> int:
+        """The provider's count of the input of `body`, at least 1. Raises ModelError."""
+        try:
+            counted = await self._answer_to(self._client.messages.count_tokens(**body))
+        except (APIError, ValueError, RecursionError) as error:
+            raise failures.error_of(failures.UNREADABLE, "the answer is not JSON") from error
+        count = getattr(counted, "input_tokens", None)
+        if type(count) is not int or count < 1:
+            raise failures.error_of(failures.UNREADABLE, "the answer has no count of tokens")
+        return count
+
     async def _open(self, body: dict[str, Any]) -> AsyncStream[Any]:
+        stream: AsyncStream[Any] = await self._answer_to(self._client.messages.create(**body, stream=True))
+        return await _only_events(stream)
+
+    async def _answer_to(self, call: Awaitable[T]) -> T:
+        """What the call returns, within the time for a first byte. Raises ModelError."""
         try:
             async with asyncio.timeout(self._timeouts.first_byte_seconds):
-                stream: AsyncStream[Any] = await self._client.messages.create(**body, stream=True)
+                return await call
         except TimeoutError as error:
             message = f"no answer within {self._timeouts.first_byte_seconds:g} s"
             raise failures.error_of(failures.TIMED_OUT, message) from error
@@ -78,7 +96,6 @@ class MessagesApi:
             raise self._answered(error.status_code, error.body, error.response.headers) from error
         except APIConnectionError as error:
             raise _unconnected(error) from error
-        return await _only_events(stream)
 
     async def _next(self, events: AsyncIterator[ServerSentEvent]) -> dict[str, Any]:
         try:

@@ -72,7 +72,13 @@ def price_of(
 
 def cost(price: Price, usage: Usage) -> int:
     """Micro-dollars, rounded up."""
-    return -(-_millionths(price, usage) // _MTOK)
+    millionths = (
+        usage.input_tokens * price.input_usd_micros_per_mtok
+        + usage.output_tokens * price.output_usd_micros_per_mtok
+        + usage.cache_read_tokens * price.cache_read_usd_micros_per_mtok
+        + usage.cache_write_tokens * price.cache_write_usd_micros_per_mtok
+    )
+    return -(-millionths // _MTOK)
 
 
 def worst_case(
@@ -111,15 +117,6 @@ def longest_answer(
 def _dearest_input(price: Price) -> int:
     return max(
         price.input_usd_micros_per_mtok, price.cache_write_usd_micros_per_mtok, price.cache_read_usd_micros_per_mtok
-    )
-
-
-def _millionths(price: Price, usage: Usage) -> int:
-    return (
-        usage.input_tokens * price.input_usd_micros_per_mtok
-        + usage.output_tokens * price.output_usd_micros_per_mtok
-        + usage.cache_read_tokens * price.cache_read_usd_micros_per_mtok
-        + usage.cache_write_tokens * price.cache_write_usd_micros_per_mtok
     )
 
 

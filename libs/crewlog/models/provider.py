@@ -9,9 +9,10 @@ from __future__ import annotations
 import asyncio
 import importlib
 import json
+import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from crewlog.models import failures, prices
 from crewlog.models.answer import Answer
@@ -22,7 +23,10 @@ from crewlog.v1.budget_pb2 import Usage
 if TYPE_CHECKING:
     from crewlog.models.messages_api import MessagesApi
 
-__all__ = ["AnthropicModel", "ModelError", "ModelReply", "ModelRequest", "Timeouts", "input_tokens_bound", "warm_up"]
+__all__ = [
+    *("AnthropicModel", "ModelError", "ModelReply", "ModelRequest", "Timeouts"),
+    *("input_tokens_bound", "input_tokens_counted", "warm_up"),
+]
 
 ANTHROPIC_URL = "https://api.anthropic.com"
 
@@ -37,6 +41,9 @@ PREAMBLE_TOKENS = 2048
 TOOL_TOKENS = 64
 # No known tokenizer has a longer token; an answer longer than its count of these has a wrong count.
 TOKEN_BYTES_MAX = 256
+# The provider says of its own count that the real one "may differ by a small amount", and not by how much.
+COUNT_ALLOWANCE_PERCENT = 2
+COUNT_ALLOWANCE_TOKENS = 256
 
 
 @dataclass(frozen=True)
@@ -97,6 +104,15 @@ class AnthropicModel:
             message = f"no whole answer within {self._timeouts.total_seconds:g} s"
             raise failures.error_of(failures.TIMED_OUT, message) from error
 
+    async def count_tokens(self, request: ModelRequest) -> int:
+        """How many input tokens the request has, as the provider estimates it: see `input_tokens_counted`. Costs
+        nothing, also where it fails. Raises ModelError."""
+        try:
+            return await self._count_tokens(request)
+        except ModelError as error:
+            error.may_have_charged = False
+            raise
+
     async def close(self) -> None:
         api, self._api = self._api, None
         if api is not None:
@@ -107,6 +123,14 @@ class AnthropicModel:
         answer = Answer()
         request_id = await api.stream(body_of(request), answer, on_text)
         return reply_of(request, answer, request_id)
+
+    async def _count_tokens(self, request: ModelRequest) -> int:
+        body = body_of(request)
+        del body["max_tokens"]
+        count = await (await self._opened()).count_tokens(body)
+        if count * TOKEN_BYTES_MAX < _text_bytes(request):
+            raise failures.error_of(failures.UNREADABLE, f"the request cannot have as few tokens as {count}")
+        return count
 
     async def _opened(self) -> MessagesApi:
         if self._api is None:
@@ -134,13 +158,18 @@ def body_of(request: ModelRequest) -> dict[str, Any]:
 def input_tokens_bound(request: ModelRequest) -> int:
     """An upper bound on the input tokens, without asking anyone.
 
-    A token of a byte-level tokenizer covers at least one byte, so text has at most as many tokens as UTF-8 bytes. The
-    serialised request holds all text that the provider shows to the model, and its JSON marks outnumber those of any
-    other rendering; what the provider adds on its own is bounded by the constants above. We send no images, whose
-    tokens do not follow from their bytes.
+    A token of a byte-level tokenizer covers at least one byte, so text has at most as many tokens as UTF-8 bytes, in
+    whatever form the tokenizer brings it into before. The serialised request holds all text that the provider shows to
+    the model, and its JSON marks outnumber those of any other rendering; what the provider adds on its own is bounded
+    by the constants above. We send no images, whose tokens do not follow from their bytes.
     """
-    serialised = json.dumps(body_of(request), ensure_ascii=False).encode("utf-8", "surrogatepass")
-    return len(serialised) + PREAMBLE_TOKENS + TOOL_TOKENS * len(request.tools)
+    return _text_bytes(request) + PREAMBLE_TOKENS + TOOL_TOKENS * len(request.tools)
+
+
+def input_tokens_counted(request: ModelRequest, count: int) -> int:
+    """What to reserve once the provider has counted: its count with a declared allowance, and never above the bound."""
+    allowance = -(-count * COUNT_ALLOWANCE_PERCENT // 100) + COUNT_ALLOWANCE_TOKENS
+    return min(count + allowance, input_tokens_bound(request))
 
 
 def reply_of(request: ModelRequest, answer: Answer, request_id: str) -> ModelReply:
@@ -156,7 +185,18 @@ def reply_of(request: ModelRequest, answer: Answer, request_id: str) -> ModelRep
     )
 
 
-_CACHE = {"type": "ephemeral"}
+# Five minutes by name: an hour costs more to write, and the reservation does not cover it.
+_CACHE = {"type": "ephemeral", "ttl": "5m"}
+_NORMAL_FORMS: tuple[Literal["NFC", "NFKC"], ...] = ("NFC", "NFKC")
+
+
+def _text_bytes(request: ModelRequest) -> int:
+    """The size of the request, in the longest form in which a tokenizer may see it: characters such as U+FDFA grow."""
+    serialised = json.dumps(body_of(request), ensure_ascii=False)
+    if serialised.isascii():
+        return len(serialised)
+    forms = (serialised, *(unicodedata.normalize(form, serialised) for form in _NORMAL_FORMS))
+    return max(len(form.encode("utf-8", "surrogatepass")) for form in forms)
 
 
 def _with_cache_mark(messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
