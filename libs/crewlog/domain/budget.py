@@ -129,6 +129,13 @@ def is_set(budget: Budget) -> bool:
     return bool(budget.budget_id)
 
 
+def in_period(budget: Budget, bounds: PeriodBounds | None) -> Budget:
+    """The budget as it will be once the first command of a period has begun it."""
+    if bounds is None or budget.bounds is None or bounds.start_unix_micros <= budget.bounds.start_unix_micros:
+        return budget
+    return evolve(budget, BudgetPeriodBegun(bounds=bounds))
+
+
 def room(budget: Budget) -> Amounts:
     """What may still be allotted in each unit that the budget limits."""
     return amounts.left(budget.limit, budget.spent + budget.allotted)

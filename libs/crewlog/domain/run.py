@@ -142,7 +142,7 @@ def _claim(run: Run, command: ClaimTask) -> list[Message]:
     given = Amounts.of(command.given) if command.HasField("given") else ZERO
     allotment = run_money.first_allotment(run, task.node_id, given)
     if allotment is None:
-        return run_money.exhausted(run, task, command.at_unix_micros)
+        return run_money.exhausted(run, task, run_money.own_budget(run), command.at_unix_micros)
     return [_claimed(task, command, allotment)]
 
 

@@ -277,6 +277,7 @@ def _on_parked(run: Run, event: TaskParked) -> Run:
         status=TaskStatus.TASK_STATUS_PARKED,
         executor_id="",
         parked_on=event.budget_id,
+        wanted=Amounts.of(event.wanted),
         result=event.so_far if event.HasField("so_far") else None,
     )
     return replace(

@@ -13,7 +13,7 @@ from crewlog.domain.amounts import ZERO, Amounts
 from crewlog.domain.budget import check_units
 from crewlog.domain.errors import BudgetExceeded, Conflict, InvalidCommand, NotFound, WrongState
 from crewlog.domain.run_events import evolve
-from crewlog.domain.run_state import Run, Task
+from crewlog.domain.run_state import Run, Task, claimable, next_task
 from crewlog.v1.answer_pb2 import Failure
 from crewlog.v1.budget_pb2 import OnExhausted
 from crewlog.v1.run_pb2 import (
@@ -110,14 +110,14 @@ def first_allotment(run: Run, node_id: str, given: Amounts) -> Amounts | None:
     return Amounts(*(_smaller(getattr(own, unit), getattr(given, unit)) for unit in amounts.UNITS))
 
 
-def exhausted(run: Run, task: Task, at: int) -> list[Message]:
+def exhausted(run: Run, task: Task, budget_id: str, at: int) -> list[Message]:
     """A task that nothing is left for, before its agent has begun."""
     if run.started.on_exhausted not in (OnExhausted.ON_EXHAUSTED_ASK, OnExhausted.ON_EXHAUSTED_WAIT):
         return [TaskFailed(task_id=task.task_id, failure=no_money(), at_unix_micros=at)]
     parked = TaskParked(
-        task_id=task.task_id, node_id=task.node_id, visit=task.visit, budget_id=own_budget(run), at_unix_micros=at
+        task_id=task.task_id, node_id=task.node_id, visit=task.visit, budget_id=budget_id, at_unix_micros=at
     )
-    return [parked, *_gate(run, task, own_budget(run), ZERO, at)]
+    return [parked, *_gate(run, task, budget_id, ZERO, at)]
 
 
 def no_money() -> Failure:
@@ -176,10 +176,12 @@ def _shrunk(task: Task, by: Amounts, request_id: str, at: int) -> AllotmentShrun
 
 
 def _park(run: Run, command: ParkTask) -> list[Message]:
-    task = run.tasks.get(command.task_id)
-    if task is None or task.status != TaskStatus.TASK_STATUS_CLAIMED:
+    task = _task_to_park(run, command.task_id)
+    if task is None:
         return []
     at = command.at_unix_micros
+    if not task.generation:
+        return exhausted(run, task, command.budget_id, at)
     parked = TaskParked(
         task_id=task.task_id,
         node_id=task.node_id,
@@ -190,6 +192,18 @@ def _park(run: Run, command: ParkTask) -> list[Message]:
         at_unix_micros=at,
     )
     return [parked, *_gate(run, task, command.budget_id, Amounts.of(command.wanted), at)]
+
+
+def _task_to_park(run: Run, task_id: str) -> Task | None:
+    """One that is worked on, or one that could be."""
+    task = run.tasks.get(task_id)
+    if task is not None:
+        return task if task.status == TaskStatus.TASK_STATUS_CLAIMED else None
+    node_id = task_id.rpartition("-")[0]
+    if node_id not in claimable(run):
+        return None
+    waiting = next_task(run, node_id)
+    return waiting if waiting.task_id == task_id else None
 
 
 def _gate(run: Run, task: Task, budget_id: str, wanted: Amounts, at: int) -> list[Message]:

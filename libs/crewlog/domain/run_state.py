@@ -39,6 +39,7 @@ class Task:
     allotment: Amounts = ZERO
     growths: int = 0
     parked_on: str = ""
+    wanted: Amounts = ZERO
     has_to_stop: bool = False
     result: TaskResult | None = None
     failure: Failure | None = None
