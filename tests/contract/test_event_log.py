@@ -50,7 +50,7 @@ async def append_all(log: EventLog, aggregate: AggregateId, payloads: Sequence[b
 async def take(log: EventLog, count: int, after_revision: int, kinds: Sequence[str] = ()) -> list[Stored]:
     """The next `count` entries that a follower gets; checks that no batch is empty."""
     seen: list[Stored] = []
-    async with asyncio.timeout(20), aclosing(log.follow(after_revision, kinds)) as batches:
+    async with asyncio.timeout(4), aclosing(log.follow(after_revision, kinds)) as batches:
         async for batch in batches:
             assert batch
             seen.extend(batch)
@@ -209,6 +209,22 @@ async def test_a_cancelled_append_holds_up_nobody(log: EventLog, unique_id: Uniq
     assert all(isinstance(outcome, int) for outcome in outcomes[1::2])
     more = [log.append(AggregateId("local", "run", unique_id()), b"x", 0) for _ in range(50)]
     assert len(await asyncio.wait_for(asyncio.gather(*more), 10)) == 50
+
+
+async def test_whoever_is_cancelled_when_it_is_their_turn_holds_up_nobody(log: EventLog, unique_id: UniqueId) -> None:
+    async def append() -> None:
+        await log.append(AggregateId("local", "run", unique_id()), b"x", 0)
+
+    async def append_and_cancel() -> None:
+        await append()
+        for task in waiting:
+            task.cancel()
+
+    for _ in range(8):
+        first = [asyncio.create_task(one()) for one in (append_and_cancel, append, append, append)]
+        waiting = [asyncio.create_task(append()) for _ in range(3)]
+        await asyncio.gather(*first, *waiting, return_exceptions=True)
+    await asyncio.wait_for(asyncio.gather(*(append() for _ in range(20))), 5)
 
 
 async def test_a_follower_gets_every_entry_in_order(log: EventLog, unique_id: UniqueId) -> None:
