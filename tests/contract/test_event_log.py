@@ -50,7 +50,7 @@ async def append_all(log: EventLog, aggregate: AggregateId, payloads: Sequence[b
 async def take(log: EventLog, count: int, after_revision: int, kinds: Sequence[str] = ()) -> list[Stored]:
     """The next `count` entries that a follower gets; checks that no batch is empty."""
     seen: list[Stored] = []
-    async with asyncio.timeout(4), aclosing(log.follow(after_revision, kinds)) as batches:
+    async with asyncio.timeout(20), aclosing(log.follow(after_revision, kinds)) as batches:
         async for batch in batches:
             assert batch
             seen.extend(batch)
@@ -217,14 +217,14 @@ async def test_whoever_is_cancelled_when_it_is_their_turn_holds_up_nobody(log: E
 
     async def append_and_cancel() -> None:
         await append()
-        for task in waiting:
+        for task in others:
             task.cancel()
 
     for _ in range(8):
-        first = [asyncio.create_task(one()) for one in (append_and_cancel, append, append, append)]
-        waiting = [asyncio.create_task(append()) for _ in range(3)]
-        await asyncio.gather(*first, *waiting, return_exceptions=True)
-    await asyncio.wait_for(asyncio.gather(*(append() for _ in range(20))), 5)
+        first = asyncio.create_task(append_and_cancel())
+        others = [asyncio.create_task(append()) for _ in range(7)]
+        await asyncio.wait_for(first, 5)
+        await asyncio.gather(*others, return_exceptions=True)
 
 
 async def test_a_follower_gets_every_entry_in_order(log: EventLog, unique_id: UniqueId) -> None:
