@@ -35,7 +35,7 @@ test: setup ## Run every test
 quick: setup ## Run the tests that take no seconds
 	@$(BIN)/pytest -m "not slow" $(PYTEST_OPTIONS) tests/domain tests/tidy tests/contract
 
-check: lint types test ## Everything that CI asks for
+check: test lint types ## Everything that CI asks for
 
 lint: setup ## Check format, style, import rules, generated code and protos
 	@$(BIN)/ruff format --check --quiet .

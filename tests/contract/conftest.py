@@ -14,7 +14,7 @@ CHUNK = 65_536
 
 
 class Wire:
-    """A TCP proxy. What is held is neither delivered nor refused, like on a network that has stopped."""
+    """A TCP proxy. What `holds` is part of is neither delivered nor refused, like on a network that has stopped."""
 
     def __init__(self, target: str) -> None:
         self._target = urlsplit(target)
@@ -23,7 +23,7 @@ class Wire:
         self._held_for_server: list[tuple[asyncio.StreamWriter, bytes]] = []
         self._server: asyncio.Server | None = None
         self._pumps: set[asyncio.Task[None]] = set()
-        self.holds_requests = False
+        self.holds: bytes | None = None
         self.loses_answers = False
         self.connections = 0
 
@@ -51,7 +51,7 @@ class Wire:
 
     def cut(self) -> None:
         """The clients lose their connections; later ones work. What is held for the server stays on the way."""
-        self.holds_requests = self.loses_answers = False
+        self.holds, self.loses_answers = None, False
         for client in self._clients:
             client.close()
         self._clients.clear()
@@ -75,7 +75,7 @@ class Wire:
 
     async def _requests(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while data := await _read(reader):
-            if self.holds_requests:
+            if self.holds is not None and self.holds in data:
                 self._held_for_server.append((writer, data))
             else:
                 writer.write(data)

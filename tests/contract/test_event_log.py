@@ -211,6 +211,22 @@ async def test_a_cancelled_append_holds_up_nobody(log: EventLog, unique_id: Uniq
     assert len(await asyncio.wait_for(asyncio.gather(*more), 10)) == 50
 
 
+async def test_whoever_is_cancelled_when_it_is_their_turn_holds_up_nobody(log: EventLog, unique_id: UniqueId) -> None:
+    async def append() -> None:
+        await log.append(AggregateId("local", "run", unique_id()), b"x", 0)
+
+    async def append_and_cancel() -> None:
+        await append()
+        for task in others:
+            task.cancel()
+
+    for _ in range(8):
+        first = asyncio.create_task(append_and_cancel())
+        others = [asyncio.create_task(append()) for _ in range(7)]
+        await asyncio.wait_for(first, 5)
+        await asyncio.gather(*others, return_exceptions=True)
+
+
 async def test_a_follower_gets_every_entry_in_order(log: EventLog, unique_id: UniqueId) -> None:
     head = await log.head()
     runs = [AggregateId("local", "run", unique_id()) for _ in range(3)]

@@ -15,7 +15,7 @@ Until = Callable[[Callable[[], bool]], Awaitable[None]]
 
 
 class Wire(Protocol):
-    holds_requests: bool
+    holds: bytes | None
     loses_answers: bool
     held: bytes
     connections: int
@@ -56,7 +56,7 @@ async def test_stored_with_a_successor_behind_it(
 async def test_lost_before_it_was_stored(
     jetstream_log: JetStreamLog, log_behind_wire: JetStreamLog, wire: Wire, run: AggregateId, until: Until
 ) -> None:
-    wire.holds_requests = True
+    wire.holds = b""
     appending = asyncio.create_task(log_behind_wire.append(run, b"the entry", 0))
     await until(lambda: b"the entry" in wire.held)
     wire.cut()
@@ -67,7 +67,7 @@ async def test_lost_before_it_was_stored(
 async def test_lost_and_somebody_else_was_faster(
     jetstream_log: JetStreamLog, log_behind_wire: JetStreamLog, wire: Wire, run: AggregateId, until: Until
 ) -> None:
-    wire.holds_requests = True
+    wire.holds = b""
     appending = asyncio.create_task(log_behind_wire.append(run, b"the entry", 0))
     await until(lambda: b"the entry" in wire.held)
     await jetstream_log.append(run, b"of another", 0)
@@ -80,7 +80,7 @@ async def test_lost_and_somebody_else_was_faster(
 async def test_an_attempt_that_arrives_long_after_it_was_given_up(
     jetstream_log: JetStreamLog, log_behind_wire: JetStreamLog, wire: Wire, run: AggregateId, until: Until
 ) -> None:
-    wire.holds_requests = True
+    wire.holds = b""
     appending = asyncio.create_task(log_behind_wire.append(run, b"the entry", 0))
     await until(lambda: b"the entry" in wire.held)
     wire.cut()
@@ -93,7 +93,7 @@ async def test_an_attempt_that_arrives_long_after_it_was_given_up(
 async def test_an_attempt_that_arrives_while_we_look(
     jetstream_log: JetStreamLog, log_behind_wire: JetStreamLog, wire: Wire, run: AggregateId, until: Until
 ) -> None:
-    wire.holds_requests = True
+    wire.holds = b""
     appending = asyncio.create_task(log_behind_wire.append(run, b"the entry", 0))
     await until(lambda: b"the entry" in wire.held)
     wire.cut()
@@ -101,6 +101,33 @@ async def test_an_attempt_that_arrives_while_we_look(
     (revision,) = await until_stored(jetstream_log, run, 1)
     assert await appending == revision
     assert await payloads(jetstream_log, run) == [b"the entry"]
+
+
+async def test_an_attempt_that_arrives_between_our_look_and_the_next_attempt(
+    jetstream_log: JetStreamLog, log_behind_wire: JetStreamLog, wire: Wire, run: AggregateId, until: Until
+) -> None:
+    wire.holds = b"the entry"
+    appending = asyncio.create_task(log_behind_wire.append(run, b"the entry", 0))
+    await until(lambda: wire.held.count(b"the entry") == 1)
+    wire.cut()
+    wire.holds = b"the entry"
+    await until(lambda: wire.held.count(b"the entry") == 2)
+    wire.holds = None
+    await wire.deliver_late()
+    revision = await appending
+    assert [stored.revision for stored in await jetstream_log.read(run)] == [revision]
+
+
+async def test_lost_with_a_revision_that_was_never_there(
+    jetstream_log: JetStreamLog, log_behind_wire: JetStreamLog, wire: Wire, run: AggregateId, until: Until
+) -> None:
+    wire.holds = b""
+    appending = asyncio.create_task(log_behind_wire.append(run, b"the entry", 1_000_000))
+    await until(lambda: b"the entry" in wire.held)
+    wire.cut()
+    with pytest.raises(WrongRevision):
+        await appending
+    assert await payloads(jetstream_log, run) == []
 
 
 @pytest.mark.parametrize("where", ["requests", "answers"])
@@ -113,7 +140,7 @@ async def test_a_lost_batch(
     until: Until,
 ) -> None:
     runs = [AggregateId("local", "run", unique_id()) for _ in range(100)]
-    wire.holds_requests, wire.loses_answers = where == "requests", where == "answers"
+    wire.holds, wire.loses_answers = (b"", False) if where == "requests" else (None, True)
     appending = [asyncio.create_task(log_behind_wire.append(one, one.id.encode(), 0)) for one in runs]
     if where == "requests":
         await until(lambda: bool(wire.held))
@@ -131,6 +158,7 @@ async def test_a_connection_that_keeps_breaking(
     jetstream_log: JetStreamLog, log_behind_wire: JetStreamLog, wire: Wire, run: AggregateId, until: Until
 ) -> None:
     async def break_once() -> None:
+        await log_behind_wire.head()
         connections = wire.connections
         wire.loses_answers = True
         await until_stored(jetstream_log, run, len(written) + 1)

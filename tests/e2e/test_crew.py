@@ -15,10 +15,13 @@ from pathlib import Path
 import pytest
 from crewlog.cli.verifying import verify
 from crewlog.crews import load_workflow
+from crewlog.domain.errors import Unavailable
 from crewlog.v1.budget_pb2 import Limit
 from crewlog.v1.entry_pb2 import RecordedEntry
 from crewlog.v1.run_pb2 import CancelRun, RunStatus, RunView, Workflow
 from crewlog.v1.run_service_pb2 import WatchRun
+from grpc import StatusCode
+from grpc.aio import AioRpcError
 
 from tests.e2e.world import WAIT_SECONDS, World, git, platform_on, types_of
 
@@ -100,10 +103,9 @@ async def finished_in_spite(world: World, run_id: str) -> RunView:
         while True:
             try:
                 return await world.finished(run_id)
-            except Exception as error:
-                if "UNAVAILABLE" not in repr(error) and type(error).__name__ != "Unavailable":
-                    raise
-                await asyncio.sleep(0.05)
+            except (Unavailable, AioRpcError) as error:
+                assert isinstance(error, Unavailable) or error.code() is StatusCode.UNAVAILABLE
+                await asyncio.sleep(0)
 
 
 async def entries_of(world: World, run_id: str) -> AsyncIterator[RecordedEntry]:

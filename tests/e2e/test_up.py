@@ -29,7 +29,7 @@ from crewlog.v1.run_pb2 import GetRun, Node, NoopNode, RunStatus, RunView, Start
 from crewlog.v1.run_service_pb2 import WatchRun
 from crewlog.v1.run_service_pb2_grpc import RunServiceStub
 
-SECONDS_MAX = 30.0
+SECONDS_MAX = 90.0
 STOP_SECONDS_MAX = 5.0
 SECRET = "sk-ant-canary-7d2f"
 CHILDREN = (*SERVICES, LOG)

@@ -96,6 +96,12 @@ print([name for name in {HEAVY!r} if name in sys.modules])
         assert done.stderr.startswith("crewlog: the gateway does not answer")
         assert len(done.stderr.splitlines()) == 2
 
+    def test_what_the_system_refuses_is_one_line(self, crewlog: Crewlog) -> None:
+        done = crewlog("up", "--data-dir", "/proc/crewlog")
+        assert (done.returncode, done.stdout) == (ExitCode.FAILED, "")
+        assert done.stderr.startswith("crewlog: ")
+        assert len(done.stderr.splitlines()) == 1
+
 
 class TestRefusals:
     @pytest.mark.parametrize(

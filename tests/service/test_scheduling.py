@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from crewlog.domain import agent, run, run_state
@@ -27,6 +28,9 @@ from crewlog.v1.run_pb2 import CancelRun, Node, NoopNode, RunStatus, StartRun, W
 from crewlog.v1.scheduler_pb2 import ExecutorReport
 from crewlog.v1.scheduler_pb2_grpc import SchedulerServiceStub
 from crewlog.v1.workspace_pb2_grpc import WorkspaceServiceStub
+
+if TYPE_CHECKING:
+    from crewlog.v1.scheduler_pb2_grpc import SchedulerServiceAsyncStub
 
 WAIT_SECONDS = 20.0
 NOWHERE = "127.0.0.1:9"
@@ -125,7 +129,7 @@ def world(tmp_path: Path) -> World:
 
 
 @asynccontextmanager
-async def client(world: World) -> AsyncIterator[SchedulerServiceStub]:
+async def client(world: World) -> AsyncIterator[SchedulerServiceAsyncStub]:
     async with dial(world.scheduler_address, world.token) as channel:
         await asyncio.wait_for(channel.channel_ready(), WAIT_SECONDS)
         yield SchedulerServiceStub(channel)
@@ -207,14 +211,14 @@ async def test_an_executor_that_was_started_again_lets_another_take_over_at_once
 
 
 @asynccontextmanager
-async def silent_executor(scheduler: SchedulerServiceStub, executor_id: str) -> AsyncIterator[None]:
+async def silent_executor(scheduler: SchedulerServiceAsyncStub, executor_id: str) -> AsyncIterator[None]:
     """Takes grants and does nothing: as one that was killed after the claim."""
 
     async def report() -> AsyncIterator[ExecutorReport]:
         yield ExecutorReport(executor_id=executor_id, slots=8)
         await asyncio.Event().wait()
 
-    call = scheduler.Synchronize(report())  # type: ignore[arg-type]
+    call = scheduler.Synchronize(report())
     try:
         yield
     finally:

@@ -10,6 +10,8 @@ import pytest
 
 Clean = Callable[[Iterable[str]], None]
 FILE_LINES_MAX = 400
+# Tables of cases are long, and a second file for the rest of a table is harder to find than its end.
+TEST_FILE_LINES_MAX = 700
 
 
 @pytest.mark.parametrize(
@@ -31,4 +33,8 @@ def test_functions_and_classes_are_short(
 
 def test_files_are_short(clean: Clean, sources: list[Any]) -> None:
     counted = [(source.path, source.text.count("\n")) for source in sources]
-    clean([f"{path}: {lines} lines" for path, lines in counted if lines > FILE_LINES_MAX])
+    clean([f"{path}: {lines} lines" for path, lines in counted if lines > _lines_max(path)])
+
+
+def _lines_max(path: str) -> int:
+    return TEST_FILE_LINES_MAX if path.startswith("tests/") else FILE_LINES_MAX

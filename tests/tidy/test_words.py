@@ -33,4 +33,4 @@ def test_no_file_names(clean: Clean, files: list[str], root: Path, words: str) -
 def test_lock_files_say_what_and_not_where(clean: Clean, files: list[str], root: Path) -> None:
     assert "requirements.lock" in files
     locks = {path: (root / path).read_text() for path in files if path.endswith(("package-lock.json", ".lock"))}
-    clean(path for path, text in locks.items() if re.search(DOWNLOAD, text))
+    clean(path for path, text in locks.items() if re.search(DOWNLOAD, text, re.MULTILINE))

@@ -5,10 +5,9 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator
 
-from google.protobuf.message import Message
-
 from crewlog.domain.errors import UnknownEvent
 from crewlog.v1.entry_pb2 import Entry, Event
+from google.protobuf.message import Message
 
 _FIELD_OF: dict[str, str] = {
     field.message_type.full_name: field.name

@@ -15,7 +15,7 @@ from crewlog.domain import names, run_state, run_view
 from crewlog.eventlog import codec
 from crewlog.v1 import agent_pb2 as agent
 from crewlog.v1.entry_pb2 import RecordedEntry
-from crewlog.v1.run_pb2 import RunStatus, RunView, TaskStatus, TaskView
+from crewlog.v1.run_pb2 import RunView, TaskStatus, TaskView
 from crewlog.v1.run_service_pb2 import LiveDelta
 from google.protobuf.message import Message
 from immutables import Map
@@ -101,10 +101,6 @@ def spent_usd_micros(board: Board) -> int:
     open_agents = (names.agent_id(board.run.started.run_id, task_id) for task_id in board.run.open)
     running = sum(board.agents[agent_id].cost_usd_micros for agent_id in open_agents if agent_id in board.agents)
     return board.run.spent_usd_micros + running
-
-
-def is_running(board: Board) -> bool:
-    return board.run.status in (RunStatus.RUN_STATUS_RUNNING, RunStatus.RUN_STATUS_CANCELLING)
 
 
 def _row(board: Board, task: TaskView) -> Row:

@@ -37,15 +37,6 @@ def token(environment: Mapping[str, str] = os.environ) -> str:
     return environment.get("CREWLOG_TOKEN", "")
 
 
-def sandbox(environment: Mapping[str, str] = os.environ) -> str:
-    return environment.get("CREWLOG_SANDBOX", "") or "auto"
-
-
-def executor_slots(environment: Mapping[str, str] = os.environ) -> str:
-    """Empty: the executor's own default."""
-    return environment.get("CREWLOG_EXECUTOR_SLOTS", "")
-
-
 def model_access(environment: Mapping[str, str] = os.environ) -> ModelAccess:
     """The key and the address as the `anthropic` package names them; CREWLOG_MODEL is the default model."""
     return ModelAccess(

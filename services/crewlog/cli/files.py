@@ -16,7 +16,7 @@ async def write_diff(gateway: Gateway, output: Output, run_id: str, *, stat: boo
     """What the change of a run is, against what it started from."""
     view = await gateway.runs.Get(GetRun(run_id=run_id))
     if not view.change.commit or view.change.commit == view.base_commit:
-        say(f"run {run_id} has changed nothing{'' if view.ended_at_unix_micros else ' yet that is delivered'}")
+        say(f"run {run_id} has {'changed nothing' if view.ended_at_unix_micros else 'delivered nothing yet'}")
         return 0
     request = GetDiff(project_id=view.project_id, from_tree=view.base_commit, to_tree=view.change.commit)
     found = await gateway.files.Compare(request)

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Sequence
 from crewlog.cli import wording
 from crewlog.cli.gateway import Gateway
 from crewlog.cli.options import Output
-from crewlog.cli.output import say, write_message, write_messages, write_table
+from crewlog.cli.output import say, write_line, write_message, write_messages, write_table
 from crewlog.v1.agent_pb2 import AgentStatus, AgentView, ListAgents
 from crewlog.v1.project_pb2 import ListProjects, ProjectView
 from crewlog.v1.run_pb2 import CancelRun, GetRun, ListRuns, RunStatus, RunView, TaskView
@@ -79,8 +79,6 @@ def write_run(view: RunView) -> None:
 
 
 def write_fact(name: str, value: str) -> None:
-    from crewlog.cli.output import write_line
-
     write_line(f"{name:<10}{value}")
 
 

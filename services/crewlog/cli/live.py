@@ -29,9 +29,10 @@ _STYLES = {
 
 
 class View(Protocol):
-    """What a run is shown with, while the context is entered; it can be entered again. `board` is what it shows."""
+    """What a run is shown with, while the context is entered; it can be entered again, and goes on where it was."""
 
     board: Board
+    told: Story
 
     def __enter__(self) -> Self: ...
 
@@ -52,13 +53,12 @@ def new_view(console: Console) -> View:
 
 async def show_all(messages: AsyncGenerator[WatchRunMessage], view: View) -> None:
     """Shows the stream to its end."""
-    told = Story()
     async with aclosing(messages):
         async for message in messages:
             match message.WhichOneof("message"):
                 case "entry":
                     view.board = board.fold(view.board, message.entry)
-                    told, lines = story.tell(told, message.entry)
+                    view.told, lines = story.tell(view.told, message.entry)
                     for line in lines:
                         if line.tone is not Tone.DETAIL:
                             view.tell(line)
@@ -71,6 +71,7 @@ class _Lines:
 
     def __init__(self, console: Console) -> None:
         self.board = Board()
+        self.told = Story()
         self._console = console
 
     def __enter__(self) -> Self:
@@ -93,6 +94,7 @@ class _Screen:
 
     def __init__(self, console: Console) -> None:
         self.board = Board()
+        self.told = Story()
         self._console = console
         self._live: Live | None = None
 

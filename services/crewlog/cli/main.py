@@ -11,7 +11,7 @@ from typing import NoReturn
 import typer
 from crewlog.cli.commands import log, platform, runs
 from crewlog.cli.exits import ExitCode, Failed, code_of, lines_of
-from crewlog.domain.errors import Refused
+from crewlog.domain.errors import Refused, UnknownEvent
 
 app = typer.Typer(
     name="crewlog",
@@ -33,6 +33,8 @@ def main() -> NoReturn:
         _end("\n".join(lines_of(refusal)), code_of(refusal))
     except Failed as failure:
         _end(f"crewlog: {failure}", failure.code)
+    except (OSError, UnknownEvent) as error:
+        _end(f"crewlog: {error}", ExitCode.FAILED)
     except KeyboardInterrupt:
         _end("", ExitCode.INTERRUPTED)
     sys.exit(ExitCode.OK)

@@ -7,9 +7,11 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from crewlog.domain.errors import InvalidCommand
+from crewlog.cli import wording
+from crewlog.domain.errors import InvalidCommand, Unavailable
 
-SECONDS_MAX = 30.0
+SECONDS_MAX = 60.0
+WHY_CHARACTERS_MAX = 200
 _READ_ONLY = ("--no-optional-locks", "-c", "core.fsmonitor=false", "-c", f"core.hooksPath={os.devnull}")
 
 
@@ -25,8 +27,9 @@ def look_at(path: Path) -> Repository:
     """Raises InvalidCommand where there is no repository with a working tree."""
     top = _git(path.expanduser().absolute(), "rev-parse", "--show-toplevel")
     if top.returncode or not top.stdout.strip():
+        why = wording.one_line(top.stderr.decode(errors="replace"), WHY_CHARACTERS_MAX)
         raise InvalidCommand(
-            f"{path} is not in a git repository with a working tree",
+            f"{path} is not in a git repository with a working tree ({why})",
             what_to_do="name one with --repo, or make one: git init, git add, git commit",
         )
     root = Path(os.fsdecode(top.stdout).rstrip("\n"))
@@ -36,6 +39,8 @@ def look_at(path: Path) -> Repository:
 def _git(path: Path, *arguments: str) -> subprocess.CompletedProcess[bytes]:
     if not path.is_dir():
         raise InvalidCommand(f"{path} is not a directory", what_to_do="name a git repository with --repo")
-    return subprocess.run(
-        ("git", *_READ_ONLY, "-C", str(path), *arguments), capture_output=True, timeout=SECONDS_MAX, check=False
-    )
+    command = ("git", *_READ_ONLY, "-C", str(path), *arguments)
+    try:
+        return subprocess.run(command, capture_output=True, timeout=SECONDS_MAX, check=False)
+    except subprocess.TimeoutExpired:
+        raise Unavailable(f"git takes longer than {SECONDS_MAX:.0f} s in {path}", what_to_do="try again") from None

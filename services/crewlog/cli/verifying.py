@@ -136,19 +136,24 @@ async def _check_blobs(gateway: Gateway, entries: Sequence[RecordedEntry]) -> in
 
 
 def _check_views(entries: Sequence[RecordedEntry], run: RunView, agents: Sequence[AgentView]) -> int:
-    """A run may go on while it is read: each view is compared with the fold up to where the view is."""
+    """A run may go on while it is read: each aggregate is folded up to where its view is."""
+    seen_up_to = {("agent", agent.agent_id): agent.revision for agent in agents}
+    shown = [each for each in entries if each.revision <= seen_up_to.get(_key(each), run.revision)]
     try:
-        check_run_view(past.fold_all(entries, up_to=run.revision), run)
-        for agent in agents:
-            found = {view.agent_id: view for view in past.views_of_agents(past.fold_all(entries, up_to=agent.revision))}
-            _compare(f"agent {agent.agent_id}", found.get(agent.agent_id, AgentView()), agent)
-        folded = {view.agent_id for view in past.views_of_agents(past.fold_all(entries, up_to=run.revision))}
+        found = past.fold_all(shown)
     except UnknownEvent as unknown:
         raise Difference(str(unknown)) from unknown
-    missing = sorted(folded - {agent.agent_id for agent in agents})
-    if missing:
-        raise Difference(f"the projection does not show agent {missing[0]}")
+    check_run_view(found, run)
+    folded = {view.agent_id: view for view in past.views_of_agents(found)}
+    for agent in agents:
+        _compare(f"agent {agent.agent_id}", folded.pop(agent.agent_id, AgentView()), agent)
+    for missing in folded:
+        raise Difference(f"the projection does not show agent {missing}")
     return 1 + len(agents)
+
+
+def _key(recorded: RecordedEntry) -> tuple[str, str]:
+    return recorded.entry.aggregate.kind, recorded.entry.aggregate.id
 
 
 def _compare(name: str, folded: Message, shown: Message) -> None:

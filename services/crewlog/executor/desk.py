@@ -72,9 +72,6 @@ class Desk:
         committed = await self.workspace.commit(snapshot, self._message(), revision, agent.started.at_unix_micros)
         return committed.commit, snapshot
 
-    async def close(self) -> None:
-        self.prepared = None
-
     def _message(self) -> str:
         title = self.grant.title[:TITLE_CHARACTERS_MAX]
         return f"{self.grant.node.agent.role.name}: {title}"

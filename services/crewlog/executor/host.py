@@ -70,7 +70,6 @@ class Host:
             logger.info("agent %s was taken over: %s", self._grant.agent_id, reason)
         finally:
             self._session.forget()
-            await self._desk.close()
 
     async def cancel(self) -> None:
         """Records that the work was stopped, with the files as they are. Call it once `run` has ended."""
@@ -84,7 +83,8 @@ class Host:
 
     async def _run(self) -> None:
         await self._session.open()
-        self._session.do(await self._host_command())
+        prompt = await bodies.store(self._shared.blobs, self._grant.prompt.encode(errors="replace"))
+        self._session.do(host_command(self._grant, prompt, self._shared.executor_id, self._shared.clock()))
         if not is_noop(self._session.agent) and not is_over(self._session.agent):
             await self._session.flush()
             await self._refusable(self._desk.set_up(self._session.agent.snapshot))
@@ -126,7 +126,8 @@ class Host:
         request = model_calls.request_of(agent, step, await self._said.messages(agent))
         quoted = model_calls.quote(agent, request)
         if quoted.reservation is None:
-            self._finish(await self._out_of_money())
+            failed = TaskFailure(failure=out_of_money(agent), result=await self._result(output_of(agent)))
+            self._finish(FinishAgent(failed=failed))
             return
         now = self._shared.clock
         started = model_calls.start_command(
@@ -161,18 +162,6 @@ class Host:
         with spans.within_effect(self._grant, tool_calls.key_of(*call)):
             return await self._desk.tools().perform(*call)
 
-    async def _out_of_money(self) -> FinishAgent:
-        agent = self._session.agent
-        failure = Failure(
-            reason="budget_exhausted",
-            message=(
-                f"{agent.spent_usd_micros / 1e6:.4f} of {agent.started.allotment_usd_micros / 1e6:.4f} USD are spent, "
-                "and the next model call does not fit into the rest"
-            ),
-            what_to_do="start the run again with a larger --budget; what was done is on its branch",
-        )
-        return FinishAgent(failed=TaskFailure(failure=failure, result=await self._result(output_of(agent))))
-
     async def _result(self, output: str) -> TaskResult:
         commit, snapshot = await self._desk.commit(self._session.agent, self._session.revision)
         return TaskResult(
@@ -191,22 +180,31 @@ class Host:
         command.at_unix_micros = self._shared.clock()
         self._session.do(command)
 
-    async def _host_command(self) -> HostAgent:
-        grant = self._grant
-        node = grant.node
-        role = node.agent.role
-        return HostAgent(
-            agent_id=grant.agent_id,
-            run_id=grant.run_id,
-            task_id=grant.task_id,
-            generation=grant.generation,
-            executor_id=self._shared.executor_id,
-            node=node.agent if node.HasField("agent") else None,
-            noop=node.noop if node.HasField("noop") else None,
-            model=grant.model,
-            prompt=await bodies.store(self._shared.blobs, grant.prompt.encode(errors="replace")),
-            tools=[ToolSpec(name=name, effect_class=TOOLS[name].effect_class) for name in role.tools if name in TOOLS],
-            limits=role.limits,
-            allotment_usd_micros=grant.allotment_usd_micros,
-            at_unix_micros=self._shared.clock(),
-        )
+
+def host_command(grant: Grant, prompt: Body, executor_id: str, at: int) -> HostAgent:
+    """Takes the task that was granted, for the first time or over from another executor."""
+    node, role = grant.node, grant.node.agent.role
+    return HostAgent(
+        agent_id=grant.agent_id,
+        run_id=grant.run_id,
+        task_id=grant.task_id,
+        generation=grant.generation,
+        executor_id=executor_id,
+        node=node.agent if node.HasField("agent") else None,
+        noop=node.noop if node.HasField("noop") else None,
+        model=grant.model,
+        prompt=prompt,
+        tools=[ToolSpec(name=name, effect_class=TOOLS[name].effect_class) for name in role.tools if name in TOOLS],
+        limits=role.limits,
+        allotment_usd_micros=grant.allotment_usd_micros,
+        at_unix_micros=at,
+    )
+
+
+def out_of_money(agent: Agent) -> Failure:
+    spent, allotted = agent.spent_usd_micros / 1e6, agent.started.allotment_usd_micros / 1e6
+    return Failure(
+        reason="budget_exhausted",
+        message=f"${spent:.4f} of ${allotted:.4f} are spent, and the next model call does not fit into the rest",
+        what_to_do="start the run again with a larger --budget; what was done is on its branch",
+    )

@@ -17,6 +17,7 @@ def compose(run: Run, task: Task) -> str:
 
 def _parts(run: Run, task: Task) -> Iterator[str]:
     yield f"The task:\n\n{run.started.input.inline.decode(errors='replace').strip()}"
+    yield f"The work of this run began at commit {run.started.base_commit}."
     added = run.graph.nodes[task.node_id].agent.prompt.strip()
     if added:
         yield added

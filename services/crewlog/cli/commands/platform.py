@@ -29,7 +29,9 @@ Sandbox = Annotated[
     Confinement, typer.Option("--sandbox", envvar="CREWLOG_SANDBOX", help="How commands of agents are confined.")
 ]
 Model = Annotated[str, typer.Option("--model", help="The model of runs and roles that name none.")]
-Slots = Annotated[int, typer.Option("--slots", min=0, help="Tasks at once; 0 for the executor's default.")]
+Slots = Annotated[
+    int, typer.Option("--slots", min=0, envvar="CREWLOG_EXECUTOR_SLOTS", help="Tasks at once; 0 for the default.")
+]
 
 
 def register(app: typer.Typer) -> None:

@@ -145,5 +145,5 @@ class Platform:
 
     async def _keep_house(self) -> None:
         while True:
-            await asyncio.sleep(CUT_LOGS_SECONDS)
             await asyncio.to_thread(logfiles.cut, self.directory.path / "logs")
+            await asyncio.sleep(CUT_LOGS_SECONDS)
