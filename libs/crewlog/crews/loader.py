@@ -49,6 +49,7 @@ def load_role(name: str, directories: Sequence[Path] = ()) -> Role:
         name=name,
         prompt=parts[2].strip(),
         model=fields.text("model", ""),
+        cheaper_model=fields.text("cheaper_model", ""),
         tools=fields.texts("tools"),
         limits=_limits(fields),
     )

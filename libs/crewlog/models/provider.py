@@ -24,8 +24,14 @@ if TYPE_CHECKING:
     from crewlog.models.messages_api import MessagesApi
 
 __all__ = [
-    *("AnthropicModel", "ModelError", "ModelReply", "ModelRequest", "Timeouts"),
-    *("input_tokens_bound", "input_tokens_counted", "warm_up"),
+    "AnthropicModel",
+    "ModelError",
+    "ModelReply",
+    "ModelRequest",
+    "Timeouts",
+    "input_tokens_bound",
+    "input_tokens_counted",
+    "warm_up",
 ]
 
 ANTHROPIC_URL = "https://api.anthropic.com"

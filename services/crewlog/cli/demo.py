@@ -42,6 +42,7 @@ class Stage:
 
     root: Path
     data_dir: Path
+    prices: Path | None = None
 
     @property
     def project(self) -> Path:
@@ -52,12 +53,12 @@ class Stage:
         return self.root / "after"
 
 
-def run(*, keep: bool, sandbox_level: str, model: str, data_dir: Path | None) -> int:
+def run(*, keep: bool, sandbox_level: str, model: str, data_dir: Path | None, prices: Path | None = None) -> int:
     """The exit status: 0 when the run has succeeded and its history is verified."""
     if not EXAMPLE.is_dir():
         raise Failed("the demo needs the folder examples/demo of the source: run it from a clone of the repository")
     root = Path(tempfile.mkdtemp(prefix="crewlog-demo-"))
-    stage = Stage(root, (data_dir or root / "data").absolute())
+    stage = Stage(root, (data_dir or root / "data").absolute(), prices)
     try:
         return asyncio.run(_play(stage, sandbox_level, _model_access(model), keep))
     finally:
@@ -75,7 +76,12 @@ async def _play(stage: Stage, sandbox_level: str, model: ModelAccess, keep: bool
         write_line(f"The project: {stage.project}\n  tests before: {before}\n")
         began = time.monotonic()
         async with Platform(
-            stage.data_dir, scripted_model=script, model=model, sandbox=confined.level.value, say=say
+            stage.data_dir,
+            scripted_model=script,
+            model=model,
+            sandbox=confined.level.value,
+            prices=stage.prices,
+            say=say,
         ) as platform:
             say(f"crewlog is ready after {time.monotonic() - began:.1f} s: {platform.gateway_address}\n")
             async with gateway.connect(Where(stage.data_dir)) as connected:

@@ -20,6 +20,7 @@ from crewlog.cli.launcher import logfiles
 from crewlog.cli.launcher.directory import DataDirectory
 from crewlog.cli.launcher.platform import Platform
 from crewlog.cli.output import say
+from crewlog.models.prices import PriceList
 
 START_SECONDS_MAX = 60.0
 STOP_SECONDS_MAX = 15.0
@@ -34,6 +35,7 @@ class Settings:
     model: str = ""
     scripted_model: Path | None = None
     slots: int = 0
+    prices: Path | None = None
 
     def model_access(self) -> ModelAccess:
         found = config.model_access()
@@ -47,6 +49,7 @@ def up(settings: Settings) -> int:
 
 def up_detached(settings: Settings) -> int:
     """Returns when everything answers; `crewlog down` stops it."""
+    PriceList.load(settings.prices)
     directory = DataDirectory(settings.data_dir)
     directory.lock().release()
     with directory.log_path("up").open("ab") as log:
@@ -91,6 +94,7 @@ async def _up(settings: Settings) -> int:
         model=settings.model_access(),
         sandbox=settings.sandbox,
         executor_slots=settings.slots,
+        prices=settings.prices,
         say=say,
     )
     if await _start(platform, stop, settings):
@@ -136,6 +140,7 @@ def _model(settings: Settings) -> str:
 def _arguments(settings: Settings) -> list[str]:
     arguments = ["--data-dir", str(settings.data_dir), "--sandbox", settings.sandbox, "--slots", str(settings.slots)]
     arguments += ["--model", settings.model] if settings.model else []
+    arguments += ["--prices", str(settings.prices.absolute())] if settings.prices else []
     return arguments + (["--scripted-model", str(settings.scripted_model)] if settings.scripted_model else [])
 
 

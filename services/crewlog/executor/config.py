@@ -13,7 +13,7 @@ SLOTS_DEFAULT = 32
 @dataclass(frozen=True, slots=True)
 class Config:
     """`slots` tasks are worked on at once; `name` is unique among the executors that live; `search_path` is that of the
-    commands that agents run."""
+    commands that agents run; `prices` is a price file that overrides the list."""
 
     data_directory: Path
     nats_url: str
@@ -29,6 +29,7 @@ class Config:
     slots: int
     sandbox: str
     search_path: str
+    prices: Path | None = None
 
 
 def from_environment(environment: Mapping[str, str] = os.environ) -> Config:
@@ -48,4 +49,5 @@ def from_environment(environment: Mapping[str, str] = os.environ) -> Config:
         slots=int(environment.get("CREWLOG_EXECUTOR_SLOTS", SLOTS_DEFAULT)),
         sandbox=environment.get("CREWLOG_SANDBOX", "auto"),
         search_path=environment.get("PATH", os.defpath),
+        prices=Path(environment["CREWLOG_PRICES"]) if environment.get("CREWLOG_PRICES") else None,
     )

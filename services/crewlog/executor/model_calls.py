@@ -1,18 +1,33 @@
-"""Model calls of one agent: what they may cost is reserved, then they are made, then they are settled."""
+"""Model calls of one agent: what they may cost is reserved, then they are made, then they are settled.
+
+What is reserved rests on a count of the input. The bound comes first, as it costs nothing; where the call does not fit
+by it, the provider's own count decides (docs/adr/0003-counting-input.md).
+"""
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from typing import Any
 
-from crewlog.domain.agent_state import MODEL, Agent, ToolOutcome, Turn, left_usd_micros, tool_uses
+from crewlog.domain.agent_state import MODEL, Agent, ToolOutcome, Turn, amounts_of, amounts_used, tool_uses
 from crewlog.domain.agent_steps import CallModel
+from crewlog.domain.amounts import ZERO, Amounts, limited_units, over
 from crewlog.eventlog import bodies
 from crewlog.eventlog.port import BlobStore
 from crewlog.models import conversation, prices
-from crewlog.models.provider import AnthropicModel, ModelError, ModelReply, ModelRequest, input_tokens_bound
+from crewlog.models.prices import BOUND, PROVIDER_COUNT, PriceList
+from crewlog.models.provider import (
+    AnthropicModel,
+    ModelError,
+    ModelReply,
+    ModelRequest,
+    input_tokens_bound,
+    input_tokens_counted,
+)
 from crewlog.tools.registry import tool_definitions
 from crewlog.v1.agent_pb2 import (
     ContentBlock,
@@ -23,7 +38,11 @@ from crewlog.v1.agent_pb2 import (
     StartModelCall,
     ToolUse,
 )
-from crewlog.v1.budget_pb2 import Price, Reservation
+from crewlog.v1.budget_pb2 import Price, Reservation, Usage
+
+logger = logging.getLogger(__name__)
+
+Count = Callable[[ModelRequest], Awaitable[int]]
 
 OUTPUT_TOKENS_MIN = 1_024
 """An answer that may not be longer than this is not worth its price."""
@@ -75,27 +94,76 @@ def request_of(agent: Agent, step: CallModel, messages: list[dict[str, Any]]) ->
 
 @dataclass(frozen=True, slots=True)
 class Quote:
-    """What a call is allowed to be: None for `reservation` where not even the smallest useful one fits."""
+    """What a call may be. `reservation` is None where not even the shortest useful answer fits. By so much the whole
+    answer exceeds what is left: `wanted`; and by so much the shortest useful one: `wanted_at_least`."""
 
     price: Price
     output_tokens_max: int
     reservation: Reservation | None
+    wanted: Amounts
+    wanted_at_least: Amounts
+    counted_by: str
+
+    @property
+    def short_of(self) -> tuple[str, ...]:
+        """The units that even the shortest useful answer exceeds; none where there is a reservation."""
+        return limited_units(self.wanted_at_least)
+
+    @property
+    def depends_on_count(self) -> bool:
+        """Whether more could fit if the input were smaller than its bound."""
+        return self.counted_by == BOUND and bool(self.wanted.usd_micros or self.wanted.input_tokens)
 
 
-def quote(agent: Agent, request: ModelRequest) -> Quote:
-    """The worst case; where it does not fit into what is left, that of a shorter answer. Raises InvalidCommand for a
-    model without a known price."""
-    input_tokens = input_tokens_bound(request)
-    price = prices.price_of(request.model, input_tokens=input_tokens)
-    wanted = prices.worst_case(price, input_tokens, request.output_tokens_max)
-    left = left_usd_micros(agent)
-    if left is None or wanted.usd_micros <= left:
-        return Quote(price, request.output_tokens_max, wanted)
-    for_output = left - prices.worst_case(price, input_tokens, 0).usd_micros - 1
-    affordable = for_output * 1_000_000 // max(1, price.output_usd_micros_per_mtok)
-    if affordable < OUTPUT_TOKENS_MIN:
-        return Quote(price, 0, None)
-    return Quote(price, affordable, prices.worst_case(price, input_tokens, affordable))
+async def best_quote(
+    request: ModelRequest, price_list: PriceList, limit: Amounts, used: Amounts, count: Count
+) -> Quote:
+    """By the bound; where the whole answer does not fit by it, by the provider's count. Where the provider does not
+    count, the bound holds. Raises InvalidCommand for a model without a known price."""
+    quoted = bound_quote(request, price_list, limit, used)
+    if not quoted.depends_on_count:
+        return quoted
+    try:
+        tokens = input_tokens_counted(request, await count(request))
+    except ModelError as error:
+        logger.warning("the input is not counted, so its bound holds: %s", error)
+        return quoted
+    price = price_list.price_of(request.model, tokens)
+    return quote(request, price, tokens, limit, used, counted_by=PROVIDER_COUNT)
+
+
+def bound_quote(request: ModelRequest, price_list: PriceList, limit: Amounts, used: Amounts) -> Quote:
+    """By the bound. Raises InvalidCommand for a model without a known price."""
+    tokens = input_tokens_bound(request)
+    return quote(request, price_list.price_of(request.model, tokens), tokens, limit, used)
+
+
+def quote(
+    request: ModelRequest, price: Price, input_tokens: int, limit: Amounts, used: Amounts, *, counted_by: str = BOUND
+) -> Quote:
+    """The worst case of the whole answer; where it does not fit beside what is used, that of a shorter one. The price
+    is the one for an input of this size."""
+
+    def reserving(output_tokens: int) -> Reservation:
+        return prices.worst_case(price, input_tokens, output_tokens, counted_by=counted_by)
+
+    whole, shortest = request.output_tokens_max, min(request.output_tokens_max, OUTPUT_TOKENS_MIN)
+    wanted = over(limit, used + amounts_of(reserving(whole)))
+    if not wanted:
+        return Quote(price, whole, reserving(whole), ZERO, ZERO, counted_by)
+    if wanted_at_least := over(limit, used + amounts_of(reserving(shortest))):
+        return Quote(price, 0, None, wanted, wanted_at_least, counted_by)
+    longest = _longest_answer(whole, price, input_tokens, limit, used)
+    return Quote(price, longest, reserving(longest), wanted, ZERO, counted_by)
+
+
+def _longest_answer(whole: int, price: Price, input_tokens: int, limit: Amounts, used: Amounts) -> int:
+    longest = whole
+    if limit.output_tokens:
+        longest = min(longest, limit.output_tokens - used.output_tokens)
+    if limit.usd_micros:
+        longest = prices.longest_answer(price, input_tokens, longest, limit.usd_micros - used.usd_micros)
+    return longest
 
 
 def within(request: ModelRequest, quoted: Quote) -> ModelRequest:
@@ -104,8 +172,9 @@ def within(request: ModelRequest, quoted: Quote) -> ModelRequest:
 
 
 def start_command(
-    agent_id: str, generation: int, step: CallModel, model: str, quoted: Quote, at: int
+    agent_id: str, generation: int, step: CallModel, model: str, quoted: Quote, at: int, credential: str
 ) -> StartModelCall:
+    """`credential` names the key that the call is made with."""
     return StartModelCall(
         agent_id=agent_id,
         generation=generation,
@@ -114,6 +183,7 @@ def start_command(
         output_tokens_max=quoted.output_tokens_max,
         reservation=quoted.reservation,
         at_unix_micros=at,
+        credential=credential,
     )
 
 
@@ -124,6 +194,7 @@ async def perform(
     blobs: BlobStore,
     on_text: Callable[[str], None],
     now: Callable[[], int],
+    price_list: PriceList,
 ) -> FinishModelCall:
     """Makes the call, once; what came of it is the command that records it."""
     finish = FinishModelCall(agent_id=started.agent_id, generation=started.generation, key=started.key)
@@ -134,7 +205,9 @@ async def perform(
         finish.failure.CopyFrom(_failure(error, started.reservation))
     else:
         duration_micros = int((time.monotonic() - began) * 1e6)
-        finish.answer.CopyFrom(await _answer(reply, started.reservation.price, blobs, duration_micros))
+        usage = _usage(reply, started.reservation)
+        price = _charged(started, usage, price_list)
+        finish.answer.CopyFrom(await _answer(reply, usage, price, blobs, duration_micros))
     finish.at_unix_micros = now()
     return finish
 
@@ -144,19 +217,34 @@ def _failure(error: ModelError, reservation: Reservation) -> ModelFailure:
         failure=error.failure,
         cost_usd_micros=reservation.usd_micros if error.may_have_charged else 0,
         retry_after_millis=error.retry_after_millis,
+        may_have_charged=error.may_have_charged,
     )
 
 
-async def _answer(reply: ModelReply, price: Price, blobs: BlobStore, duration_micros: int) -> ModelAnswer:
+def _usage(reply: ModelReply, reservation: Reservation) -> Usage:
+    """As reported. Where it was not, the most that was reserved, as cache writes, the dearest kind of input."""
+    if not reply.usage_estimated:
+        return reply.usage
+    return Usage(cache_write_tokens=reservation.input_tokens_max, output_tokens=reservation.output_tokens_max)
+
+
+def _charged(started: StartModelCall, usage: Usage, price_list: PriceList) -> Price:
+    """The price for the input that there was: that of a bound may lie in a dearer tier."""
+    at = datetime.fromtimestamp(started.at_unix_micros / 1e6, UTC)
+    return price_list.price_of(started.model, amounts_used(usage, 0).input_tokens, at)
+
+
+async def _answer(reply: ModelReply, usage: Usage, price: Price, blobs: BlobStore, duration_micros: int) -> ModelAnswer:
     return ModelAnswer(
         content=[await _stored(block, blobs) for block in reply.content],
         stop_reason=reply.stop_reason,
-        usage=reply.usage,
-        cost_usd_micros=prices.cost(price, reply.usage),
+        usage=usage,
+        cost_usd_micros=prices.cost(price, usage),
         duration_micros=duration_micros,
         provider_request_id=reply.provider_request_id,
         model=reply.model,
         usage_estimated=reply.usage_estimated,
+        price=price,
     )
 
 

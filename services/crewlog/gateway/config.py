@@ -13,6 +13,7 @@ from pathlib import Path
 from crewlog.models.prices import DEFAULT_MODEL
 
 SCRIPTED_KEY = "scripted"
+ENVIRONMENT_KEY = "anthropic"
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +24,11 @@ class ModelAccess:
     base_url: str = ""
     scripted: bool = False
     default_model: str = ""
+
+    @property
+    def credential(self) -> str:
+        """The name of the key, which is no secret: costs are attributed to it."""
+        return SCRIPTED_KEY if self.scripted else ENVIRONMENT_KEY
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +45,7 @@ class Config:
     service_verify_key: str
     claim_verify_key: str
     model: ModelAccess
+    prices: Path | None = None
 
 
 def from_environment(environment: Mapping[str, str] = os.environ) -> Config:
@@ -56,6 +63,7 @@ def from_environment(environment: Mapping[str, str] = os.environ) -> Config:
         service_verify_key=environment["CREWLOG_SERVICE_VERIFY_KEY"],
         claim_verify_key=environment["CREWLOG_CLAIM_VERIFY_KEY"],
         model=model_access(environment),
+        prices=Path(environment["CREWLOG_PRICES"]) if environment.get("CREWLOG_PRICES") else None,
     )
 
 

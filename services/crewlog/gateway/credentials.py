@@ -27,7 +27,10 @@ class CredentialServer(CredentialServiceServicer):
         if not self._model.api_key:
             raise WrongState(NO_CREDENTIAL, what_to_do=HOW_TO_GET_A_CREDENTIAL)
         return ModelCredential(
-            api_key=self._model.api_key, base_url=self._model.base_url, scripted=self._model.scripted
+            api_key=self._model.api_key,
+            base_url=self._model.base_url,
+            scripted=self._model.scripted,
+            name=self._model.credential,
         )
 
     async def _check_latest(self, claim: Claim) -> None:

@@ -64,12 +64,21 @@ class Starting:
         if agents and not self._access.api_key:
             raise WrongState(NO_CREDENTIAL, what_to_do=HOW_TO_GET_A_CREDENTIAL)
         for node in agents:
-            field = f"workflow.{node.node_id}.role.model" if node.agent.role.model else "model"
-            model = node.agent.role.model or command.model
-            checks.model(field, model)
-            if not model:
+            field, role = f"workflow.{node.node_id}.role", node.agent.role
+            if not role.model and not command.model:
                 checks.refuse("model", "", "is needed: the gateway has no default")
-            _with_field(field, lambda model=model: self._check_model(model))  # type: ignore[misc]
+            self._check_known(f"{field}.model" if role.model else "model", role.model or command.model)
+            if role.cheaper_model:
+                self._check_known(f"{field}.cheaper_model", role.cheaper_model)
+
+    def _check_known(self, field: str, model: str) -> None:
+        checks.model(field, model)
+        try:
+            self._check_model(model)
+        except InvalidCommand as refusal:
+            raise InvalidCommand(
+                f"{field}: {refusal.message}", what_to_do=refusal.what_to_do, violations={field: refusal.message}
+            ) from None
 
     async def _base_commit(self, command: StartRun, path: str) -> str:
         """A plan without agents touches no files, so it starts from nothing."""
@@ -77,12 +86,3 @@ class Starting:
             return ""
         pinned = await self._pin(PinBase(project_id=command.project_id, path=path, base=command.base))
         return pinned.commit
-
-
-def _with_field(field: str, check: Callable[[], object]) -> None:
-    try:
-        check()
-    except InvalidCommand as refusal:
-        raise InvalidCommand(
-            refusal.message, what_to_do=refusal.what_to_do, violations=refusal.violations or {field: refusal.message}
-        ) from None

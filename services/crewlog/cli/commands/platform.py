@@ -29,6 +29,16 @@ Sandbox = Annotated[
     Confinement, typer.Option("--sandbox", envvar="CREWLOG_SANDBOX", help="How commands of agents are confined.")
 ]
 Model = Annotated[str, typer.Option("--model", help="The model of runs and roles that name none.")]
+Prices = Annotated[
+    Path | None,
+    typer.Option(
+        "--prices",
+        envvar="CREWLOG_PRICES",
+        exists=True,
+        dir_okay=False,
+        help="A price file; it wins over the list prices.",
+    ),
+]
 Slots = Annotated[
     int, typer.Option("--slots", min=0, envvar="CREWLOG_EXECUTOR_SLOTS", help="Tasks at once; 0 for the default.")
 ]
@@ -48,12 +58,13 @@ def up(
     model: Model = "",
     scripted_model: Script = None,
     slots: Slots = 0,
+    prices: Prices = None,
     detach: Annotated[bool, typer.Option("--detach", "-d", help="Return when everything answers.")] = False,
 ) -> None:
     """Starts the platform and keeps it running: the log, git, scheduler, executor and gateway, on loopback."""
     from crewlog.cli import running
 
-    settings = running.Settings(_directory(data_dir), sandbox, model, scripted_model, slots)
+    settings = running.Settings(_directory(data_dir), sandbox, model, scripted_model, slots, prices)
     raise typer.Exit(running.up_detached(settings) if detach else running.up(settings))
 
 
@@ -74,13 +85,14 @@ def doctor(where: Where) -> None:
 def demo(
     sandbox: Sandbox = Confinement.AUTO,
     model: Model = "",
+    prices: Prices = None,
     data_dir: Annotated[Path | None, typer.Option("--data-dir", help="A new data directory for the demo.")] = None,
     keep: Annotated[bool, typer.Option("--keep/--no-keep", help="Keep the project, to look closer.")] = True,
 ) -> None:
     """Has a crew repair a small project, from start to end, and verifies the history."""
     from crewlog.cli import demo as show
 
-    raise typer.Exit(show.run(keep=keep, sandbox_level=sandbox, model=model, data_dir=data_dir))
+    raise typer.Exit(show.run(keep=keep, sandbox_level=sandbox, model=model, prices=prices, data_dir=data_dir))
 
 
 def version(output: OutputOption = Output.TABLE) -> None:

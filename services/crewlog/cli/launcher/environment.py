@@ -30,6 +30,7 @@ class Plan:
     script: Path | None = None
     sandbox: str = "auto"
     executor_slots: str = ""
+    prices: Path | None = None
     inherited: Mapping[str, str] = field(default_factory=dict)
     inherited_for_outgoing_calls: Mapping[str, str] = field(default_factory=dict)
 
@@ -68,6 +69,7 @@ def _gateway(plan: Plan) -> dict[str, str]:
         "CREWLOG_CLIENT_TOKEN": plan.credentials.client_token,
         "CREWLOG_CLAIM_VERIFY_KEY": plan.credentials.claims.verify_key,
         "CREWLOG_MODEL": plan.model.model,
+        "CREWLOG_PRICES": _prices(plan),
         **(_scripted(plan) if plan.script else _real(plan)),
     }
 
@@ -78,6 +80,10 @@ def _scripted(plan: Plan) -> dict[str, str]:
 
 def _real(plan: Plan) -> dict[str, str]:
     return {"CREWLOG_MODEL_BASE_URL": plan.model.base_url, "ANTHROPIC_API_KEY": plan.model.api_key}
+
+
+def _prices(plan: Plan) -> str:
+    return str(plan.prices or "")
 
 
 def _scheduler(plan: Plan) -> dict[str, str]:
@@ -91,6 +97,7 @@ def _executor(plan: Plan) -> dict[str, str]:
         "CREWLOG_SANDBOX": plan.sandbox,
         "CREWLOG_EXECUTOR_ID": "executor-1",
         "CREWLOG_EXECUTOR_SLOTS": plan.executor_slots,
+        "CREWLOG_PRICES": _prices(plan),
     }
 
 

@@ -22,6 +22,7 @@ from crewlog.cli.launcher.credentials import new_credentials
 from crewlog.cli.launcher.directory import DataDirectory, DirectoryLock, Endpoints
 from crewlog.cli.launcher.environment import LOG, MODEL, SERVICES, Plan
 from crewlog.cli.launcher.supervisor import Say
+from crewlog.models.prices import PriceList
 
 CUT_LOGS_SECONDS = 30.0
 
@@ -37,6 +38,7 @@ class Platform:
         model: ModelAccess | None = None,
         sandbox: str = "auto",
         executor_slots: int = 0,
+        prices: Path | None = None,
         say: Say = lambda line: None,
     ) -> None:
         self.directory = DataDirectory(data_dir.absolute())
@@ -44,6 +46,7 @@ class Platform:
         self._model = model or ModelAccess()
         self._sandbox = sandbox
         self._executor_slots = executor_slots
+        self._prices = prices.absolute() if prices else None
         self._say = say
         self._lock: DirectoryLock | None = None
         self._pipe: tuple[int, int] | None = None
@@ -83,7 +86,9 @@ class Platform:
         await self.stop()
 
     async def start(self) -> None:
-        """Returns when everything answers. Whatever it has started is stopped again when it raises."""
+        """Returns when everything answers. Whatever it has started is stopped again when it raises; nothing is, where
+        the price file is not valid."""
+        PriceList.load(self._prices)
         self._lock = self.directory.lock()
         self._pipe = os.pipe()
         try:
@@ -136,6 +141,7 @@ class Platform:
             script=self._script,
             sandbox=self._sandbox,
             executor_slots=str(self._executor_slots or ""),
+            prices=self._prices,
             inherited=config.inherited(),
             inherited_for_outgoing_calls=config.inherited_for_outgoing_calls(),
         )
