@@ -1,11 +1,21 @@
 """Money is whole micro-dollars, never less than what the provider takes."""
 
-from datetime import UTC, datetime
-from pathlib import Path
+from datetime import UTC, datetime, timedelta, timezone
+from decimal import Decimal
 
+import genai_prices
 import pytest
 from crewlog.domain.errors import InvalidCommand
-from crewlog.models.prices import DEFAULT_MODEL, cost, load_overrides, price_of, worst_case
+from crewlog.models.price_file import KEYS
+from crewlog.models.prices import (
+    DEFAULT_MODEL,
+    MARGIN_PERCENT,
+    PROVIDER_COUNT,
+    cost,
+    longest_answer,
+    price_of,
+    worst_case,
+)
 from crewlog.v1.budget_pb2 import Price, Usage
 from hypothesis import given
 from hypothesis import strategies as st
@@ -22,9 +32,9 @@ PRICES = st.integers(0, 10**9)
 
 
 def test_the_default_model_has_the_list_price() -> None:
-    price = price_of(DEFAULT_MODEL)
+    price = price_of(DEFAULT_MODEL, now=datetime(2026, 11, 20, 23, tzinfo=timezone(timedelta(hours=-2))))
     assert price.model == DEFAULT_MODEL
-    assert price.source.startswith("genai-prices ")
+    assert price.source == f"genai-prices {genai_prices.__version__}, 2026-11-21"
     assert price.input_usd_micros_per_mtok == 2_000_000
     assert price.output_usd_micros_per_mtok == 10_000_000
     assert price.cache_read_usd_micros_per_mtok == 100_000
@@ -87,50 +97,47 @@ def test_the_worst_case_covers_every_use_of_the_same_size(
     assert reservation.price == price
 
 
-def price_file(directory: Path, content: str) -> Path:
-    path = directory / "prices.toml"
-    path.write_text(content)
-    return path
+@given(COUNTS, COUNTS, PRICES, PRICES, st.integers(0, 50), st.integers(0, 10**12))
+def test_the_longest_answer_fits_and_one_token_more_does_not(
+    input_tokens: int, output_tokens: int, p_in: int, p_out: int, margin: int, usd_micros: int
+) -> None:
+    price = Price(input_usd_micros_per_mtok=p_in, output_usd_micros_per_mtok=p_out)
+
+    def fits(answer: int) -> bool:
+        return worst_case(price, input_tokens, answer, margin_percent=margin).usd_micros <= usd_micros
+
+    longest = longest_answer(price, input_tokens, output_tokens, usd_micros, margin_percent=margin)
+    assert longest == output_tokens or not fits(longest + 1)
+    assert fits(longest) if longest >= 0 else not fits(0)
 
 
-GOOD = """
-[models.house-model]
-input_usd_micros_per_mtok = 1_000
-output_usd_micros_per_mtok = 2_000
-cache_read_usd_micros_per_mtok = 100
-cache_write_usd_micros_per_mtok = 1_250
-"""
+def test_the_margin_is_added_to_the_dollars_and_recorded() -> None:
+    bare = worst_case(PRICE, 1_000_000, 1_000_000, margin_percent=0)
+    reserved = worst_case(PRICE, 1_000_000, 1_000_000, counted_by=PROVIDER_COUNT)
+    assert bare.usd_micros == 18_750_000
+    assert reserved.usd_micros == 18_750_000 * (100 + MARGIN_PERCENT) // 100
+    assert (reserved.margin_percent, reserved.counted_by) == (MARGIN_PERCENT, "provider")
+    assert (bare.margin_percent, bare.counted_by) == (0, "bound")
+    assert (reserved.input_tokens_max, reserved.output_tokens_max) == (1_000_000, 1_000_000)
+    assert worst_case(PRICE, 1, 0, margin_percent=1).usd_micros == 4
 
 
-def test_a_file_overrides_and_adds(tmp_path: Path) -> None:
-    overrides = load_overrides(price_file(tmp_path, GOOD))
-    assert price_of("house-model", overrides=overrides).output_usd_micros_per_mtok == 2_000
-    assert price_of("house-model", overrides=overrides).source == "prices.toml"
-    assert price_of(DEFAULT_MODEL, overrides=overrides).output_usd_micros_per_mtok == 10_000_000
+def test_cache_writes_are_those_that_live_for_five_minutes() -> None:
+    listed = genai_prices.calc_price(genai_prices.Usage(), DEFAULT_MODEL, provider_id="anthropic").model_price
+    five_minutes, an_hour = listed.cache_write_mtok, listed.cache_write_1h_mtok
+    assert isinstance(five_minutes, Decimal) and isinstance(an_hour, Decimal)
+    assert price_of(DEFAULT_MODEL).cache_write_usd_micros_per_mtok == five_minutes * 10**6 < an_hour * 10**6
 
 
-@pytest.mark.parametrize(
-    ("content", "why"),
-    [
-        (GOOD.replace("1_000", "-1"), "input_usd_micros_per_mtok.*not -1"),
-        (GOOD.replace("1_000", "nan"), "whole number.*not nan"),
-        (GOOD.replace("1_000", "0.5"), "whole number.*not 0.5"),
-        (GOOD.replace("1_000", "true"), "whole number.*not True"),
-        (GOOD.replace("1_000", "9" * 20), "whole number"),
-        (GOOD.replace("output_", "out_"), "unknown field 'out_usd"),
-        (GOOD.replace("cache_read_usd_micros_per_mtok = 100", ""), "cache_read.*not None"),
-        ("[prices]", "unknown field 'prices'"),
-        ("models = 3", "must be a table"),
-        ("[models]\nx = 3", "models.x must be a table"),
-        ("not toml", "cannot be read"),
-    ],
-)
-def test_a_wrong_file_is_refused_by_field(tmp_path: Path, content: str, why: str) -> None:
-    with pytest.raises(InvalidCommand, match=why) as refused:
-        load_overrides(price_file(tmp_path, content))
-    assert "input_usd_micros_per_mtok" in refused.value.what_to_do
+def test_a_batch_costs_half() -> None:
+    whole, batch = price_of(DEFAULT_MODEL), price_of(DEFAULT_MODEL, is_batch=True)
+    for key in KEYS:
+        assert getattr(batch, key) * 2 == getattr(whole, key)
 
 
-def test_a_missing_file_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InvalidCommand, match="cannot be read"):
-        load_overrides(tmp_path / "none.toml")
+@given(st.sampled_from(["claude-haiku-5-5", "claude-sonnet-4-5", DEFAULT_MODEL]), st.data())
+def test_a_smaller_input_is_never_dearer(model: str, data: st.DataObject) -> None:
+    larger = data.draw(st.integers(0, 400_000))
+    smaller = data.draw(st.integers(0, larger))
+    for key in KEYS:
+        assert getattr(price_of(model, input_tokens=smaller), key) <= getattr(price_of(model, input_tokens=larger), key)
