@@ -27,8 +27,8 @@ CHANGES_A_MESSAGE = {
 CHANGES_A_COLLECTION = {"append", "extend", "add", "insert", "remove", "pop", "clear", "update", "sort", "reverse"}
 
 
-# It checks histories and holds the state of no aggregate: it keeps books while it reads.
-KEEPS_BOOKS = {f"{DOMAIN}invariants.py"}
+# They check histories and hold the state of no aggregate: they keep books while they read.
+KEEPS_BOOKS = {f"{DOMAIN}invariants.py", f"{DOMAIN}ledgers.py"}
 
 
 def _domain(sources: list[Any]) -> list[Any]:
