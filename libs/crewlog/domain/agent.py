@@ -181,7 +181,7 @@ def _start_model_call(agent: Agent, command: StartModelCall) -> list[Message]:
     open_call = agent.open.get(place_of(command.key))
     if open_call is not None and open_call.attempt == command.key.attempt:
         return []
-    if is_over(agent) or agent.open:
+    if is_over(agent) or agent.open or agent.is_parked:
         raise WrongState(f"agent {command.agent_id!r} cannot call the model now")
     if place_of(command.key) != (len(agent.turns) + 1, MODEL):
         raise WrongState(f"the next turn of agent {command.agent_id!r} is {len(agent.turns) + 1}")

@@ -193,6 +193,7 @@ def _raise(budget: Budget, command: RaiseBudget) -> list[Message]:
     if _is_repeated(budget, command):
         return []
     _check_change(budget, command)
+    check_raised(budget.limit, Amounts.of(command.by))
     return [BudgetLimitRaised(by=command.by, request_id=command.request_id, at_unix_micros=command.at_unix_micros)]
 
 
@@ -221,6 +222,11 @@ def check_units(limit: Amounts, by: Amounts) -> None:
         if not getattr(limit, unit):
             why = "is not limited by this budget"
             raise InvalidCommand(f"by.{unit} {why}", violations={f"by.{unit}": why})
+
+
+def check_raised(limit: Amounts, by: Amounts) -> None:
+    """A limit stays one that may be set."""
+    for unit in amounts.UNITS:
         if getattr(limit, unit) + getattr(by, unit) > amounts.AMOUNT_MAX:
             why = "would make the limit too large"
             raise InvalidCommand(f"by.{unit} {why}", violations={f"by.{unit}": why})

@@ -171,6 +171,7 @@ def _lapse(run: Run, command: LapseClaim) -> list[Message]:
         task_id=task.task_id,
         generation=task.generation,
         reason=command.reason,
+        so_far=command.so_far if command.HasField("so_far") else None,
         at_unix_micros=command.at_unix_micros,
     )
     if is_stopping(run):
@@ -226,6 +227,7 @@ def _succeed(run: Run, task: Task, result: TaskResult, at: int) -> list[Message]
     return [
         TaskSucceeded(task_id=task.task_id, result=result, at_unix_micros=at),
         EdgeTaken(from_task_id=task.task_id, to_node_id=edge.to, why=f"the output contains {edge.output_contains!r}"),
+        *run_money.outdated(run, edge.to, at),
     ]
 
 
@@ -259,13 +261,13 @@ def _finish(run: Run, command: FinishRun) -> list[Message]:
         raise WrongState(f"run {command.run_id!r} still has something to do")
     change = command.change if command.HasField("change") else None
     at = command.at_unix_micros
-    parked = run_money.given_up(run, at)
+    given_up = run_money.given_up(run, at)
     failure = run.failure or (command.failure if command.HasField("failure") else None)
     if run.status == RunStatus.RUN_STATUS_CANCELLING:
-        return [*parked, RunCancelled(change=change, at_unix_micros=at)]
+        return [*given_up, RunCancelled(change=change, at_unix_micros=at)]
     if failure is not None:
-        return [*parked, RunFailed(failure=failure, change=change, at_unix_micros=at)]
-    return [RunSucceeded(change=change, at_unix_micros=at)]
+        return [*given_up, RunFailed(failure=failure, change=change, at_unix_micros=at)]
+    return [*given_up, RunSucceeded(change=change, at_unix_micros=at)]
 
 
 def _task_of(run: Run, task_id: str) -> Task:

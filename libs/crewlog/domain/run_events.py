@@ -13,6 +13,7 @@ from crewlog.domain.run_state import (
     Task,
     based_on,
     inherited,
+    is_current,
     next_task,
 )
 from crewlog.domain.workflow import Graph
@@ -179,10 +180,12 @@ def _on_claimed(run: Run, event: TaskClaimed) -> Run:
 
 def _on_lapsed(run: Run, event: TaskClaimLapsed) -> Run:
     task = run.tasks[event.task_id]
+    result = event.so_far if event.HasField("so_far") else task.result
+    lapsed = replace(task, status=TaskStatus.TASK_STATUS_READY, executor_id="", result=result)
     return replace(
         run,
-        tasks=run.tasks.set(task.task_id, replace(task, status=TaskStatus.TASK_STATUS_READY, executor_id="")),
-        ready=(task.node_id, *run.ready),
+        tasks=run.tasks.set(task.task_id, lapsed),
+        ready=(task.node_id, *run.ready) if is_current(run, task) else run.ready,
         open=run.open.delete(task.task_id),
     )
 
@@ -190,7 +193,7 @@ def _on_lapsed(run: Run, event: TaskClaimLapsed) -> Run:
 def _on_succeeded(run: Run, event: TaskSucceeded) -> Run:
     ended = _on_ended(run, event, TaskStatus.TASK_STATUS_SUCCEEDED, None)
     task = ended.tasks[event.task_id]
-    if task.visit != run.visits[task.node_id]:
+    if not is_current(run, task):
         return ended
     unmet, ready = ended.unmet, list(ended.ready)
     for dependent in run.graph.dependents(task.node_id):
@@ -278,7 +281,7 @@ def _on_parked(run: Run, event: TaskParked) -> Run:
         executor_id="",
         parked_on=event.budget_id,
         wanted=Amounts.of(event.wanted),
-        result=event.so_far if event.HasField("so_far") else None,
+        result=event.so_far if event.HasField("so_far") else task.result,
     )
     return replace(
         run,
@@ -296,12 +299,11 @@ def _on_unparked(run: Run, event: TaskUnparked) -> Run:
         status=TaskStatus.TASK_STATUS_READY,
         parked_on="",
         has_to_stop=event.has_to_stop,
-        result=None,
     )
     return replace(
         run,
         tasks=run.tasks.set(task.task_id, ready),
-        ready=(*run.ready, task.node_id),
+        ready=(*run.ready, task.node_id) if is_current(run, task) else run.ready,
         parked=_without(run.parked, task.task_id),
     )
 

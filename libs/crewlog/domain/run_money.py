@@ -10,10 +10,10 @@ from typing import TypeAlias, assert_never
 
 from crewlog.domain import amounts
 from crewlog.domain.amounts import ZERO, Amounts
-from crewlog.domain.budget import check_units
+from crewlog.domain.budget import check_raised, check_units
 from crewlog.domain.errors import BudgetExceeded, Conflict, InvalidCommand, NotFound, WrongState
 from crewlog.domain.run_events import evolve
-from crewlog.domain.run_state import Run, Task, claimable, next_task
+from crewlog.domain.run_state import ENDED, Run, Task, claimable, is_over, next_task
 from crewlog.v1.answer_pb2 import Failure
 from crewlog.v1.budget_pb2 import OnExhausted
 from crewlog.v1.run_pb2 import (
@@ -137,10 +137,19 @@ def warnings(before: Run, after: Run, at: int) -> list[Message]:
 
 
 def given_up(run: Run, at: int) -> list[Message]:
-    """Tasks that still wait when the run ends; what they have come to is known."""
-    return [
-        TaskCancelled(task_id=task_id, result=run.tasks[task_id].result, at_unix_micros=at) for task_id in run.parked
-    ]
+    """Tasks that have begun and wait when the run ends, for money or for an executor: what they have spent is kept."""
+    return [_cancelled(task, at) for task in run.tasks.values() if task.status not in ENDED]
+
+
+def outdated(run: Run, to: str, at: int) -> list[Message]:
+    """Tasks that wait, of nodes that are visited again: they are not waited for any more."""
+    again = {to, *run.graph.descendants(to)}
+    waiting = (run.tasks[task_id] for task_id in run.parked)
+    return [_cancelled(task, at) for task in waiting if task.node_id in again]
+
+
+def _cancelled(task: Task, at: int) -> TaskCancelled:
+    return TaskCancelled(task_id=task.task_id, result=task.result, at_unix_micros=at)
 
 
 def _grow(run: Run, command: GrowAllotment) -> list[Message]:
@@ -177,7 +186,7 @@ def _shrunk(task: Task, by: Amounts, request_id: str, at: int) -> AllotmentShrun
 
 def _park(run: Run, command: ParkTask) -> list[Message]:
     task = _task_to_park(run, command.task_id)
-    if task is None:
+    if task is None or (command.generation and command.generation != task.generation):
         return []
     at = command.at_unix_micros
     if not task.generation:
@@ -237,6 +246,7 @@ def _raise(run: Run, command: RaiseRunBudget) -> list[Message]:
     if command.request_id and command.request_id in run.requests:
         return []
     _check_change(run, command)
+    check_raised(run.limit, Amounts.of(command.by))
     at = command.at_unix_micros
     raised = RunLimitRaised(by=command.by, request_id=command.request_id, at_unix_micros=at)
     return [raised, *_all_unparked(run, "", at)]
@@ -271,13 +281,18 @@ def _lower(run: Run, command: LowerRunBudget) -> list[Message]:
 
 
 def _taken_back(run: Run, at: int) -> list[Message]:
-    """What open tasks hold above the limit is taken from them, from each the same part of what it holds."""
+    """What tasks hold above the limit is taken from them, from each the same part of what it holds."""
     excess = amounts.over(run.limit, run.spent + run.allotted)
-    open_tasks = [run.tasks[task_id] for task_id in run.open]
-    if not excess or not open_tasks:
+    holders = [task for task in run.tasks.values() if task.allotment and task.status not in ENDED]
+    if not excess:
         return []
-    part = amounts.share(excess, len(open_tasks)) + Amounts(*(1 if getattr(excess, u) else 0 for u in amounts.UNITS))
-    return [_shrunk(task, part, "", at) for task in open_tasks]
+    return [_shrunk(task, _part(excess, task.allotment, run.allotted), "", at) for task in holders]
+
+
+def _part(excess: Amounts, held: Amounts, of: Amounts) -> Amounts:
+    """What one of the holders gives up, rounded up."""
+    units = ((getattr(excess, u), getattr(held, u), max(1, getattr(of, u))) for u in amounts.UNITS)
+    return Amounts(*(-(-over * own // all_held) for over, own, all_held in units))
 
 
 def _check_change(run: Run, command: RaiseRunBudget | LowerRunBudget) -> None:
@@ -296,7 +311,7 @@ def _answer(run: Run, command: AnswerGate) -> list[Message]:
         raise InvalidCommand(f"choice {why}", violations={"choice": why})
     if gate.status == GateStatus.GATE_STATUS_ANSWERED and gate.choice == command.choice:
         return []
-    if gate.status != GateStatus.GATE_STATUS_OPEN:
+    if gate.status != GateStatus.GATE_STATUS_OPEN or is_over(run) or gate.opened.task_id not in run.parked:
         raise Conflict(f"gate {command.gate_id!r} is closed already", what_to_do="see `crewlog gates --all`")
     return _answered(run, command)
 
@@ -316,6 +331,7 @@ def _answered(run: Run, command: AnswerGate) -> list[Message]:
         return [answered, TaskUnparked(task_id=opened.task_id, at_unix_micros=at)]
     amounts.check("by", command.by, needs_one=True)
     check_units(run.limit, Amounts.of(command.by))
+    check_raised(run.limit, Amounts.of(command.by))
     raised = RunLimitRaised(by=command.by, request_id=f"gate:{command.gate_id}", at_unix_micros=at)
     others = [event for event in _all_unparked(evolve(run, answered), command.answered_by, at) if event != answered]
     return [answered, raised, *others]
@@ -323,10 +339,12 @@ def _answered(run: Run, command: AnswerGate) -> list[Message]:
 
 def _expire(run: Run, command: ExpireGate) -> list[Message]:
     gate = run.gates.get(command.gate_id)
-    if gate is None or gate.status != GateStatus.GATE_STATUS_OPEN:
+    if gate is None or gate.status != GateStatus.GATE_STATUS_OPEN or is_over(run):
         return []
     at = command.at_unix_micros
     expired = GateExpired(gate_id=command.gate_id, at_unix_micros=at)
+    if gate.opened.task_id not in run.parked:
+        return [expired]
     return [expired, TaskUnparked(task_id=gate.opened.task_id, has_to_stop=True, at_unix_micros=at)]
 
 

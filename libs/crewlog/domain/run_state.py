@@ -107,6 +107,11 @@ def is_finishing(run: Run) -> bool:
     return active and not run.open and not claimable(run) and not waits
 
 
+def is_current(run: Run, task: Task) -> bool:
+    """Whether the task is the visit that its node is at."""
+    return task.visit == run.visits[task.node_id]
+
+
 def next_task(run: Run, node_id: str) -> Task:
     """The task that a claim of the node would be for."""
     task_id = names.task_id(node_id, run.visits[node_id])

@@ -504,11 +504,14 @@ class ParkTask(_message.Message):
     WANTED_FIELD_NUMBER: _builtins.int
     AT_UNIX_MICROS_FIELD_NUMBER: _builtins.int
     SO_FAR_FIELD_NUMBER: _builtins.int
+    GENERATION_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
     task_id: _builtins.str
     budget_id: _builtins.str
     """The budget that it did not fit into; `run_<run id>` for the run's own."""
     at_unix_micros: _builtins.int
+    generation: _builtins.int
+    """The claim under which the agent was parked; 0: the one that the task has now."""
     @_builtins.property
     def wanted(self) -> _budget_pb2.Amounts: ...
     @_builtins.property
@@ -524,10 +527,11 @@ class ParkTask(_message.Message):
         wanted: _budget_pb2.Amounts | None = ...,
         at_unix_micros: _builtins.int = ...,
         so_far: Global___TaskResult | None = ...,
+        generation: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["so_far", b"so_far", "wanted", b"wanted"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_unix_micros", b"at_unix_micros", "budget_id", b"budget_id", "run_id", b"run_id", "so_far", b"so_far", "task_id", b"task_id", "wanted", b"wanted"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_unix_micros", b"at_unix_micros", "budget_id", b"budget_id", "generation", b"generation", "run_id", b"run_id", "so_far", b"so_far", "task_id", b"task_id", "wanted", b"wanted"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1425,10 +1429,15 @@ class TaskClaimLapsed(_message.Message):
     GENERATION_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     AT_UNIX_MICROS_FIELD_NUMBER: _builtins.int
+    SO_FAR_FIELD_NUMBER: _builtins.int
     task_id: _builtins.str
     generation: _builtins.int
     reason: _builtins.str
     at_unix_micros: _builtins.int
+    @_builtins.property
+    def so_far(self) -> Global___TaskResult:
+        """What the agent had come to, as far as its log says."""
+
     def __init__(
         self,
         *,
@@ -1436,10 +1445,11 @@ class TaskClaimLapsed(_message.Message):
         generation: _builtins.int = ...,
         reason: _builtins.str = ...,
         at_unix_micros: _builtins.int = ...,
+        so_far: Global___TaskResult | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["so_far", b"so_far"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_unix_micros", b"at_unix_micros", "generation", b"generation", "reason", b"reason", "task_id", b"task_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_unix_micros", b"at_unix_micros", "generation", b"generation", "reason", b"reason", "so_far", b"so_far", "task_id", b"task_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
