@@ -98,6 +98,11 @@ def share(amounts: Amounts, parts: int) -> Amounts:
     return Amounts(*(getattr(amounts, unit) // max(1, parts) for unit in UNITS))
 
 
+def one_of_each(amounts: Amounts) -> Amounts:
+    """1 in every unit that is not 0: what rounding down has left out, at most."""
+    return Amounts(*(min(1, getattr(amounts, unit)) for unit in UNITS))
+
+
 def percent_of(limit: Amounts, used: Amounts) -> int:
     """The largest share of a limited unit that is used, rounded down; 0 where nothing is limited."""
     return max((getattr(used, unit) * 100 // getattr(limit, unit) for unit in limited_units(limit)), default=0)

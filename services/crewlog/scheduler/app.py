@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
+from crewlog.domain import budget
 from crewlog.domain import run as rules
 from crewlog.domain.names import TENANT
+from crewlog.domain.run_state import Run
 from crewlog.eventlog.jetstream import connect_log
 from crewlog.eventlog.owner import Owner
 from crewlog.eventlog.port import EventLog
@@ -17,14 +20,19 @@ from crewlog.runtime import auth
 from crewlog.runtime.channel import dial
 from crewlog.runtime.clock import now_micros
 from crewlog.runtime.serve import Access, Registration, RunningServer, Verifier, start_server
+from crewlog.scheduler.allotments import Allotments
 from crewlog.scheduler.checkpoint import Checkpoint
 from crewlog.scheduler.claims import Claims
 from crewlog.scheduler.config import Config
 from crewlog.scheduler.finishing import Finisher
 from crewlog.scheduler.fleet import Fleet
+from crewlog.scheduler.funding import Funding
+from crewlog.scheduler.gates import Gates
+from crewlog.scheduler.money_server import BudgetServer, GateServer, RunMoney
 from crewlog.scheduler.reactor import Reactor
 from crewlog.scheduler.server import SchedulerServer
 from crewlog.scheduler.tail import Tail
+from crewlog.v1.budget_service_pb2_grpc import add_BudgetServiceServicer_to_server, add_GateServiceServicer_to_server
 from crewlog.v1.scheduler_pb2_grpc import add_SchedulerServiceServicer_to_server
 from crewlog.v1.workspace_pb2_grpc import WorkspaceServiceStub
 
@@ -32,6 +40,7 @@ if TYPE_CHECKING:
     from crewlog.v1.workspace_pb2_grpc import WorkspaceServiceAsyncStub
 
 CLAIM_TOKEN_SECONDS = 24 * 3_600
+RECONCILE_SECONDS = 30.0
 
 
 async def serve(config: Config, stop: asyncio.Event) -> None:
@@ -47,23 +56,59 @@ async def serve(config: Config, stop: asyncio.Event) -> None:
 
 async def work(config: Config, log: EventLog, workspaces: WorkspaceServiceAsyncStub, stop: asyncio.Event) -> None:
     """The scheduler on any log."""
-    owner = Owner(log, rules, tenant=TENANT, clock=now_micros, code_version=version("crewlog"))
-    fleet = Fleet()
-    finisher = Finisher(workspaces, now_micros)
-    reactor = Reactor(owner, fleet, finisher, claim_signer(config.claim_signing_key), now_micros)
-    claims = Claims(log, TENANT, fleet, reactor, now_micros)
-    checkpoint = Checkpoint(config.data_directory / "scheduler" / "checkpoint.sqlite", log.epoch)
-    tail = Tail(log, owner, reactor, claims, checkpoint)
-    await tail.open()
-    server = await _listen(config, SchedulerServer(owner, reactor, claims, tail, now_micros))
-    following = asyncio.create_task(tail.follow())
+    parts = build(config, log, workspaces)
+    await parts.tail.open()
+    server = await _listen(config, parts)
+    working = [asyncio.create_task(parts.tail.follow()), asyncio.create_task(_reconcile(parts))]
     try:
-        await _first_of(following, stop)
+        await _first_of(working, stop)
     finally:
         await server.stop()
-        following.cancel()
-        claims.stop()
-        await tail.close()
+        for task in working:
+            task.cancel()
+        parts.claims.stop()
+        parts.gates.stop()
+        await parts.tail.close()
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What a scheduler is made of."""
+
+    owner: Owner[Run]
+    reactor: Reactor
+    claims: Claims
+    tail: Tail
+    allotments: Allotments
+    gates: Gates
+
+
+def build(config: Config, log: EventLog, workspaces: WorkspaceServiceAsyncStub) -> Parts:
+    code = version("crewlog")
+    owner = Owner(log, rules, tenant=TENANT, clock=now_micros, code_version=code)
+    budgets = Owner(log, budget, tenant=TENANT, clock=now_micros, code_version=code)
+    fleet, allotments, gates = Fleet(), Allotments(now_micros), Gates(now_micros)
+    allotments.funding = Funding(budgets, now_micros, allotments.on_room)
+    finisher = Finisher(workspaces, now_micros)
+    signer = claim_signer(config.claim_signing_key)
+    reactor = Reactor(owner, fleet, finisher, allotments, gates, signer, now_micros)
+    allotments.wake = gates.wake = reactor.wake
+    claims = Claims(log, TENANT, fleet, reactor, now_micros)
+    checkpoint = Checkpoint(config.data_directory / "scheduler" / "checkpoint.sqlite", log.epoch)
+    tail = Tail(log, owner, reactor, claims, allotments.funding, checkpoint)
+    return Parts(owner, reactor, claims, tail, allotments, gates)
+
+
+async def _reconcile(parts: Parts) -> None:
+    """Closes allotments that a crash has left open: now, and again and again."""
+
+    async def find_run(run_id: str) -> Run:
+        run, _ = await parts.owner.state(run_id)
+        return run
+
+    while True:
+        await parts.allotments.funding.reconcile(find_run)
+        await asyncio.sleep(RECONCILE_SECONDS)
 
 
 def claim_signer(signing_key: str) -> Callable[[str, str, int], str]:
@@ -74,18 +119,25 @@ def claim_signer(signing_key: str) -> Callable[[str, str, int], str]:
     return sign
 
 
-async def _listen(config: Config, servicer: SchedulerServer) -> RunningServer:
-    registration = Registration(
-        "crewlog.v1.SchedulerService", add_SchedulerServiceServicer_to_server, servicer, Access.SERVICE
-    )
+async def _listen(config: Config, parts: Parts) -> RunningServer:
+    money = RunMoney(parts.owner, parts.allotments, parts.reactor.changed, now_micros)
+    runs = SchedulerServer(parts.owner, parts.reactor, parts.claims, parts.tail, money, now_micros)
+    budgets = BudgetServer(parts.allotments, money, now_micros)
+    gates = GateServer(parts.allotments, money, now_micros)
+    served = [
+        Registration("crewlog.v1.SchedulerService", add_SchedulerServiceServicer_to_server, runs, Access.SERVICE),
+        Registration("crewlog.v1.BudgetService", add_BudgetServiceServicer_to_server, budgets, Access.SERVICE),
+        Registration("crewlog.v1.GateService", add_GateServiceServicer_to_server, gates, Access.SERVICE),
+    ]
     verifier = Verifier(service_verify_key=config.service_verify_key)
-    return await start_server([registration], address=config.address, verifier=verifier)
+    return await start_server(served, address=config.address, verifier=verifier)
 
 
-async def _first_of(following: asyncio.Task[None], stop: asyncio.Event) -> None:
-    """Waits for the signal; a tail that breaks is a bug, and ends the process with it."""
+async def _first_of(working: list[asyncio.Task[None]], stop: asyncio.Event) -> None:
+    """Waits for the signal; a part that breaks is a bug, and ends the process with it."""
     stopped = asyncio.create_task(stop.wait())
-    await asyncio.wait((following, stopped), return_when=asyncio.FIRST_COMPLETED)
+    await asyncio.wait((*working, stopped), return_when=asyncio.FIRST_COMPLETED)
     stopped.cancel()
-    if following.done():
-        following.result()
+    for task in working:
+        if task.done():
+            task.result()

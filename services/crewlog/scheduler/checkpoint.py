@@ -1,6 +1,6 @@
-"""Where the scheduler goes on after a restart: the runs that are open, and how far the log was read.
+"""Where the scheduler goes on after a restart: the open runs, the budgets that are set, how far the log was read.
 
-A cache: without it, the log is read from its beginning. Both are written in one transaction.
+A cache: without it, the log is read from its beginning. All of it is written in one transaction.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from pathlib import Path
 _SCHEMA = """
 create table if not exists position (epoch text primary key, revision integer not null);
 create table if not exists open_run (run_id text primary key) without rowid;
+create table if not exists budget (budget_id text primary key) without rowid;
 """
 
 
@@ -22,6 +23,7 @@ class Position:
 
     revision: int
     open_runs: frozenset[str]
+    budgets: frozenset[str] = frozenset()
 
 
 class Checkpoint:
@@ -40,15 +42,18 @@ class Checkpoint:
         if row is None:
             return Position(0, frozenset())
         runs = self._database.execute("select run_id from open_run").fetchall()
-        return Position(row[0], frozenset(run_id for (run_id,) in runs))
+        budgets = self._database.execute("select budget_id from budget").fetchall()
+        return Position(row[0], frozenset(run for (run,) in runs), frozenset(budget for (budget,) in budgets))
 
-    def save(self, revision: int, opened: Iterable[str], closed: Iterable[str]) -> None:
+    def save(self, revision: int, opened: Iterable[str], closed: Iterable[str], budgets: Iterable[str] = ()) -> None:
         with self._database:
             self._database.execute("delete from position where epoch <> ?", (self._epoch,))
             if not self._database.execute("select 1 from position").fetchone():
                 self._database.execute("delete from open_run")
+                self._database.execute("delete from budget")
             self._database.execute("insert or replace into position values (?, ?)", (self._epoch, revision))
             self._database.executemany("insert or ignore into open_run values (?)", ((run_id,) for run_id in opened))
+            self._database.executemany("insert or ignore into budget values (?)", ((budget,) for budget in budgets))
             self._database.executemany("delete from open_run where run_id = ?", ((run_id,) for run_id in closed))
 
     def close(self) -> None:

@@ -10,16 +10,18 @@ import asyncio
 import logging
 from collections.abc import Coroutine
 
-from crewlog.domain import names
+from crewlog.domain import agent as agent_rules
+from crewlog.domain import agent_state, names
+from crewlog.domain.decider import fold
 from crewlog.domain.run_state import Run, open_tasks
 from crewlog.eventlog import codec
 from crewlog.eventlog.owner import Clock
 from crewlog.eventlog.port import AggregateId, EventLog
 from crewlog.scheduler.fleet import Executor, Fleet, Held, TaskKey, lost_tasks, stray_tasks
 from crewlog.scheduler.reactor import Reactor
-from crewlog.v1.agent_pb2 import AgentCancelled, AgentFailed, AgentSucceeded
+from crewlog.v1.agent_pb2 import AgentCancelled, AgentFailed, AgentParked, AgentSucceeded
 from crewlog.v1.entry_pb2 import Entry
-from crewlog.v1.run_pb2 import EndTask, LapseClaim, TaskFailure
+from crewlog.v1.run_pb2 import EndTask, LapseClaim, ParkTask, TaskFailure, TaskResult
 from crewlog.v1.scheduler_pb2 import ExecutorReport
 
 CLAIM_SECONDS = 10.0
@@ -70,7 +72,7 @@ class Claims:
         """Takes over what an earlier scheduler had granted, or had not yet reacted to."""
         run_id = run.started.run_id
         for task in open_tasks(run):
-            end = await self._end(run_id, task.task_id)
+            end, _ = await self._end(run_id, task.task_id)
             if end is not None:
                 self._reactor.wake(run_id, end)
                 continue
@@ -93,24 +95,32 @@ class Claims:
             if executor.held.get(key) is not held:
                 continue
             self._fleet.release(executor.executor_id, key, held.generation)
-            command = await self._end(*key) or self._lapsed(key, held, reason)
+            end, so_far = await self._end(*key)
+            command = end or self._lapsed(key, held, reason, so_far)
             logger.info("task %s of run %s: %s", key[1], key[0], reason)
             self._reactor.wake(key[0], command)
 
-    def _lapsed(self, key: TaskKey, held: Held, reason: str) -> LapseClaim:
+    def _lapsed(self, key: TaskKey, held: Held, reason: str, so_far: TaskResult | None) -> LapseClaim:
         return LapseClaim(
             run_id=key[0],
             task_id=key[1],
             generation=held.generation,
             reason=reason,
             at_unix_micros=self._clock(),
+            so_far=so_far,
         )
 
-    async def _end(self, run_id: str, task_id: str) -> EndTask | None:
-        """What the agent of the task ended with, if it did."""
+    async def _end(self, run_id: str, task_id: str) -> tuple[EndTask | ParkTask | None, TaskResult | None]:
+        """What the agent of the task ended with, if it did; else what it has come to so far."""
         agent = AggregateId(self._tenant, "agent", names.agent_id(run_id, task_id))
-        entries = await self._log.read(agent)
-        return end_of(Entry.FromString(entries[-1].payload)) if entries else None
+        entries = [Entry.FromString(stored.payload) for stored in await self._log.read(agent)]
+        if not entries:
+            return None, None
+        end = end_of(entries[-1])
+        if end is not None:
+            return end, None
+        state: agent_state.Agent = fold(agent_rules, (fact for entry in entries for fact in codec.facts(entry)))
+        return None, agent_rules.result_so_far(state, self._clock())
 
     def _spawn(self, work: Coroutine[None, None, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
@@ -118,12 +128,21 @@ class Claims:
         task.add_done_callback(self._waits.discard)
 
 
-def end_of(entry: Entry) -> EndTask | None:
-    """The command that an agent's last entry leads to."""
+def end_of(entry: Entry) -> EndTask | ParkTask | None:
+    """The command that an agent's last entry leads to, when no executor works on it after that."""
     last = codec.unpack(entry.decisions[-1].events[-1])
     run_id, _, task_id = entry.aggregate.id.partition("_")
     end = EndTask(run_id=run_id, task_id=task_id, at_unix_micros=entry.recorded_at_unix_micros)
     match last:
+        case AgentParked():
+            return ParkTask(
+                run_id=run_id,
+                task_id=task_id,
+                budget_id=last.budget_id,
+                wanted=last.wanted,
+                so_far=last.so_far,
+                at_unix_micros=entry.recorded_at_unix_micros,
+            )
         case AgentSucceeded():
             end.succeeded.CopyFrom(last.result)
         case AgentFailed():

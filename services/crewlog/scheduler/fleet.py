@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
-from crewlog.v1.scheduler_pb2 import ExecutorReport, Grant, SchedulerOrder, Stop
+from crewlog.v1.scheduler_pb2 import ChangedAllotment, ExecutorReport, Grant, SchedulerOrder, Stop
 
 ORDERS_PER_MESSAGE_MAX = 256
 
@@ -37,6 +37,7 @@ class Executor:
     connections: int = 0
     grants: list[Grant] = field(default_factory=list)
     stops: list[Stop] = field(default_factory=list)
+    allotments: list[ChangedAllotment] = field(default_factory=list)
     wanted: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
@@ -51,9 +52,10 @@ class Executor:
         """Takes what waits to be told; `wanted` is set while something does."""
         grants, self.grants = self.grants[:ORDERS_PER_MESSAGE_MAX], self.grants[ORDERS_PER_MESSAGE_MAX:]
         stops, self.stops = self.stops, []
+        allotments, self.allotments = self.allotments, []
         if not self.grants:
             self.wanted.clear()
-        return SchedulerOrder(grants=grants, stops=stops)
+        return SchedulerOrder(grants=grants, stops=stops, allotments=allotments)
 
 
 @dataclass(slots=True)
@@ -93,6 +95,12 @@ class Fleet:
         executor = self.executors.get(executor_id)
         if executor is not None:
             executor.stops.append(stop)
+            executor.wanted.set()
+
+    def change_allotment(self, executor_id: str, changed: ChangedAllotment) -> None:
+        executor = self.executors.get(executor_id)
+        if executor is not None:
+            executor.allotments.append(changed)
             executor.wanted.set()
 
     def older_boots(self, executor: Executor) -> list[Executor]:

@@ -1,8 +1,8 @@
 """Money from the budgets above a run: taken before a task is claimed or grows, settled when it has ended.
 
-The order of the moves is what makes a crash harmless: taken from the root down, then given to the run; settled after the
-run has recorded the end. Each move has a key, so doing it twice is doing it once, and what a crash leaves open is an
-allotment too much, which `reconcile` closes.
+The order of the moves is what makes a crash harmless: taken from the root down, then given to the run; settled after
+the run has recorded the end. Each move has a key, so doing it twice is doing it once, and what a crash leaves open is
+an allotment too much, which `reconcile` closes.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Given:
 class Funding:
     """`on_room(budget id)` is called when a budget may have more to give than before."""
 
-    def __init__(self, budgets: Owner[Budget], clock: Clock, on_room: Callable[[str], None]) -> None:
+    def __init__(self, budgets: Owner[Budget], clock: Clock, on_room: Callable[[str], Awaitable[None]]) -> None:
         self._budgets = budgets
         self._clock = clock
         self._on_room = on_room
@@ -61,7 +61,7 @@ class Funding:
         state, _ = await self._budgets.state(budget_id)
         if budget.is_set(state):
             self._parents[budget_id] = state.parent_id
-            self._on_room(budget_id)
+            await self._on_room(budget_id)
 
     def above(self, run: Run) -> list[str]:
         """The budgets that limit the run, from the root down."""
@@ -148,7 +148,7 @@ class Funding:
                 except Unavailable as reason:
                     logger.warning("budget %s waits: %s", budget_id, reason)
                     await asyncio.sleep(RETRY_SECONDS)
-            self._on_room(budget_id)
+            await self._on_room(budget_id)
 
     async def _stamped(self, budget_id: str, command: TakeAllotment | SettleAllotment, run_id: str) -> None:
         state, _ = await self._budgets.state(budget_id)

@@ -26,7 +26,8 @@ def make(run: Run, task: Task, revision: int, sign: ClaimSigner) -> Grant:
         project_id=run.started.project_id,
         node=node,
         model=node.agent.role.model or run.started.model,
-        allotment_usd_micros=task.allotment_usd_micros,
+        allotment=task.allotment.limit(),
+        has_to_stop=task.has_to_stop,
         title=run.started.input.inline.decode(errors="replace").strip().partition("\n")[0],
         traceparent=traces.traceparent_of_run(run_id),
     )

@@ -14,15 +14,27 @@ from dataclasses import dataclass, field
 
 from crewlog.domain import run as rules
 from crewlog.domain import run_state
+from crewlog.domain.amounts import Amounts
 from crewlog.domain.decider import fold
 from crewlog.domain.errors import Refused, Unavailable
 from crewlog.domain.run_state import Run
 from crewlog.eventlog.owner import Clock, Meta, Outcome, Owner
 from crewlog.scheduler import grants
+from crewlog.scheduler.allotments import Allotments
 from crewlog.scheduler.finishing import Finisher
 from crewlog.scheduler.fleet import Executor, Fleet
-from crewlog.v1.run_pb2 import ClaimTask, EndTask, TaskClaimed
-from crewlog.v1.scheduler_pb2 import Stop
+from crewlog.scheduler.gates import Gates
+from crewlog.v1.run_pb2 import (
+    AllotmentShrunk,
+    ClaimTask,
+    EndTask,
+    ParkTask,
+    TaskCancelled,
+    TaskClaimed,
+    TaskFailed,
+    TaskSucceeded,
+)
+from crewlog.v1.scheduler_pb2 import ChangedAllotment, Stop
 from google.protobuf.message import Message
 
 RETRY_SECONDS = 0.2
@@ -41,8 +53,19 @@ class _Work:
 
 
 class Reactor:
-    def __init__(self, owner: Owner[Run], fleet: Fleet, finisher: Finisher, sign: grants.ClaimSigner, clock: Clock):
+    def __init__(
+        self,
+        owner: Owner[Run],
+        fleet: Fleet,
+        finisher: Finisher,
+        allotments: Allotments,
+        gates: Gates,
+        sign: grants.ClaimSigner,
+        clock: Clock,
+    ):
         self._owner = owner
+        self._allotments = allotments
+        self._gates = gates
         self._fleet = fleet
         self._finisher = finisher
         self._sign = sign
@@ -61,6 +84,24 @@ class Reactor:
         work.dirty = True
         if work.task is None:
             work.task = asyncio.get_running_loop().create_task(self._run(run_id, work))
+
+    def changed(self, run_id: str, outcome: Outcome[Run]) -> None:
+        """A client's command has changed the run: executors hear of allotments that are smaller now."""
+        for event in outcome.events:
+            if isinstance(event, AllotmentShrunk):
+                self._tell(run_id, outcome, event)
+        self.wake(run_id)
+
+    def _tell(self, run_id: str, outcome: Outcome[Run], event: AllotmentShrunk) -> None:
+        task = outcome.state.tasks[event.task_id]
+        changed = ChangedAllotment(
+            run_id=run_id,
+            task_id=task.task_id,
+            generation=task.generation,
+            allotment=event.allotment,
+            run_revision=outcome.revision,
+        )
+        self._fleet.change_allotment(task.executor_id, changed)
 
     def feed(self) -> None:
         """Slots are free: the runs that have waited longest for one go first."""
@@ -93,17 +134,19 @@ class Reactor:
         for command in commands:
             self._free_slot(run, command)
         after = speculate(run, commands)
-        claims = self._claims(after)
+        claims, refused = await self._funded(after, self._claims(after))
+        commands = commands + refused
         if not claims and run_state.is_finishing(after):
             commands = commands + self._finisher.commands(after, self.wake)
         outcomes = await self._handle(run_id, [*commands, *claims])
         self._grant(run_id, claims, outcomes[len(commands) :])
         self._raise_unavailable(outcomes)
         run, _ = await self._owner.state(run_id)
+        self._settle_money(run, outcomes)
         self._settle(run_id, run)
 
     def _free_slot(self, run: Run, command: Message) -> None:
-        if isinstance(command, EndTask) and command.task_id in run.tasks:
+        if isinstance(command, (EndTask, ParkTask)) and command.task_id in run.tasks:
             task = run.tasks[command.task_id]
             self._fleet.release(task.executor_id, (command.run_id, task.task_id), task.generation)
 
@@ -123,6 +166,25 @@ class Reactor:
                 break
             claims.append(self._claim(run_id, task_id, executor))
         return claims
+
+    async def _funded(self, run: Run, claims: list[ClaimTask]) -> tuple[list[ClaimTask], list[Message]]:
+        """The claims that the budgets above the run pay for. For the others slots are given back."""
+        funded: list[ClaimTask] = []
+        refused: list[Message] = []
+        for claim in claims:
+            if await self._allotments.fund(run, claim, refused):
+                funded.append(claim)
+            else:
+                self._fleet.release(claim.executor_id, (claim.run_id, claim.task_id), 0)
+        return funded, refused
+
+    def _settle_money(self, run: Run, outcomes: Sequence[Outcome[Run] | BaseException]) -> None:
+        for outcome in outcomes:
+            for event in outcome.events if isinstance(outcome, Outcome) else ():
+                if isinstance(event, (TaskSucceeded, TaskFailed, TaskCancelled)):
+                    self._allotments.settle(run, event.task_id, Amounts.of(event.result.spent))
+        self._allotments.watch(run)
+        self._gates.watch(run)
 
     def _claim(self, run_id: str, task_id: str, executor: Executor) -> ClaimTask:
         return ClaimTask(run_id=run_id, task_id=task_id, executor_id=executor.executor_id, at_unix_micros=self._clock())

@@ -14,22 +14,26 @@ from crewlog.eventlog.owner import Clock, Meta, Owner
 from crewlog.runtime.auth import current_principal
 from crewlog.scheduler.claims import Claims
 from crewlog.scheduler.fleet import Executor
+from crewlog.scheduler.money_server import RunMoney
 from crewlog.scheduler.reactor import Reactor
 from crewlog.scheduler.tail import Tail
 from crewlog.v1.answer_pb2 import Receipt
 from crewlog.v1.run_pb2 import CancelRun, StartRun
-from crewlog.v1.scheduler_pb2 import ExecutorReport, SchedulerOrder
+from crewlog.v1.scheduler_pb2 import ExecutorReport, GrantedAllotment, RequestAllotment, SchedulerOrder
 from crewlog.v1.scheduler_pb2_grpc import SchedulerServiceServicer
 
 SLOTS_MAX = 10_000
 
 
 class SchedulerServer(SchedulerServiceServicer):
-    def __init__(self, owner: Owner[Run], reactor: Reactor, claims: Claims, tail: Tail, clock: Clock) -> None:
+    def __init__(
+        self, owner: Owner[Run], reactor: Reactor, claims: Claims, tail: Tail, money: RunMoney, clock: Clock
+    ) -> None:
         self._owner = owner
         self._reactor = reactor
         self._claims = claims
         self._tail = tail
+        self._money = money
         self._clock = clock
 
     async def Start(self, request: StartRun, context: object) -> Receipt:
@@ -47,6 +51,9 @@ class SchedulerServer(SchedulerServiceServicer):
         outcome = await self._owner.handle(request.run_id, command, self._meta(request.run_id, ""))
         self._reactor.wake(request.run_id)
         return Receipt(revision=outcome.revision)
+
+    async def Grow(self, request: RequestAllotment, context: object) -> GrantedAllotment:
+        return await self._money.grow(request)
 
     async def Synchronize(
         self, request_iterator: AsyncIterator[ExecutorReport], context: Any

@@ -16,6 +16,7 @@ from crewlog.eventlog.owner import Owner
 from crewlog.eventlog.port import EventLog, Stored
 from crewlog.scheduler.checkpoint import Checkpoint
 from crewlog.scheduler.claims import Claims, end_of
+from crewlog.scheduler.funding import Funding
 from crewlog.scheduler.reactor import Reactor
 from crewlog.v1.entry_pb2 import Entry
 
@@ -25,12 +26,19 @@ OPENING_AT_ONCE_MAX = 32
 
 class Tail:
     def __init__(
-        self, log: EventLog, owner: Owner[Run], reactor: Reactor, claims: Claims, checkpoint: Checkpoint
+        self,
+        log: EventLog,
+        owner: Owner[Run],
+        reactor: Reactor,
+        claims: Claims,
+        funding: Funding,
+        checkpoint: Checkpoint,
     ) -> None:
         self._log = log
         self._owner = owner
         self._reactor = reactor
         self._claims = claims
+        self._funding = funding
         self._checkpoint = checkpoint
         self._saved: set[str] = set()
         self._saved_at = 0.0
@@ -43,6 +51,8 @@ class Tail:
         position = self._checkpoint.load()
         self._revision = position.revision
         self._saved = set(position.open_runs)
+        for budget_id in position.budgets:
+            await self._funding.learn(budget_id)
         gate = asyncio.Semaphore(OPENING_AT_ONCE_MAX)
 
         async def open_one(run_id: str) -> None:
@@ -53,7 +63,7 @@ class Tail:
 
     async def follow(self) -> None:
         """Runs until it is cancelled."""
-        async for batch in self._log.follow(self._revision, ("run", "agent")):
+        async for batch in self._log.follow(self._revision, ("run", "agent", "budget")):
             await self._see(batch)
             self._revision = batch[-1].revision
             await self._save_sometimes()
@@ -69,7 +79,8 @@ class Tail:
         self._saved = set(self._reactor.open_runs)
         self._saved_at = time.monotonic()
         loop = asyncio.get_running_loop()
-        await loop.run_in_executor(self._writer, self._checkpoint.save, self._revision, opened, closed)
+        budgets = tuple(self._funding.known)
+        await loop.run_in_executor(self._writer, self._checkpoint.save, self._revision, opened, closed, budgets)
 
     async def close(self) -> None:
         """Saves for the last time."""
@@ -84,6 +95,8 @@ class Tail:
                 end = end_of(Entry.FromString(stored.payload))
                 if end is not None:
                     self._reactor.wake(names.run_of(id), end)
+            elif stored.aggregate.kind == "budget":
+                await self._funding.learn(id)
             elif id not in self._reactor.open_runs and id not in self._reactor.closed_runs:
                 await self._open(id)
 
