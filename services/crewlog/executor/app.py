@@ -22,6 +22,7 @@ from crewlog.executor.models import Models
 from crewlog.executor.synchronize import Worker
 from crewlog.executor.workspace import Workspace
 from crewlog.models import provider
+from crewlog.models.prices import PriceList
 from crewlog.runtime.channel import dial
 from crewlog.runtime.clock import now_micros
 from crewlog.runtime.serve import Verifier, start_server
@@ -56,7 +57,10 @@ async def work(config: Config, log: EventLog, live: Live, blobs: BlobStore, stop
         stack.push_async_callback(level.close)
         workspaces = WorkspaceServiceStub(git)
         owner = Owner(log, rules, tenant=TENANT, clock=now_micros, code_version=version("crewlog"))
-        shared = Shared(owner, blobs, now_micros, f"{config.name}_{secrets.token_hex(4)}")
+        tasks = SchedulerServiceStub(scheduler)
+        price_list = PriceList.load(config.prices)
+        executor_id = f"{config.name}_{secrets.token_hex(4)}"
+        shared = Shared(owner, blobs, now_micros, executor_id, tasks, price_list)
 
         def desk_for(grant: Grant) -> Desk:
             return Desk(grant, Workspace(workspaces, grant), blobs, live, level, models.find)
@@ -66,7 +70,7 @@ async def work(config: Config, log: EventLog, live: Live, blobs: BlobStore, stop
         verifier = Verifier(service_verify_key=config.service_verify_key)
         server = await start_server([], address=config.address, verifier=verifier)
         stack.push_async_callback(server.stop)
-        await _until(stop, worker, SchedulerServiceStub(scheduler))
+        await _until(stop, worker, tasks)
 
 
 async def _until(stop: asyncio.Event, worker: Worker, scheduler: SchedulerServiceAsyncStub) -> None:

@@ -26,8 +26,8 @@ from crewlog.v1.workspace_pb2 import PreparedWorkspace, Snapshot
 
 TITLE_CHARACTERS_MAX = 60
 
-FindModel = Callable[[Grant, str], Awaitable[AnthropicModel]]
-"""The client for a model, with the credential of the grant's run. Raises Refused where there is none."""
+FindModel = Callable[[Grant, str], Awaitable[tuple[AnthropicModel, str]]]
+"""The client for a model with the credential of the grant's run, and its name. Raises Refused where there is none."""
 
 
 @dataclass(slots=True)
@@ -39,13 +39,13 @@ class Desk:
     sandbox: Sandbox | None
     find_model: FindModel
     prepared: PreparedWorkspace | None = None
-    _model: AnthropicModel | None = None
+    _model: tuple[AnthropicModel, str] | None = None
 
     async def set_up(self, snapshot: Snapshot | None) -> None:
         """Prepares the worktree, with the files of the agent's last snapshot where it has one."""
         self.prepared = await self.workspace.prepare(snapshot)
 
-    async def model(self, name: str) -> AnthropicModel:
+    async def model(self, name: str) -> tuple[AnthropicModel, str]:
         if self._model is None:
             self._model = await self.find_model(self.grant, name)
         return self._model

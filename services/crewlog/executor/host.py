@@ -9,6 +9,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from crewlog.domain.agent_state import Agent, is_noop, is_over
 from crewlog.domain.agent_steps import (
@@ -25,15 +26,20 @@ from crewlog.domain.errors import Refused, StaleClaim
 from crewlog.eventlog import bodies
 from crewlog.eventlog.owner import Clock, Owner
 from crewlog.eventlog.port import BlobStore
-from crewlog.executor import model_calls, spans, tool_calls
+from crewlog.executor import model_calls, paying, spans, tool_calls
 from crewlog.executor.desk import Desk
+from crewlog.executor.paying import Exhausted, Paid
 from crewlog.executor.session import Session
+from crewlog.models.prices import PriceList
 from crewlog.tools.registry import TOOLS
-from crewlog.v1.agent_pb2 import FinishAgent, FinishToolCall, HostAgent, ToolSpec
+from crewlog.v1.agent_pb2 import FinishAgent, FinishToolCall, HostAgent, ParkAgent, RaiseAllotment, ToolSpec
 from crewlog.v1.answer_pb2 import Failure
 from crewlog.v1.body_pb2 import Body
 from crewlog.v1.run_pb2 import TaskFailure, TaskResult
-from crewlog.v1.scheduler_pb2 import Grant
+from crewlog.v1.scheduler_pb2 import ChangedAllotment, Grant
+
+if TYPE_CHECKING:
+    from crewlog.v1.scheduler_pb2_grpc import SchedulerServiceAsyncStub
 
 logger = logging.getLogger(__name__)
 
@@ -46,6 +52,8 @@ class Shared:
     blobs: BlobStore
     clock: Clock
     executor_id: str
+    scheduler: SchedulerServiceAsyncStub
+    price_list: PriceList
 
 
 class Host:
@@ -57,6 +65,7 @@ class Host:
         self._grant = grant
         self._session = Session(shared.owner, grant, f"service:executor:{shared.executor_id}")
         self._said = model_calls.Conversation(shared.blobs)
+        self._payer = paying.payer(grant, self._session, desk, shared.scheduler, shared.price_list)
 
     @property
     def progress_revision(self) -> int:
@@ -70,6 +79,19 @@ class Host:
             logger.info("agent %s was taken over: %s", self._grant.agent_id, reason)
         finally:
             self._session.forget()
+
+    def change_allotment(self, changed: ChangedAllotment) -> None:
+        """The run has less for the task than before, or more: the next call has to fit into that."""
+        if self._session.agent.generation == changed.generation and not is_over(self._session.agent):
+            self._session.do(
+                RaiseAllotment(
+                    agent_id=self._grant.agent_id,
+                    generation=changed.generation,
+                    allotment=changed.allotment,
+                    run_revision=changed.run_revision,
+                    at_unix_micros=self._shared.clock(),
+                )
+            )
 
     async def cancel(self) -> None:
         """Records that the work was stopped, with the files as they are. Call it once `run` has ended."""
@@ -88,10 +110,13 @@ class Host:
         if not is_noop(self._session.agent) and not is_over(self._session.agent):
             await self._session.flush()
             await self._refusable(self._desk.set_up(self._session.agent.snapshot))
-        while not is_over(self._session.agent):
+            if self._grant.has_to_stop:
+                await self._refusable(self._stop_here(self._payer.own_budget))
+        while not is_over(self._session.agent) and not self._session.agent.is_parked:
             await self._refusable(self._take(next_step(self._session.agent, self._shared.clock())))
         await self._session.flush()
-        spans.agent(self._grant, self._session.agent)
+        if is_over(self._session.agent):
+            spans.agent(self._grant, self._session.agent)
 
     async def _refusable(self, work: Awaitable[None]) -> None:
         """What the git service, the gateway or the price list refuses ends the agent, with the reason."""
@@ -124,24 +149,45 @@ class Host:
             await asyncio.sleep(step.after_millis / 1000)
         agent = self._session.agent
         request = model_calls.request_of(agent, step, await self._said.messages(agent))
-        quoted = model_calls.quote(agent, request)
-        if quoted.reservation is None:
-            failed = TaskFailure(failure=out_of_money(agent), result=await self._result(output_of(agent)))
-            self._finish(FinishAgent(failed=failed))
-            return
-        now = self._shared.clock
+        paid = await self._payer.pay(request)
+        if isinstance(paid, Exhausted):
+            await self._out_of_money(paid)
+        else:
+            await self._perform(step, paid)
+
+    async def _perform(self, step: CallModel, paid: Paid) -> None:
+        now, grant = self._shared.clock, self._grant
+        model, credential = await self._desk.model(paid.request.model)
         started = model_calls.start_command(
-            self._grant.agent_id, self._grant.generation, step, request.model, quoted, now()
+            grant.agent_id, grant.generation, step, paid.request.model, paid.quoted, now(), credential
         )
         self._session.do(started)
-        model = await self._desk.model(request.model)
         await self._session.flush()
-        with self._desk.live(started.key) as on_text, spans.within_effect(self._grant, started.key):
+        with self._desk.live(started.key) as on_text, spans.within_effect(grant, started.key):
             finished = await model_calls.perform(
-                model, model_calls.within(request, quoted), started, self._shared.blobs, on_text, now
+                model, paid.request, started, self._shared.blobs, on_text, now, self._shared.price_list
             )
         self._session.do(finished)
-        spans.model_call(self._grant, started, finished)
+        spans.model_call(grant, started, finished)
+
+    async def _out_of_money(self, exhausted: Exhausted) -> None:
+        if paying.waits(exhausted):
+            self._session.do(
+                ParkAgent(
+                    agent_id=self._grant.agent_id,
+                    generation=self._grant.generation,
+                    budget_id=exhausted.budget_id,
+                    wanted=exhausted.wanted.message(),
+                    at_unix_micros=self._shared.clock(),
+                )
+            )
+            return
+        await self._stop_here(exhausted.budget_id)
+
+    async def _stop_here(self, budget_id: str) -> None:
+        agent = self._session.agent
+        result = await self._result(output_of(agent))
+        self._finish(FinishAgent(failed=TaskFailure(failure=paying.failure(agent, budget_id), result=result)))
 
     async def _run_tools(self, calls: Sequence[tool_calls.Call]) -> None:
         """The intents stand in the log before anything runs; every group's outcomes do before the next one."""
@@ -196,15 +242,6 @@ def host_command(grant: Grant, prompt: Body, executor_id: str, at: int) -> HostA
         prompt=prompt,
         tools=[ToolSpec(name=name, effect_class=TOOLS[name].effect_class) for name in role.tools if name in TOOLS],
         limits=role.limits,
-        allotment_usd_micros=grant.allotment_usd_micros,
+        allotment=grant.allotment,
         at_unix_micros=at,
-    )
-
-
-def out_of_money(agent: Agent) -> Failure:
-    spent, allotted = agent.spent_usd_micros / 1e6, agent.started.allotment_usd_micros / 1e6
-    return Failure(
-        reason="budget_exhausted",
-        message=f"${spent:.4f} of ${allotted:.4f} are spent, and the next model call does not fit into the rest",
-        what_to_do="start the run again with a larger --budget; what was done is on its branch",
     )

@@ -20,15 +20,15 @@ class Models:
         self._credentials = credentials
         self._clients: dict[tuple[str, str], AnthropicModel] = {}
 
-    async def find(self, grant: Grant, model: str) -> AnthropicModel:
-        """Raises Refused where the gateway has no key for the run."""
+    async def find(self, grant: Grant, model: str) -> tuple[AnthropicModel, str]:
+        """The client, and the name of the credential. Raises Refused where the gateway has no key for the run."""
         wanted = GetModelCredential(run_id=grant.run_id, model=model)
         credential = await self._credentials.Get(wanted, metadata=claim_metadata(grant.claim_token))
         key = (credential.api_key, credential.base_url)
         if key not in self._clients:
             self._make_room()
             self._clients[key] = AnthropicModel(credential.api_key, credential.base_url)
-        return self._clients[key]
+        return self._clients[key], credential.name
 
     async def close(self) -> None:
         for client in self._clients.values():

@@ -87,6 +87,10 @@ class Worker:
             self._start(grant)
         for stop in order.stops:
             self._stop(stop)
+        for changed in order.allotments:
+            running = self._running.get((changed.run_id, changed.task_id))
+            if running is not None:
+                running.host.change_allotment(changed)
 
     def _start(self, grant: Grant) -> None:
         key = (grant.run_id, grant.task_id)
