@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 from crewlog.cli import effects, wording
-from crewlog.domain import names, run_state, run_view
+from crewlog.domain import names, run_events, run_state, run_view
 from crewlog.eventlog import codec
 from crewlog.v1 import agent_pb2 as agent
 from crewlog.v1.entry_pb2 import RecordedEntry
@@ -64,7 +64,7 @@ def fold(board: Board, recorded: RecordedEntry) -> Board:
     aggregate = recorded.entry.aggregate
     for fact in codec.known_facts([recorded.entry]):
         if aggregate.kind == "run":
-            board = replace(board, run=run_state.evolve(board.run, cast(run_state.Event, fact)))
+            board = replace(board, run=run_events.evolve(board.run, cast(run_events.Event, fact)))
         elif aggregate.kind == "agent":
             board = _advance(board, aggregate.id, fact)
     return replace(board, revision=recorded.revision)

@@ -28,11 +28,11 @@ from crewlog.eventlog.owner import Clock, Owner
 from crewlog.eventlog.port import BlobStore
 from crewlog.executor import model_calls, paying, spans, tool_calls
 from crewlog.executor.desk import Desk
-from crewlog.executor.paying import Exhausted, Paid
+from crewlog.executor.model_turn import ModelTurn
 from crewlog.executor.session import Session
 from crewlog.models.prices import PriceList
 from crewlog.tools.registry import TOOLS
-from crewlog.v1.agent_pb2 import FinishAgent, FinishToolCall, HostAgent, ParkAgent, RaiseAllotment, ToolSpec
+from crewlog.v1.agent_pb2 import FinishAgent, FinishToolCall, HostAgent, RaiseAllotment, ToolSpec
 from crewlog.v1.answer_pb2 import Failure
 from crewlog.v1.body_pb2 import Body
 from crewlog.v1.run_pb2 import TaskFailure, TaskResult
@@ -64,8 +64,18 @@ class Host:
         self._desk = desk
         self._grant = grant
         self._session = Session(shared.owner, grant, f"service:executor:{shared.executor_id}")
-        self._said = model_calls.Conversation(shared.blobs)
         self._payer = paying.payer(grant, self._session, desk, shared.scheduler, shared.price_list)
+        self._model_turn = ModelTurn(
+            grant,
+            self._session,
+            desk,
+            self._payer,
+            model_calls.Conversation(shared.blobs),
+            shared.blobs,
+            shared.clock,
+            shared.price_list,
+            self._stop_here,
+        )
 
     @property
     def progress_revision(self) -> int:
@@ -136,53 +146,12 @@ class Host:
             case RunTools(calls=calls):
                 await self._run_tools(calls)
             case CallModel():
-                await self._call_model(step)
+                await self._model_turn.take(step)
             case Succeed(output=output):
                 result = TaskResult() if is_noop(self._session.agent) else await self._result(output)
                 self._finish(FinishAgent(succeeded=result))
             case Fail(failure=failure, output=output):
                 self._finish(FinishAgent(failed=TaskFailure(failure=failure, result=await self._result(output))))
-
-    async def _call_model(self, step: CallModel) -> None:
-        if step.after_millis:
-            await self._session.flush()
-            await asyncio.sleep(step.after_millis / 1000)
-        agent = self._session.agent
-        request = model_calls.request_of(agent, step, await self._said.messages(agent))
-        paid = await self._payer.pay(request)
-        if isinstance(paid, Exhausted):
-            await self._out_of_money(paid)
-        else:
-            await self._perform(step, paid)
-
-    async def _perform(self, step: CallModel, paid: Paid) -> None:
-        now, grant = self._shared.clock, self._grant
-        model, credential = await self._desk.model(paid.request.model)
-        started = model_calls.start_command(
-            grant.agent_id, grant.generation, step, paid.request.model, paid.quoted, now(), credential
-        )
-        self._session.do(started)
-        await self._session.flush()
-        with self._desk.live(started.key) as on_text, spans.within_effect(grant, started.key):
-            finished = await model_calls.perform(
-                model, paid.request, started, self._shared.blobs, on_text, now, self._shared.price_list
-            )
-        self._session.do(finished)
-        spans.model_call(grant, started, finished)
-
-    async def _out_of_money(self, exhausted: Exhausted) -> None:
-        if paying.waits(exhausted):
-            self._session.do(
-                ParkAgent(
-                    agent_id=self._grant.agent_id,
-                    generation=self._grant.generation,
-                    budget_id=exhausted.budget_id,
-                    wanted=exhausted.wanted.message(),
-                    at_unix_micros=self._shared.clock(),
-                )
-            )
-            return
-        await self._stop_here(exhausted.budget_id)
 
     async def _stop_here(self, budget_id: str) -> None:
         agent = self._session.agent
