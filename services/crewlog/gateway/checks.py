@@ -17,9 +17,8 @@ WORKFLOW_BYTES_MAX = 1024 * 1024
 WORKFLOW_NAME_CHARACTERS_MAX = 64
 MODEL_CHARACTERS_MAX = 128
 REASON_CHARACTERS_MAX = 2_000
-BUDGET_USD_MICROS_MAX = 10**12
 AGENT_ID_CHARACTERS_MAX = 128
-KINDS = ("run", "agent", "workspace", "change", "project")
+KINDS = ("run", "agent", "workspace", "change", "project", "budget")
 
 Check = Callable[[], None]
 
@@ -44,7 +43,6 @@ def check_start(request: StartRun) -> None:
         partial(project_id, "project_id", request.project_id),
         partial(_check_plan, request),
         partial(_check_input, request.input),
-        partial(_check_budget, request.budget.usd_micros),
         partial(model, "model", request.model),
         where_given(git_names.check_revision, "base", request.base),
     )
@@ -125,8 +123,3 @@ def _check_input(text: str) -> None:
         refuse(
             "input", f"{size} bytes", f"has to be at most {INPUT_BYTES_MAX} bytes: put more into a file of the project"
         )
-
-
-def _check_budget(usd_micros: int) -> None:
-    if not 0 <= usd_micros <= BUDGET_USD_MICROS_MAX:
-        refuse("budget.usd_micros", usd_micros, f"has to be 0 (no limit) to {BUDGET_USD_MICROS_MAX}")

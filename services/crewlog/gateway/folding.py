@@ -8,17 +8,20 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, cast
 
 from crewlog.domain import agent_state, agent_view, names, run_state, run_view
 from crewlog.domain.agent_state import Agent
 from crewlog.domain.run_state import Run
 from crewlog.eventlog import codec
+from crewlog.gateway import costs
+from crewlog.gateway.costs import Calls, Cost
 from crewlog.telemetry import traces
 from crewlog.v1.agent_pb2 import AgentStatus, AgentView
 from crewlog.v1.entry_pb2 import Entry
 from crewlog.v1.run_pb2 import RunView
+from immutables import Map
 
 STATES_MAX = 4096
 
@@ -27,11 +30,14 @@ Key = tuple[str, str]
 
 @dataclass(frozen=True, slots=True)
 class Folded:
-    """A state, and the revision and entry number that it was folded up to."""
+    """A state, the revision that it was folded up to, and that of its first entry; for agents also the open model
+    calls, and what the last entry has cost."""
 
     state: Any
     revision: int
     started: int
+    calls: Calls = field(default_factory=Map)
+    costs: tuple[Cost, ...] = ()
 
 
 FOLDS = {"run": run_state, "agent": agent_state}
@@ -65,10 +71,23 @@ class Hot:
 def fold(kind: str, folded: Folded | None, revision: int, entry: Entry) -> Folded:
     """The state after the entry. Facts that this release does not know are passed over."""
     rules: Any = FOLDS[kind]
-    state = rules.INITIAL if folded is None else folded.state
+    before = folded or Folded(rules.INITIAL, revision, revision)
+    if kind == "agent":
+        return _fold_agent(before, revision, entry)
+    state = before.state
     for fact in codec.known_facts((entry,)):
         state = rules.evolve(state, fact)
-    return Folded(state, revision, folded.started if folded else revision)
+    return Folded(state, revision, before.started)
+
+
+def _fold_agent(before: Folded, revision: int, entry: Entry) -> Folded:
+    state, calls, rows = before.state, before.calls, list[Cost]()
+    agent_id, at = entry.aggregate.id, entry.recorded_at_unix_micros
+    for fact in codec.known_facts((entry,)):
+        after = agent_state.evolve(state, cast(agent_state.Event, fact))
+        rows += costs.costs_of(agent_id, fact, state, after, calls, at)
+        state, calls = after, costs.remember(calls, fact)
+    return Folded(state, revision, before.started, calls, tuple(rows))
 
 
 def is_at_rest(kind: str, state: Any) -> bool:
@@ -90,8 +109,10 @@ def agent_view_of(agent: Agent, agent_id: str, revision: int) -> AgentView:
 
 
 def run_id_of(entry: Entry) -> str:
-    """The run that an entry belongs to, or an empty string."""
+    """The run that an entry belongs to, or an empty string: budgets are above the runs, whoever has caused an entry."""
     correlation_id = next((d.correlation_id for d in entry.decisions if d.correlation_id), "")
+    if entry.aggregate.kind == "budget":
+        return ""
     if correlation_id or entry.aggregate.kind == "project":
         return correlation_id
     return names.run_of(entry.aggregate.id)

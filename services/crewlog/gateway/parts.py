@@ -14,7 +14,9 @@ from crewlog.domain import project as rules
 from crewlog.domain.names import TENANT
 from crewlog.eventlog.owner import Owner
 from crewlog.eventlog.port import BlobStore, EventLog, Live
+from crewlog.gateway.budgets import BudgetServer, BudgetTree, GateServer
 from crewlog.gateway.config import Config
+from crewlog.gateway.costing import CostServer
 from crewlog.gateway.credentials import CredentialServer
 from crewlog.gateway.projection import Projection
 from crewlog.gateway.projects import Projects, ProjectServer
@@ -22,10 +24,11 @@ from crewlog.gateway.reading import AgentServer, EventServer, FileServer
 from crewlog.gateway.runs import RunServer, Scheduler
 from crewlog.gateway.server import Servers, registrations
 from crewlog.gateway.starting import LoadWorkflow, Starting
-from crewlog.models import prices
+from crewlog.models.prices import PriceList
 from crewlog.runtime.channel import dial
 from crewlog.runtime.clock import now_micros
 from crewlog.runtime.serve import RunningServer, Verifier, start_server
+from crewlog.v1.budget_service_pb2_grpc import BudgetServiceStub, GateServiceStub
 from crewlog.v1.scheduler_pb2_grpc import SchedulerServiceStub
 from crewlog.v1.workspace_pb2_grpc import FileServiceStub, WorkspaceServiceStub
 
@@ -99,14 +102,20 @@ def _servers(
     workspaces, commands = WorkspaceServiceStub(git), SchedulerServiceStub(scheduler)
     owner = Owner(storage.log, rules, tenant=TENANT, clock=now_micros, code_version=version("crewlog"))
     projects = Projects(owner, projection, workspaces.Pin, now_micros)
-    starting = Starting(load_workflow, prices.price_of, workspaces.Pin, config.model, now_micros)
+    starting = Starting(load_workflow, PriceList.load(config.prices).price_of, workspaces.Pin, config.model, now_micros)
+    budgets = BudgetServiceStub(scheduler)
+    tree = BudgetTree(budgets)
+    forwarded = Scheduler(commands.Start, commands.Cancel, tree.charged)
     return Servers(
-        runs=RunServer(projection, projects, starting, Scheduler(commands.Start, commands.Cancel), storage.live),
+        runs=RunServer(projection, projects, starting, forwarded, storage.live),
         projects=ProjectServer(projects, projection),
         agents=AgentServer(projection),
         events=EventServer(projection, storage.log, storage.blobs, config.model),
         files=FileServer(projects, FileServiceStub(git)),
         credentials=CredentialServer(projection, config.model),
+        budgets=BudgetServer(budgets, tree, projects),
+        gates=GateServer(GateServiceStub(scheduler), projection),
+        costs=CostServer(projection),
     )
 
 

@@ -52,7 +52,7 @@ class Queries:
         self._hot = hot
 
     def page(self, wanted: EntryFilter, after: int) -> Page:
-        with self._snapshot():
+        with self.snapshot():
             up_to = schema.number(self._connection, "revision")
             is_over = bool(wanted.run_id) and self._run_is_over(wanted.run_id)
             entries, size = [], 0
@@ -71,7 +71,7 @@ class Queries:
         return self._one("select 1 from run where run_id = ?", run_id) is not None
 
     def run(self, run_id: str) -> RunView | None:
-        with self._snapshot():
+        with self.snapshot():
             row = self._one("select revision, view_revision, view from run where run_id = ?", run_id)
             if row is None:
                 return None
@@ -82,7 +82,7 @@ class Queries:
 
     def generation_of(self, run_id: str, task_id: str) -> int:
         """The latest generation of a task; 0 when it is not known."""
-        with self._snapshot():
+        with self.snapshot():
             folded = self._hot.get(("run", run_id)) or refold(self._connection, ("run", run_id))
         task = folded.state.tasks.get(task_id) if folded else None
         return task.generation if task else 0
@@ -90,19 +90,19 @@ class Queries:
     def runs(self, wanted: RunFilter, before: int, limit: int) -> list[tuple[int, RunView]]:
         """Those that were started before a revision, newest first, each with the revision of its start."""
         query, parameters = _runs_query(wanted, before, limit)
-        with self._snapshot():
+        with self.snapshot():
             rows = self._connection.execute(query, parameters).fetchall()
             return [(started, self._summary(*rest)) for started, *rest in rows]
 
     def agent(self, agent_id: str) -> AgentView | None:
-        with self._snapshot():
+        with self.snapshot():
             row = self._one("select agent_id, revision, view_revision, view from agent where agent_id = ?", agent_id)
             return self._agent(*row) if row else None
 
     def agents(self, run_id: str) -> list[AgentView] | None:
         """In the order of their start; None when there is no such run."""
         query = "select agent_id, revision, view_revision, view from agent where run_id = ? order by started"
-        with self._snapshot():
+        with self.snapshot():
             if not self.has_run(run_id):
                 return None
             return [self._agent(*row) for row in self._connection.execute(query, (run_id,)).fetchall()]
@@ -145,10 +145,11 @@ class Queries:
         return self._connection.execute(query, (parameter,)).fetchone()
 
     @contextmanager
-    def _snapshot(self) -> Iterator[None]:
+    def snapshot(self) -> Iterator[sqlite3.Connection]:
+        """What is read inside the context belongs together."""
         self._connection.execute("begin")
         try:
-            yield
+            yield self._connection
         finally:
             self._connection.execute("commit")
 

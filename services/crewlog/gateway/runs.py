@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -10,7 +10,7 @@ from typing import Any
 
 from crewlog.domain.errors import NotFound
 from crewlog.eventlog.port import Live
-from crewlog.gateway import checks, pages, watch
+from crewlog.gateway import checks, money_checks, pages, watch
 from crewlog.gateway.projection import Projection
 from crewlog.gateway.projects import Projects
 from crewlog.gateway.queries import EntryFilter, Queries, RunFilter
@@ -28,10 +28,12 @@ FOREVER = 2**62
 
 @dataclass(frozen=True, slots=True)
 class Scheduler:
-    """The commands of the scheduler that the gateway forwards to."""
+    """The commands of the scheduler that the gateway forwards to. `charged` completes the named budgets of a run in a
+    project with those above them."""
 
     start: Callable[[StartRun], Awaitable[Receipt]]
     cancel: Callable[[CancelRun], Awaitable[Receipt]]
+    charged: Callable[[str, Iterable[str]], Awaitable[list[str]]]
 
 
 class RunServer(RunServiceServicer):
@@ -45,11 +47,13 @@ class RunServer(RunServiceServicer):
         self._live = live
 
     async def Start(self, request: StartRun, context: Any) -> Receipt:
-        checks.check_start(request)
+        checks.check_all(partial(checks.check_start, request), partial(money_checks.start_money, request))
         path = await self._projects.path_of(request.project_id)
+        budgets = await self._scheduler.charged(request.project_id, request.budgets)
         command = await self._starting.complete(
             request, path, principal=current_principal(), traceparent=traces.current_traceparent()
         )
+        command.budgets[:] = budgets
         traces.link_current(traces.traceparent_of_run(request.run_id), "run")
         return await self._scheduler.start(command)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from crewlog.domain import agent, project, run
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 _TABLES = """
 create table if not exists meta (key text primary key, value text not null) without rowid;
@@ -37,8 +37,22 @@ create table if not exists project (
     project_id text primary key, path text not null, revision integer not null
 ) without rowid;
 create index if not exists project_by_path on project (path);
+create table if not exists gate (
+    run_id text not null, gate_id text not null, is_open integer not null, opened integer not null, view blob not null,
+    primary key (run_id, gate_id)
+) without rowid;
+create index if not exists gate_open on gate (opened, run_id, gate_id) where is_open;
+create table if not exists cost (
+    agent_id text not null, turn integer not null, attempt integer not null,
+    run_id text not null, task_id text not null, role text not null, model text not null, credential text not null,
+    at integer not null, usd integer not null, lost integer not null, saved integer not null,
+    input integer not null, output integer not null, cache_read integer not null, cache_write integer not null,
+    primary key (agent_id, turn, attempt)
+) without rowid;
+create index if not exists cost_of_run on cost (run_id);
+create index if not exists cost_by_time on cost (at);
 """
-_DATA = ("entry", "run", "agent", "project", "meta")
+_DATA = ("entry", "run", "agent", "project", "gate", "cost", "meta")
 
 
 def connect(path: Path) -> sqlite3.Connection:

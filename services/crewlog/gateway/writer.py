@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field, fields
 
+from crewlog.domain import names
 from crewlog.eventlog import codec
 from crewlog.eventlog.port import Stored
-from crewlog.gateway import folding, schema
+from crewlog.gateway import costs, folding, schema
+from crewlog.gateway.costs import Cost
 from crewlog.gateway.folding import FOLDS, Folded, Hot, Key
 from crewlog.v1.entry_pb2 import Entry
 from crewlog.v1.project_pb2 import ProjectRegistered
+from crewlog.v1.run_pb2 import GateStatus, TaskCancelled, TaskFailed
 
 _ADD_ENTRY = "insert or ignore into entry values (?, ?, ?, ?, ?)"
 _ADD_RUN = """
@@ -24,6 +27,8 @@ insert into agent (agent_id, run_id, started, revision) values (?, ?, ?, ?)
 on conflict (agent_id) do update set revision = excluded.revision
 """
 _ADD_PROJECT = "insert or replace into project values (?, ?, ?)"
+_ADD_GATE = "insert or replace into gate values (?, ?, ?, ?, ?)"
+_ADD_COST = f"insert or replace into cost values ({', '.join('?' * len(fields(Cost)))})"
 _REST_RUN = "update run set view_revision = ?, summary = ?, view = ? where run_id = ?"
 _REST_AGENT = "update agent set view_revision = ?, view = ? where agent_id = ?"
 
@@ -41,6 +46,7 @@ class _Batch:
     entries: list[tuple[int, str, str, str, bytes]] = field(default_factory=list)
     touched: dict[Key, Folded] = field(default_factory=dict)
     projects: list[tuple[str, str, int]] = field(default_factory=list)
+    costs: list[Cost] = field(default_factory=list)
     unknown_events: int = 0
 
 
@@ -75,7 +81,10 @@ class Writer:
             batch.entries.append((stored.revision, folding.run_id_of(entry), kind, id, stored.payload))
             batch.unknown_events += sum(codec.unpack(e) is None for d in entry.decisions for e in d.events)
             if kind in FOLDS:
-                batch.touched[kind, id] = self._fold_one((kind, id), stored.revision, entry)
+                batch.touched[kind, id] = folded = self._fold_one((kind, id), stored.revision, entry)
+                batch.costs += folded.costs
+                if kind == "run":
+                    batch.costs += self._given_up(id, stored.revision, entry)
             elif kind == "project":
                 facts = codec.known_facts((entry,))
                 registered = [fact for fact in facts if isinstance(fact, ProjectRegistered)]
@@ -88,6 +97,16 @@ class Writer:
         self._hot.put(key, folded)
         return folded
 
+    def _given_up(self, run_id: str, revision: int, entry: Entry) -> Iterator[Cost]:
+        """Model calls that a task has paid for which ended without its agent."""
+        for fact in codec.known_facts((entry,)):
+            if not isinstance(fact, TaskFailed | TaskCancelled) or not fact.result.cost_usd_micros:
+                continue
+            key = ("agent", names.agent_id(run_id, fact.task_id))
+            agent = self._hot.get(key) or refold(self._connection, key, before=revision)
+            if agent and fact.result.cost_usd_micros > agent.state.spent.usd_micros:
+                yield from costs.given_up(key[1], agent.state, agent.calls, fact.at_unix_micros)
+
     def _store(self, batch: _Batch, revision: int) -> None:
         connection = self._connection
         connection.executemany(_ADD_ENTRY, batch.entries)
@@ -96,6 +115,8 @@ class Writer:
         connection.executemany(_ADD_RUN, [_run_row(id, folded) for id, folded in runs])
         connection.executemany(_ADD_AGENT, [_agent_row(id, folded) for id, folded in agents])
         connection.executemany(_ADD_PROJECT, batch.projects)
+        connection.executemany(_ADD_COST, map(astuple, batch.costs))
+        connection.executemany(_ADD_GATE, _gate_rows(runs))
         connection.executemany(_REST_RUN, _rested_runs(runs))
         connection.executemany(_REST_AGENT, _rested_agents(agents))
         schema.set_number(connection, "revision", revision)
@@ -121,6 +142,14 @@ def _run_row(run_id: str, folded: Folded) -> tuple[object, ...]:
 
 def _agent_row(agent_id: str, folded: Folded) -> tuple[object, ...]:
     return (agent_id, folded.state.started.run_id, folded.started, folded.revision)
+
+
+def _gate_rows(runs: list[tuple[str, Folded]]) -> Iterator[tuple[object, ...]]:
+    for run_id, folded in runs:
+        if folded.state.gates:
+            for gate in folding.run_view_of(folded.state, folded.revision, with_tasks=False).gates:
+                is_open = gate.status == GateStatus.GATE_STATUS_OPEN
+                yield (run_id, gate.gate_id, is_open, gate.opened_at_unix_micros, gate.SerializeToString())
 
 
 def _rested_runs(runs: list[tuple[str, Folded]]) -> Iterator[tuple[object, ...]]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from crewlog.crews import load_workflow
-from crewlog.domain import agent, run
+from crewlog.domain import agent, budget, run
 from crewlog.domain.errors import InvalidCommand, NotFound
 from crewlog.eventlog.memory import MemoryBlobs, MemoryLive, MemoryLog
 from crewlog.eventlog.owner import Meta, Owner
@@ -23,11 +23,23 @@ from crewlog.runtime.serve import Access, Registration, Verifier, start_server
 from crewlog.v1.agent_pb2 import FinishAgent, HostAgent
 from crewlog.v1.agent_pb2_grpc import AgentServiceStub
 from crewlog.v1.answer_pb2 import Receipt
+from crewlog.v1.budget_pb2 import BudgetView, LowerBudget, RaiseBudget, SetBudget
+from crewlog.v1.budget_service_pb2 import BudgetList, GetBudget, ListBudgets
+from crewlog.v1.budget_service_pb2_grpc import (
+    BudgetServiceServicer,
+    BudgetServiceStub,
+    CostServiceStub,
+    GateServiceServicer,
+    GateServiceStub,
+    add_BudgetServiceServicer_to_server,
+    add_GateServiceServicer_to_server,
+)
 from crewlog.v1.entry_pb2 import Entry
 from crewlog.v1.events_pb2_grpc import EventServiceStub
 from crewlog.v1.project_pb2 import RegisterProject
 from crewlog.v1.project_pb2_grpc import ProjectServiceStub
 from crewlog.v1.run_pb2 import (
+    AnswerGate,
     CancelRun,
     ClaimTask,
     EndTask,
@@ -76,6 +88,44 @@ class Scheduler(SchedulerServiceServicer):
             yield report
 
 
+class Money(BudgetServiceServicer, GateServiceServicer):
+    """Budgets and gates by the real rules; nothing waits for anything."""
+
+    def __init__(self, runs: Owner[Any], budgets: Owner[Any]) -> None:
+        self.runs, self.budgets = runs, budgets
+        self.answers: list[AnswerGate] = []
+        self.ids: list[str] = []
+
+    async def Set(self, request: SetBudget, context: Any) -> Receipt:
+        self.ids.append(request.budget_id)
+        return await self._handle(request)
+
+    async def Raise(self, request: RaiseBudget, context: Any) -> Receipt:
+        return await self._handle(request)
+
+    async def Lower(self, request: LowerBudget, context: Any) -> Receipt:
+        return await self._handle(request)
+
+    async def Get(self, request: GetBudget, context: Any) -> BudgetView:
+        state, revision = await self.budgets.state(request.budget_id)
+        if not budget.is_set(state):
+            raise NotFound(f"budget {request.budget_id!r} is not set")
+        return budget.view(state, revision=revision)
+
+    async def List(self, request: ListBudgets, context: Any) -> BudgetList:
+        found = [await self.budgets.state(budget_id) for budget_id in dict.fromkeys(self.ids)]
+        return BudgetList(budgets=[budget.view(state, revision=revision) for state, revision in found])
+
+    async def Answer(self, request: AnswerGate, context: Any) -> Receipt:
+        self.answers.append(request)
+        meta = Meta("answer", auth.current_principal(), request.run_id)
+        return Receipt(revision=(await self.runs.handle(request.run_id, request, meta)).revision)
+
+    async def _handle(self, command: Any) -> Receipt:
+        meta = Meta("budget", auth.current_principal(), correlation_id="")
+        return Receipt(revision=(await self.budgets.handle(command.budget_id, command, meta)).revision)
+
+
 class Git(WorkspaceServiceServicer, FileServiceServicer):
     """Knows repositories by their path: whatever begins with /repos."""
 
@@ -112,7 +162,9 @@ class World:
         self.runs: Owner[Any] = Owner(self.log, run, **options)  # type: ignore[arg-type]
         self.agents: Owner[Any] = Owner(self.log, agent, **options)  # type: ignore[arg-type]
         self.scheduler, self.git = Scheduler(self.runs), Git()
+        self.money = Money(self.runs, Owner(self.log, budget, **options))  # type: ignore[arg-type]
         self.model = MODEL
+        self.prices: Path | None = None
         self.noop = NOOP
         self.token = CLIENT_TOKEN
         self._around = AsyncExitStack()
@@ -125,7 +177,11 @@ class World:
     async def open(self) -> None:
         verifier = Verifier(service_verify_key=self.services.verify_key)
         servers: list[list[tuple[str, Any, Any]]] = [
-            [("SchedulerService", add_SchedulerServiceServicer_to_server, self.scheduler)],
+            [
+                ("SchedulerService", add_SchedulerServiceServicer_to_server, self.scheduler),
+                ("BudgetService", add_BudgetServiceServicer_to_server, self.money),
+                ("GateService", add_GateServiceServicer_to_server, self.money),
+            ],
             [
                 ("WorkspaceService", add_WorkspaceServiceServicer_to_server, self.git),
                 ("FileService", add_FileServiceServicer_to_server, self.git),
@@ -153,6 +209,7 @@ class World:
             service_verify_key=self.services.verify_key,
             claim_verify_key=self.claims.verify_key,
             model=self.model,
+            prices=self.prices,
         )
         storage = Storage(self.log, self.blobs, self.live)
         self.gateway: Gateway = await self._gateway.enter_async_context(running(config, storage, self.load_workflow))
@@ -160,7 +217,8 @@ class World:
         self.channel = await self._gateway.enter_async_context(dial(self.address, CLIENT_TOKEN))
         self.run_service, self.project_service = RunServiceStub(self.channel), ProjectServiceStub(self.channel)
         self.event_service, self.file_service = EventServiceStub(self.channel), FileServiceStub(self.channel)
-        self.agent_service = AgentServiceStub(self.channel)
+        self.agent_service, self.cost_service = AgentServiceStub(self.channel), CostServiceStub(self.channel)
+        self.budget_service, self.gate_service = BudgetServiceStub(self.channel), GateServiceStub(self.channel)
 
     def load_workflow(self, name: str, repository: Path) -> Workflow:
         return self.noop if name == "noop" else load_workflow(name, [repository])

@@ -31,6 +31,7 @@ async def ask(world: Any, *, token: str = "", run_id: str = "run-1", generation:
 async def test_whoever_has_the_claim_gets_the_key(world: Any) -> None:
     credential = await ask(world)
     assert (credential.api_key, credential.base_url, credential.scripted) == ("sk-secret", "http://127.0.0.1:9", False)
+    assert credential.name == "anthropic"
     project_id = await world.register()
     await world.start_run("run-1", project_id)
     revision = await world.claim("run-1")
@@ -81,7 +82,8 @@ async def test_the_status_says_what_answers(world: Any) -> None:
     world.model = ModelAccess(api_key="scripted", base_url="http://127.0.0.1:9", scripted=True)
     await world.restart()
     assert (await world.event_service.Status(GetStatus())).scripted
-    assert (await ask(world)).scripted
+    credential = await ask(world)
+    assert (credential.scripted, credential.name) == (True, "scripted")
 
 
 def test_the_key_is_read_from_the_environment_and_never_shown() -> None:
