@@ -97,12 +97,13 @@ def test_a_changed_role_is_another_version_of_the_workflow(write: Write) -> None
 
 
 def test_every_field_of_a_workflow_and_a_role(write: Write) -> None:
-    write("roles/w.md", "---\nmodel: m\ntools: []\nturns_max: 1\nduration_seconds_max: 2\ntokens_max: 3\n---\n\nP\n")
+    limits = "turns_max: 1\nduration_seconds_max: 2\ntokens_max: 3"
+    write("roles/w.md", f"---\nmodel: m\ncheaper_model: c\ntools: []\n{limits}\n---\n\nP\n")
     text = "name: own\nnodes:\n  - {id: a, role: w, prompt: more}\n  - {id: b, noop: {steps: 2}, depends_on: [a]}\n"
     directory = write("workflows/own.yaml", text + "back_edges:\n  - {from: b, to: a, output_contains: again}\n")
     workflow = load_workflow("own", [directory])
     role, noop, back = workflow.nodes[0].agent.role, workflow.nodes[1], workflow.back_edges[0]
-    assert (role.model, role.prompt, workflow.nodes[0].agent.prompt) == ("m", "P", "more")
+    assert (role.model, role.cheaper_model, role.prompt, workflow.nodes[0].agent.prompt) == ("m", "c", "P", "more")
     assert (role.limits.turns_max, role.limits.duration_seconds_max, role.limits.tokens_max) == (1, 2, 3)
     assert (noop.noop.steps, list(noop.depends_on), back.visits_max) == (2, ["a"], 2)
     assert available_workflows([directory]) == ["agent", "feature", "own"]
@@ -196,6 +197,7 @@ def test_a_wrong_workflow_is_told_the_file_and_the_field(write: Write, text: str
         ("---\ntools: read\n---\nP", "tools", "a list"),
         ("---\nturns_max: many\n---\nP", "turns_max", "whole number"),
         ("---\nturns: 5\n---\nP", "turns", "is no field"),
+        ("---\ncheaper_model: 4\n---\nP", "cheaper_model", "a text"),
         ("---\ntools: []\n---\n" + "x" * 70_000, "prompt", "longer than 65536 bytes"),
         (b"---\ntools: []\n---\n\xff\xfe", "file", "not UTF-8: invalid start byte at byte 18"),
         (b"x" * (strict_yaml.BYTES_MAX + 1), "file", "larger than"),

@@ -255,3 +255,20 @@ class TestRepository:
         subprocess.run(("git", "init", "-q", "--bare", str(tmp_path / "bare")), check=True)
         with pytest.raises(InvalidCommand):
             repository.look_at(tmp_path / place)
+
+
+class TestPrices:
+    @pytest.mark.parametrize("detach", [(), ("--detach",)])
+    def test_a_wrong_price_file_is_refused_before_anything_starts(
+        self, crewlog: Crewlog, tmp_path: Path, detach: tuple[str, ...]
+    ) -> None:
+        prices, data_dir = tmp_path / "prices.toml", tmp_path / "data"
+        prices.write_text("[models.m]\ninput_usd_micros_per_mtok = nan")
+        done = crewlog("up", "--prices", str(prices), "--data-dir", str(data_dir), *detach)
+        assert done.returncode == ExitCode.USAGE
+        assert "models.m.input_usd_micros_per_mtok must be a whole number" in done.stderr
+        assert not data_dir.exists()
+
+    def test_a_price_file_that_is_not_there_is_said(self, crewlog: Crewlog, tmp_path: Path) -> None:
+        done = crewlog("up", "--prices", str(tmp_path / "none.toml"), "--data-dir", str(tmp_path / "data"))
+        assert done.returncode == 2 and "--prices" in done.stderr

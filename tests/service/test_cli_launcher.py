@@ -243,6 +243,7 @@ def _plan(tmp_path: Path, script: Path | None = None) -> Plan:
         credentials=new_credentials("client-secret", SERVICES, SERVICES),
         model=ModelAccess(api_key="sk-secret", model="m-1"),
         script=script,
+        prices=tmp_path / "prices.toml",
         inherited={"PATH": "/bin"},
         inherited_for_outgoing_calls={"HTTPS_PROXY": "http://user:password@proxy"},
     )
@@ -258,6 +259,7 @@ class TestEnvironment:
             ("CREWLOG_CLAIM_VERIFY_KEY", {"gateway", "git"}),
             ("HTTPS_PROXY", {"executor"}),
             ("CREWLOG_SANDBOX", {"executor"}),
+            ("CREWLOG_PRICES", {"gateway", "executor"}),
             ("CREWLOG_SERVICE_TOKEN", set(SERVICES)),
             ("PATH", set(SERVICES)),
         ],

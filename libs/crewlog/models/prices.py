@@ -6,6 +6,7 @@ for large inputs), the price is the one for the input's size, and the highest th
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -18,7 +19,7 @@ from crewlog.models import price_file
 from crewlog.v1.budget_pb2 import Price, Reservation, Usage
 
 if TYPE_CHECKING:
-    from genai_prices.types import TieredPrices
+    from genai_prices.types import ModelPrice, TieredPrices
 
 DEFAULT_MODEL = "claude-sonnet-5-5"
 PROVIDER = "anthropic"
@@ -30,6 +31,7 @@ BOUND, PROVIDER_COUNT = "bound", "provider"
 """How the input of a reservation was counted: by crewlog.models.provider.input_tokens_bound, or by the provider."""
 
 _MTOK = 1_000_000
+_CACHED_MAX = 256
 _FIELDS = ("input", "output", "cache_read", "cache_write")
 
 
@@ -123,20 +125,7 @@ def _dearest_input(price: Price) -> int:
 def _list_price(model: str, input_tokens: int | None, now: datetime, is_batch: bool) -> Price:
     import genai_prices
 
-    try:
-        found = genai_prices.calc_price(
-            genai_prices.Usage(),
-            model,
-            provider_id=PROVIDER,
-            genai_request_timestamp=now,
-            price_context={"processing": "batch"} if is_batch else None,
-        ).model_price
-    except LookupError as error:
-        raise InvalidCommand(
-            f"there is no price for the model {model!r}",
-            what_to_do=f"Choose a known model such as {DEFAULT_MODEL}, or give its price in a price file.",
-            violations={"model": "unknown"},
-        ) from error
+    found = _found(model, now.astimezone(UTC).replace(second=0, microsecond=0), is_batch)
     listed = {name: getattr(found, f"{name}_mtok", None) for name in _FIELDS}
     micros = {name: _micros(value, input_tokens) for name, value in listed.items() if value is not None}
     price = Price(model=model, source=f"genai-prices {genai_prices.__version__}, {now.astimezone(UTC):%Y-%m-%d}")
@@ -144,6 +133,24 @@ def _list_price(model: str, input_tokens: int | None, now: datetime, is_batch: b
         # Without a price of its own, cached input costs what input costs.
         setattr(price, key, micros.get(name, micros["input"]))
     return price
+
+
+@functools.lru_cache(maxsize=_CACHED_MAX)
+def _found(model: str, minute: datetime, is_batch: bool) -> ModelPrice:
+    """Looked up once a minute: it takes longer than everything else that a reservation needs."""
+    import genai_prices
+
+    context = {"processing": "batch"} if is_batch else None
+    try:
+        return genai_prices.calc_price(
+            genai_prices.Usage(), model, provider_id=PROVIDER, genai_request_timestamp=minute, price_context=context
+        ).model_price
+    except LookupError as error:
+        raise InvalidCommand(
+            f"there is no price for the model {model!r}",
+            what_to_do=f"Choose a known model such as {DEFAULT_MODEL}, or give its price in a price file.",
+            violations={"model": "unknown"},
+        ) from error
 
 
 def _micros(value: Decimal | TieredPrices, input_tokens: int | None) -> int:

@@ -12,7 +12,7 @@ import json
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from crewlog.models import failures, prices
 from crewlog.models.answer import Answer
@@ -193,7 +193,6 @@ def reply_of(request: ModelRequest, answer: Answer, request_id: str) -> ModelRep
 
 # Five minutes by name: an hour costs more to write, and the reservation does not cover it.
 _CACHE = {"type": "ephemeral", "ttl": "5m"}
-_NORMAL_FORMS: tuple[Literal["NFC", "NFKC"], ...] = ("NFC", "NFKC")
 
 
 def _text_bytes(request: ModelRequest) -> int:
@@ -201,7 +200,9 @@ def _text_bytes(request: ModelRequest) -> int:
     serialised = json.dumps(body_of(request), ensure_ascii=False)
     if serialised.isascii():
         return len(serialised)
-    forms = (serialised, *(unicodedata.normalize(form, serialised) for form in _NORMAL_FORMS))
+    forms = [serialised]
+    if not unicodedata.is_normalized("NFKC", serialised):  # what is, is in NFC as well
+        forms += [unicodedata.normalize("NFC", serialised), unicodedata.normalize("NFKC", serialised)]
     return max(len(form.encode("utf-8", "surrogatepass")) for form in forms)
 
 
