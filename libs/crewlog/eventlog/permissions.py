@@ -10,7 +10,7 @@ from crewlog.eventlog.port import SUBJECTS
 
 OWNED_KINDS: Mapping[str, Sequence[str]] = {
     "gateway": ("project",),
-    "scheduler": ("run",),
+    "scheduler": ("run", "budget"),
     "executor": ("agent",),
     "git": ("workspace", "change"),
 }

@@ -100,7 +100,7 @@ def spent_usd_micros(board: Board) -> int:
     """Settled money, with that of calls whose task still runs."""
     open_agents = (names.agent_id(board.run.started.run_id, task_id) for task_id in board.run.open)
     running = sum(board.agents[agent_id].cost_usd_micros for agent_id in open_agents if agent_id in board.agents)
-    return board.run.spent_usd_micros + running
+    return board.run.spent.usd_micros + running
 
 
 def _row(board: Board, task: TaskView) -> Row:

@@ -109,7 +109,7 @@ def _run_started(_: _Scene, fact: run.RunStarted) -> Iterator[Line]:
 
 
 def _task_claimed(_: _Scene, fact: run.TaskClaimed) -> Iterator[Line]:
-    share = f", at most {wording.money(fact.allotment_usd_micros)}" if fact.allotment_usd_micros else ""
+    share = f", at most {wording.money(fact.allotment.usd_micros)}" if fact.allotment.usd_micros else ""
     text = f"claimed by {fact.executor_id} (generation {fact.generation}{share})"
     yield Line(fact.task_id, wording.plain(text), Tone.DETAIL if fact.generation == 1 else Tone.PLAIN)
 
