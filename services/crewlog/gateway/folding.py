@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 
 from crewlog.domain import agent_state, agent_view, names, run_state, run_view
+from crewlog.domain import run as run_rules
 from crewlog.domain.agent_state import Agent
 from crewlog.domain.run_state import Run
 from crewlog.eventlog import codec
@@ -40,7 +41,7 @@ class Folded:
     costs: tuple[Cost, ...] = ()
 
 
-FOLDS = {"run": run_state, "agent": agent_state}
+FOLDS = {"run": run_rules, "agent": agent_state}
 
 
 class Hot:
