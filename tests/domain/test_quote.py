@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 from crewlog.domain.agent_state import amounts_of, amounts_used
-from crewlog.domain.amounts import UNITS, ZERO, Amounts, fits
+from crewlog.domain.amounts import UNITS, ZERO, Amounts, fits, only_limited
 from crewlog.domain.errors import InvalidCommand
 from crewlog.executor.model_calls import OUTPUT_TOKENS_MIN, Quote, best_quote, bound_quote, quote
 from crewlog.models import failures
-from crewlog.models.prices import DEFAULT_MODEL, MARGIN_PERCENT, PROVIDER_COUNT, PriceList, cost
+from crewlog.models.prices import DEFAULT_MODEL, MARGIN_PERCENT, PROVIDER_COUNT, PriceList, cost, worst_case
 from crewlog.models.provider import ModelRequest, input_tokens_bound, input_tokens_counted
 from crewlog.v1.budget_pb2 import Price, Usage
 from hypothesis import assume, given
@@ -63,8 +63,9 @@ def test_what_fits_is_whole(limit: Amounts, used: Amounts) -> None:
         (Amounts(WORST - 1, INPUT, 2_000, 1), 2_000, Amounts(1, 0, 6_000, 0)),
     ],
 )
-def test_what_does_not_fit_is_shorter(limit: Amounts, output_tokens: int, wanted: Amounts) -> None:
-    found = quoted(limit)
+@pytest.mark.parametrize("used", [ZERO, Amounts(3, 5, 7, 9)])
+def test_what_does_not_fit_is_shorter(limit: Amounts, output_tokens: int, wanted: Amounts, used: Amounts) -> None:
+    found = quoted(limit + only_limited(limit, used), used)
     assert found.reservation is not None
     assert found.output_tokens_max == found.reservation.output_tokens_max == output_tokens
     assert (found.wanted, found.short_of) == (wanted, ())
@@ -96,9 +97,17 @@ def test_a_role_may_want_less_than_the_shortest_useful_answer() -> None:
     assert quoted(Amounts(output_tokens=99), output_tokens_max=100).reservation is None
 
 
-LIMITS = st.builds(Amounts, *(st.just(0) | st.integers(1, 10**6) for _ in range(3)), st.integers(0, 5))
-USED = st.builds(Amounts, *(st.integers(0, 10**6) for _ in range(3)), st.integers(0, 5))
-PER_MTOK = st.integers(0, 10**9)
+@st.composite
+def limits_and_used(draw: st.DrawFn) -> tuple[Amounts, Amounts]:
+    """Some units are not limited; of the others something is left, or too much is used."""
+    sizes = {"usd_micros": 10**6, "input_tokens": 10**5, "output_tokens": 50_000, "model_calls": 3}
+    used = {unit: draw(st.integers(0, size)) for unit, size in sizes.items()}
+    left = {unit: draw(st.none() | st.integers(-size // 20, size)) for unit, size in sizes.items()}
+    limit = {unit: 0 if left[unit] is None else max(1, used[unit] + (left[unit] or 0)) for unit in UNITS}
+    return Amounts(**limit), Amounts(**used)
+
+
+PER_MTOK = st.integers(0, 10**8)
 PRICES = st.builds(
     lambda a, b, c, d: Price(
         input_usd_micros_per_mtok=a,
@@ -111,10 +120,15 @@ PRICES = st.builds(
 SHARES = st.tuples(*(st.integers(0, 10**6) for _ in range(4)))
 
 
-@given(PRICES, st.integers(1, 10**6), st.integers(1, 64_000), LIMITS, USED, SHARES)
+@given(PRICES, st.integers(1, 10**5), st.integers(1, 64_000), limits_and_used(), SHARES)
 def test_a_reservation_fits_and_no_usage_within_its_bounds_costs_more(
-    price: Price, input_tokens: int, whole: int, limit: Amounts, used: Amounts, shares: tuple[int, int, int, int]
+    price: Price,
+    input_tokens: int,
+    whole: int,
+    limited: tuple[Amounts, Amounts],
+    shares: tuple[int, int, int, int],
 ) -> None:
+    limit, used = limited
     found = quote(request(output_tokens_max=whole), price, input_tokens, limit, used)
     if found.reservation is None:
         assert found.wanted_at_least and found.wanted
@@ -133,15 +147,29 @@ def test_a_reservation_fits_and_no_usage_within_its_bounds_costs_more(
     assert fits(reserved, amounts_used(usage, cost(price, usage)))
 
 
-@given(PRICES, st.integers(1, 10**6), st.integers(1, 64_000), LIMITS, USED)
+@given(PRICES, st.integers(1, 10**5), st.integers(1, 64_000), limits_and_used())
 def test_an_answer_is_shortened_by_no_more_than_it_has_to_be(
-    price: Price, input_tokens: int, whole: int, limit: Amounts, used: Amounts
+    price: Price, input_tokens: int, whole: int, limited: tuple[Amounts, Amounts]
 ) -> None:
+    limit, used = limited
     found = quote(request(output_tokens_max=whole), price, input_tokens, limit, used)
     assume(found.output_tokens_max < whole)
-    one_more = request(output_tokens_max=max(found.output_tokens_max + 1, OUTPUT_TOKENS_MIN))
+    one_more = request(output_tokens_max=max(found.output_tokens_max + 1, min(whole, OUTPUT_TOKENS_MIN)))
     longer = quote(one_more, price, input_tokens, limit, used)
     assert longer.wanted
+
+
+@given(PRICES, st.integers(1, 10**5), st.integers(1, 64_000), st.integers(0, 10**9), st.integers(0, 1_200))
+def test_dollars_are_reserved_to_the_last_token_and_no_further(
+    price: Price, input_tokens: int, whole: int, spent: int, permille: int
+) -> None:
+    worst = worst_case(price, input_tokens, whole).usd_micros
+    limit, used = Amounts(usd_micros=max(1, spent + worst * permille // 1_000)), Amounts(usd_micros=spent)
+    found = quote(request(output_tokens_max=whole), price, input_tokens, limit, used)
+    if found.reservation is not None:
+        assert fits(limit, used + amounts_of(found.reservation))
+        one_more = worst_case(price, input_tokens, found.output_tokens_max + 1)
+        assert found.output_tokens_max == whole or not fits(limit, used + amounts_of(one_more))
 
 
 LIST = PriceList()
