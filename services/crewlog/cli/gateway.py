@@ -18,6 +18,7 @@ from crewlog.domain.errors import NotAuthenticated, Refused, Unavailable
 from crewlog.runtime.channel import dial
 from crewlog.runtime.status import RemoteFault, refusal_of
 from crewlog.v1.agent_pb2_grpc import AgentServiceStub
+from crewlog.v1.budget_service_pb2_grpc import BudgetServiceStub, CostServiceStub, GateServiceStub
 from crewlog.v1.events_pb2_grpc import EventServiceStub
 from crewlog.v1.project_pb2_grpc import ProjectServiceStub
 from crewlog.v1.run_service_pb2_grpc import RunServiceStub
@@ -25,6 +26,11 @@ from crewlog.v1.workspace_pb2_grpc import FileServiceStub
 
 if TYPE_CHECKING:
     from crewlog.v1.agent_pb2_grpc import AgentServiceAsyncStub
+    from crewlog.v1.budget_service_pb2_grpc import (
+        BudgetServiceAsyncStub,
+        CostServiceAsyncStub,
+        GateServiceAsyncStub,
+    )
     from crewlog.v1.events_pb2_grpc import EventServiceAsyncStub
     from crewlog.v1.project_pb2_grpc import ProjectServiceAsyncStub
     from crewlog.v1.run_service_pb2_grpc import RunServiceAsyncStub
@@ -41,6 +47,9 @@ class Gateway:
     projects: ProjectServiceAsyncStub
     events: EventServiceAsyncStub
     files: FileServiceAsyncStub
+    budgets: BudgetServiceAsyncStub
+    gates: GateServiceAsyncStub
+    costs: CostServiceAsyncStub
     hint: str = ""
 
     def command(self, words: str) -> str:
@@ -93,6 +102,9 @@ def of_channel(channel: grpc.aio.Channel, address: str, hint: str = "") -> Gatew
         ProjectServiceStub(channel),
         EventServiceStub(channel),
         FileServiceStub(channel),
+        BudgetServiceStub(channel),
+        GateServiceStub(channel),
+        CostServiceStub(channel),
         hint,
     )
 

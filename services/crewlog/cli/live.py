@@ -10,7 +10,8 @@ from typing import Protocol, Self
 
 from crewlog.cli import board, story, telling, wording
 from crewlog.cli.board import Board, Row
-from crewlog.cli.story import Line, Story, Tone
+from crewlog.cli.lines import Line, Tone
+from crewlog.cli.story import Story
 from crewlog.v1.run_pb2 import TaskStatus
 from crewlog.v1.run_service_pb2 import WatchRunMessage
 from rich.console import Console, Group, RenderableType

@@ -60,7 +60,10 @@ class Where:
 
 
 def located(command: Callable[..., None]) -> Callable[..., None]:
-    """Gives a command the options that say which platform is meant; it gets them as its first argument, `where`."""
+    """Gives a command the options that say which platform is meant; it gets them as its first argument, `where`.
+    A command may have an `output` of its own."""
+    own = _own_parameters(command)
+    has_output = any(parameter.name == "output" for parameter in own)
 
     @functools.wraps(command)
     def wrapper(**given: Any) -> None:
@@ -69,11 +72,11 @@ def located(command: Callable[..., None]) -> Callable[..., None]:
             address=given.pop("address") or config.address(),
             token=given.pop("token") or config.token(),
             timeout_seconds=given.pop("timeout"),
-            output=given.pop("output"),
+            output=Output.TABLE if has_output else given.pop("output"),
         )
         command(where, **given)
 
-    parameters = _own_parameters(command) + _SHARED
+    parameters = own + [each for each in _SHARED if not (has_output and each.name == "output")]
     wrapper.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     wrapper.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     return wrapper

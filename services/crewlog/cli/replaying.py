@@ -7,10 +7,10 @@ from dataclasses import asdict, dataclass
 
 from crewlog.cli import files, following, listing, past, story, telling, verifying, wording
 from crewlog.cli.gateway import Gateway
+from crewlog.cli.lines import Line, Tone
 from crewlog.cli.options import Output
 from crewlog.cli.output import say, to_json, write_line
 from crewlog.cli.past import Past
-from crewlog.cli.story import Line, Tone
 from crewlog.cli.verifying import Checked, Difference
 from crewlog.domain.errors import InvalidCommand, NotFound
 from crewlog.telemetry.ids import trace_id_of_run

@@ -6,17 +6,17 @@ import asyncio
 import re
 import secrets
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
-from decimal import Decimal, InvalidOperation
 from pathlib import Path
 
-from crewlog.cli import repository, watching
+from crewlog.cli import money, repository, watching
 from crewlog.cli.gateway import Gateway
 from crewlog.cli.options import Output
 from crewlog.cli.output import say, write_message
 from crewlog.domain.errors import InvalidCommand
 from crewlog.domain.names import RUN_ID_CHARACTERS_MAX
-from crewlog.v1.budget_pb2 import Limit
+from crewlog.v1.budget_pb2 import Limit, OnExhausted
 from crewlog.v1.project_pb2 import RegisterProject
 from crewlog.v1.run_pb2 import GetRun, StartRun, Workflow
 
@@ -35,6 +35,11 @@ class Request:
     budget: str = "2"
     run_id: str = ""
     base: str = ""
+    on_exhausted: str = ""
+    charge: Sequence[str] = ()
+    input_tokens_max: int = 0
+    output_tokens_max: int = 0
+    calls_max: int = 0
 
 
 async def run(gateway: Gateway, request: Request, *, detach: bool, output: Output) -> int:
@@ -69,9 +74,11 @@ def to_command(request: Request) -> StartRun:
     command = StartRun(
         run_id=request.run_id or new_run_id(text),
         input=text,
-        budget=Limit(usd_micros=usd_micros(request.budget)),
+        budget=_limit(request),
         model=request.model,
         base=request.base,
+        budgets=[name.removeprefix("named:").removeprefix("named_") for name in request.charge],
+        on_exhausted=OnExhausted.Value(f"ON_EXHAUSTED_{(request.on_exhausted or 'unspecified').upper()}"),
     )
     plan = load_workflow(request.workflow)
     if plan is None:
@@ -81,17 +88,13 @@ def to_command(request: Request) -> StartRun:
     return command
 
 
-def usd_micros(dollars: str) -> int:
-    """`0.50` is 500,000. Raises InvalidCommand for what is no amount, or finer than a micro-dollar."""
-    try:
-        amount = Decimal(dollars.removeprefix("$")) * 1_000_000
-    except InvalidOperation:
-        amount = Decimal("NaN")
-    if not amount.is_finite() or amount < 0 or amount != amount.to_integral_value() or amount > 10**15:
-        raise InvalidCommand(
-            f"--budget {dollars!r} is no amount of dollars", what_to_do="give one such as 0.50, or 0 for no limit"
-        )
-    return int(amount)
+def _limit(request: Request) -> Limit:
+    return Limit(
+        usd_micros=money.usd_micros(request.budget),
+        input_tokens=request.input_tokens_max,
+        output_tokens=request.output_tokens_max,
+        model_calls=request.calls_max,
+    )
 
 
 def new_run_id(text: str) -> str:

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
-from enum import Enum
 from typing import Any
 
-from crewlog.cli import effects, wording
+from crewlog.cli import budgeting, effects, story_money, wording
+from crewlog.cli.lines import RUN, Line, Tone
 from crewlog.eventlog import codec
 from crewlog.v1 import agent_pb2 as agent
 from crewlog.v1 import project_pb2 as project
@@ -21,28 +21,6 @@ from crewlog.v1.answer_pb2 import Failure
 from crewlog.v1.entry_pb2 import Entry, RecordedEntry
 from google.protobuf.message import Message
 from immutables import Map
-
-RUN = "run"
-
-
-class Tone(Enum):
-    PLAIN = "plain"
-    GOOD = "good"
-    BAD = "bad"
-    DETAIL = "detail"
-
-
-@dataclass(frozen=True, slots=True)
-class Line:
-    """`who` is a task, `run`, or the project."""
-
-    who: str
-    text: str
-    tone: Tone = Tone.PLAIN
-    duration_micros: int = 0
-    cost_usd_micros: int = 0
-    revision: int = 0
-    at_unix_micros: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +42,10 @@ class _Scene:
     @property
     def task(self) -> str:
         return _task_of(self.id)
+
+    @property
+    def about(self) -> str:
+        return self.id if self.entry.aggregate.kind == "budget" else self.task
 
     def call(self, key: agent.EffectKey) -> str:
         if key.index < 0:
@@ -93,7 +75,8 @@ def _lines(scene: _Scene, fact: Message | None) -> Iterator[Line]:
     if fact is None:
         yield Line(scene.task, "something that this release does not know", Tone.BAD)
         return
-    yield from _TELLERS[type(fact)](scene, fact)
+    teller = story_money.TELLERS.get(type(fact))
+    yield from teller(scene.about, fact) if teller else _TELLERS[type(fact)](scene, fact)
 
 
 def _placed(line: Line, recorded: RecordedEntry) -> Line:
@@ -102,14 +85,15 @@ def _placed(line: Line, recorded: RecordedEntry) -> Line:
 
 def _run_started(_: _Scene, fact: run.RunStarted) -> Iterator[Line]:
     nodes = ", ".join(node.node_id for node in fact.workflow.nodes)
-    limit = f", at most {wording.money(fact.budget.usd_micros)}" if fact.budget.usd_micros else ""
+    limit = f", at most {budgeting.in_words(fact.budget)}" if fact.budget.ByteSize() else ""
     base = f", from {wording.short_id(fact.base_commit)}" if fact.base_commit else ""
     yield Line(RUN, wording.plain(f"started: workflow {fact.workflow.name} ({nodes}){limit}{base}"))
     yield Line(RUN, f"asked for: {wording.one_line(effects.text_of(fact.input))}")
 
 
 def _task_claimed(_: _Scene, fact: run.TaskClaimed) -> Iterator[Line]:
-    share = f", at most {wording.money(fact.allotment.usd_micros)}" if fact.allotment.usd_micros else ""
+    share = f", at most {budgeting.in_words(fact.allotment)}" if fact.allotment.ByteSize() else ""
+    share += ", to end with what is done" if fact.has_to_stop else ""
     text = f"claimed by {fact.executor_id} (generation {fact.generation}{share})"
     yield Line(fact.task_id, wording.plain(text), Tone.DETAIL if fact.generation == 1 else Tone.PLAIN)
 
@@ -296,7 +280,7 @@ _TELLERS: dict[type[Message], Callable[[_Scene, Any], Iterator[Line]]] = {
     workspace.ChangeDelivered: _change_delivered,
     project.ProjectRegistered: _project_registered,
 }
-TOLD = frozenset(_TELLERS)
+TOLD = frozenset(_TELLERS) | frozenset(story_money.TELLERS)
 
 
 def tell_all(entries: Iterable[RecordedEntry]) -> list[Line]:

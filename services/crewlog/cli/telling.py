@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 from crewlog.cli import wording
-from crewlog.cli.story import Line, Tone
+from crewlog.cli.lines import Line, Tone
 from rich.console import Console
 from rich.text import Text
 
