@@ -59,10 +59,11 @@ Event: TypeAlias = (
 
 @dataclass(frozen=True, slots=True)
 class Allotment:
-    """What one task holds. `number` counts how often it was made larger."""
+    """What one task holds. `number` counts how often it was made larger; `last` is what that has added."""
 
     number: int
     amounts: Amounts
+    last: Amounts
 
 
 @dataclass(frozen=True, slots=True)
@@ -327,7 +328,7 @@ def _on_limit(budget: Budget, limit: Amounts, request_id: str) -> Budget:
 def _on_taken(budget: Budget, event: AllotmentTaken) -> Budget:
     taken = Amounts.of(event.amounts)
     known = budget.open.get(event.allotment_id)
-    held = Allotment(event.number, taken + (known.amounts if known else ZERO))
+    held = Allotment(event.number, taken + (known.amounts if known else ZERO), taken)
     return replace(budget, open=budget.open.set(event.allotment_id, held), allotted=budget.allotted + taken)
 
 

@@ -296,7 +296,7 @@ def _part(excess: Amounts, held: Amounts, of: Amounts) -> Amounts:
 
 
 def _check_change(run: Run, command: RaiseRunBudget | LowerRunBudget) -> None:
-    if run.ended_at_unix_micros:
+    if is_over(run):
         raise WrongState(f"run {command.run_id!r} is over")
     amounts.check("by", command.by, needs_one=True)
     check_units(run.limit, Amounts.of(command.by))

@@ -82,8 +82,20 @@ class Funding:
                 return Given(exhausted=exhausted)
             refused = await self._take_all(run, task_id, number, given, ids)
             if not refused:
-                return Given(given)
+                return await self._given(run, task_id, number, ids)
         return Given(exhausted=refused)
+
+    async def _given(self, run: Run, task_id: str, number: int, ids: list[str]) -> Given:
+        """What every budget has given under the number, which an earlier scheduler may have taken in part."""
+        found: dict[str, int] = {}
+        for budget_id in ids:
+            state, _ = await self._budgets.state(budget_id)
+            held = state.open.get(names.agent_id(run.started.run_id, task_id))
+            if held is None or held.number != number:
+                return Given(exhausted=budget_id)
+            for unit in amounts.limited_units(held.last):
+                found[unit] = min(found.get(unit, amounts.AMOUNT_MAX), getattr(held.last, unit))
+        return Given(Amounts(**found))
 
     def settle(self, run: Run, task: Task, spent: Amounts) -> None:
         """Closes the allotments of a task that has ended, in the background; `reconcile` does what this cannot."""
@@ -98,7 +110,7 @@ class Funding:
         """Closes what a crash has left open: allotments of tasks that have ended, or were never claimed."""
         for budget_id in self.known:
             state, _ = await self._budgets.state(budget_id)
-            for agent_id in state.open:
+            for agent_id in sorted(state.open):
                 run_id, _, task_id = agent_id.partition("_")
                 spent = orphaned(await find_run(run_id), task_id)
                 if spent is not None:
