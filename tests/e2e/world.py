@@ -14,18 +14,13 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from crewlog.cli.gateway import Gateway
+from crewlog.cli.gateway import Gateway, of_channel
 from crewlog.cli.launcher.platform import Platform
 from crewlog.runtime.channel import dial
-from crewlog.v1.agent_pb2_grpc import AgentServiceStub
 from crewlog.v1.entry_pb2 import RecordedEntry
-from crewlog.v1.events_pb2_grpc import EventServiceStub
 from crewlog.v1.project_pb2 import RegisterProject
-from crewlog.v1.project_pb2_grpc import ProjectServiceStub
 from crewlog.v1.run_pb2 import GetRun, RunView, StartRun
 from crewlog.v1.run_service_pb2 import WatchRun
-from crewlog.v1.run_service_pb2_grpc import RunServiceStub
-from crewlog.v1.workspace_pb2_grpc import FileServiceStub
 
 ROOT = Path(__file__).parents[2]
 DEMO = ROOT / "examples" / "demo"
@@ -89,14 +84,7 @@ async def platform_on(tmp_path: Path, repository: Path, script: Path | None = No
         Platform(tmp_path / "data", scripted_model=script or demo_script(tmp_path)) as platform,
         dial(platform.gateway_address, platform.token) as channel,
     ):
-        gateway = Gateway(
-            platform.gateway_address,
-            RunServiceStub(channel),
-            AgentServiceStub(channel),
-            ProjectServiceStub(channel),
-            EventServiceStub(channel),
-            FileServiceStub(channel),
-        )
+        gateway = of_channel(channel, platform.gateway_address)
         project = await gateway.projects.Register(RegisterProject(path=str(repository)))
         yield World(platform, gateway, project.project_id, tmp_path)
 
