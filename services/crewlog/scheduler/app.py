@@ -24,6 +24,7 @@ from crewlog.scheduler.allotments import Allotments
 from crewlog.scheduler.checkpoint import Checkpoint
 from crewlog.scheduler.claims import Claims
 from crewlog.scheduler.config import Config
+from crewlog.scheduler.dispatch import Dispatch
 from crewlog.scheduler.finishing import Finisher
 from crewlog.scheduler.fleet import Fleet
 from crewlog.scheduler.funding import Funding
@@ -90,8 +91,8 @@ def build(config: Config, log: EventLog, workspaces: WorkspaceServiceAsyncStub) 
     fleet, allotments, gates = Fleet(), Allotments(now_micros), Gates(now_micros)
     allotments.funding = Funding(budgets, now_micros, allotments.on_room)
     finisher = Finisher(workspaces, now_micros)
-    signer = claim_signer(config.claim_signing_key)
-    reactor = Reactor(owner, fleet, finisher, allotments, gates, signer, now_micros)
+    dispatch = Dispatch(fleet, claim_signer(config.claim_signing_key), now_micros)
+    reactor = Reactor(owner, dispatch, finisher, allotments, gates, now_micros)
     allotments.wake = gates.wake = reactor.wake
     claims = Claims(log, TENANT, fleet, reactor, now_micros)
     checkpoint = Checkpoint(config.data_directory / "scheduler" / "checkpoint.sqlite", log.epoch)

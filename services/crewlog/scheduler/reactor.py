@@ -19,22 +19,17 @@ from crewlog.domain.decider import fold
 from crewlog.domain.errors import Refused, Unavailable
 from crewlog.domain.run_state import Run
 from crewlog.eventlog.owner import Clock, Meta, Outcome, Owner
-from crewlog.scheduler import grants
 from crewlog.scheduler.allotments import Allotments
+from crewlog.scheduler.dispatch import Dispatch
 from crewlog.scheduler.finishing import Finisher
-from crewlog.scheduler.fleet import Executor, Fleet
 from crewlog.scheduler.gates import Gates
 from crewlog.v1.run_pb2 import (
     AllotmentShrunk,
     ClaimTask,
-    EndTask,
-    ParkTask,
     TaskCancelled,
-    TaskClaimed,
     TaskFailed,
     TaskSucceeded,
 )
-from crewlog.v1.scheduler_pb2 import ChangedAllotment, Stop
 from google.protobuf.message import Message
 
 RETRY_SECONDS = 0.2
@@ -56,24 +51,20 @@ class Reactor:
     def __init__(
         self,
         owner: Owner[Run],
-        fleet: Fleet,
+        dispatch: Dispatch,
         finisher: Finisher,
         allotments: Allotments,
         gates: Gates,
-        sign: grants.ClaimSigner,
         clock: Clock,
     ):
         self._owner = owner
         self._allotments = allotments
         self._gates = gates
-        self._fleet = fleet
+        self._dispatch = dispatch
         self._finisher = finisher
-        self._sign = sign
-        self._clock = clock
         self._boot = f"{clock():x}"
         self._commands = itertools.count(1)
         self._work: dict[str, _Work] = {}
-        self._hungry: dict[str, None] = {}
         self.open_runs: set[str] = set()
         self.closed_runs: set[str] = set()
 
@@ -89,24 +80,12 @@ class Reactor:
         """A client's command has changed the run: executors hear of allotments that are smaller now."""
         for event in outcome.events:
             if isinstance(event, AllotmentShrunk):
-                self._tell(run_id, outcome, event)
+                self._dispatch.tell(run_id, outcome, event)
         self.wake(run_id)
-
-    def _tell(self, run_id: str, outcome: Outcome[Run], event: AllotmentShrunk) -> None:
-        task = outcome.state.tasks[event.task_id]
-        changed = ChangedAllotment(
-            run_id=run_id,
-            task_id=task.task_id,
-            generation=task.generation,
-            allotment=event.allotment,
-            run_revision=outcome.revision,
-        )
-        self._fleet.change_allotment(task.executor_id, changed)
 
     def feed(self) -> None:
         """Slots are free: the runs that have waited longest for one go first."""
-        for run_id in list(self._hungry)[: self._fleet.free()]:
-            del self._hungry[run_id]
+        for run_id in self._dispatch.hungry():
             self.wake(run_id)
 
     async def _run(self, run_id: str, work: _Work) -> None:
@@ -132,40 +111,18 @@ class Reactor:
     async def _advance(self, run_id: str, commands: list[Message]) -> None:
         run, _ = await self._owner.state(run_id)
         for command in commands:
-            self._free_slot(run, command)
+            self._dispatch.free_slot(run, command)
         after = speculate(run, commands)
-        claims, refused = await self._funded(after, self._claims(after))
+        claims, refused = await self._funded(after, self._dispatch.claims(after))
         commands = commands + refused
         if not claims and run_state.is_finishing(after):
             commands = commands + self._finisher.commands(after, self.wake)
         outcomes = await self._handle(run_id, [*commands, *claims])
-        self._grant(run_id, claims, outcomes[len(commands) :])
+        self._dispatch.grant(run_id, claims, outcomes[len(commands) :])
         self._raise_unavailable(outcomes)
         run, _ = await self._owner.state(run_id)
         self._settle_money(run, outcomes)
         self._settle(run_id, run)
-
-    def _free_slot(self, run: Run, command: Message) -> None:
-        if isinstance(command, (EndTask, ParkTask)) and command.task_id in run.tasks:
-            task = run.tasks[command.task_id]
-            self._fleet.release(task.executor_id, (command.run_id, task.task_id), task.generation)
-
-    def _claims(self, run: Run) -> list[ClaimTask]:
-        """A slot is reserved for each claim. Where others wait already, the run joins the end of the queue."""
-        waiting = run_state.claimable(run)
-        run_id = run.started.run_id
-        if waiting and self._hungry.keys() - {run_id}:
-            self._hungry[run_id] = None
-            return []
-        claims: list[ClaimTask] = []
-        for node_id in waiting:
-            task_id = run_state.next_task(run, node_id).task_id
-            executor = self._fleet.reserve((run_id, task_id))
-            if executor is None:
-                self._hungry[run_id] = None
-                break
-            claims.append(self._claim(run_id, task_id, executor))
-        return claims
 
     async def _funded(self, run: Run, claims: list[ClaimTask]) -> tuple[list[ClaimTask], list[Message]]:
         """The claims that the budgets above the run pay for. For the others slots are given back."""
@@ -175,7 +132,7 @@ class Reactor:
             if await self._allotments.fund(run, claim, refused):
                 funded.append(claim)
             else:
-                self._fleet.release(claim.executor_id, (claim.run_id, claim.task_id), 0)
+                self._dispatch.give_back(claim)
         return funded, refused
 
     def _settle_money(self, run: Run, outcomes: Sequence[Outcome[Run] | BaseException]) -> None:
@@ -186,9 +143,6 @@ class Reactor:
         self._allotments.watch(run)
         self._gates.watch(run)
 
-    def _claim(self, run_id: str, task_id: str, executor: Executor) -> ClaimTask:
-        return ClaimTask(run_id=run_id, task_id=task_id, executor_id=executor.executor_id, at_unix_micros=self._clock())
-
     async def _handle(self, run_id: str, commands: Sequence[Message]) -> list[Outcome[Run] | BaseException]:
         """All of them wait for the owner at the same moment, so they become one entry."""
         handled = (self._owner.handle(run_id, command, self._meta(run_id)) for command in commands)
@@ -196,18 +150,6 @@ class Reactor:
 
     def _meta(self, run_id: str) -> Meta:
         return Meta(f"{self._boot}-{next(self._commands)}", PRINCIPAL, correlation_id=run_id)
-
-    def _grant(
-        self, run_id: str, claims: Sequence[ClaimTask], outcomes: Sequence[Outcome[Run] | BaseException]
-    ) -> None:
-        for claim, outcome in zip(claims, outcomes, strict=True):
-            executor = self._fleet.executors.get(claim.executor_id)
-            claimed = isinstance(outcome, Outcome) and any(isinstance(event, TaskClaimed) for event in outcome.events)
-            if claimed and isinstance(outcome, Outcome) and executor is not None:
-                task = outcome.state.tasks[claim.task_id]
-                self._fleet.grant(executor, grants.make(outcome.state, task, outcome.revision, self._sign))
-            else:
-                self._fleet.release(claim.executor_id, (run_id, claim.task_id), 0)
 
     def _raise_unavailable(self, outcomes: Sequence[Outcome[Run] | BaseException]) -> None:
         for outcome in outcomes:
@@ -221,19 +163,13 @@ class Reactor:
             self._close(run_id, run)
             return self.feed()
         if run_state.is_stopping(run):
-            self._stop_open_tasks(run)
+            self._dispatch.stop_open_tasks(run)
         if run_state.is_finishing(run) and not self._finisher.is_at_work(run_id):
             self.wake(run_id)
         self.feed()
 
-    def _stop_open_tasks(self, run: Run) -> None:
-        run_id = run.started.run_id
-        for task in run_state.open_tasks(run):
-            stop = Stop(run_id=run_id, task_id=task.task_id, generation=task.generation, reason="the run is stopping")
-            self._fleet.stop(task.executor_id, stop)
-
     def _close(self, run_id: str, run: Run) -> None:
-        self._hungry.pop(run_id, None)
+        self._dispatch.forget(run_id)
         if run_id in self.open_runs:
             self.open_runs.discard(run_id)
             self.closed_runs.add(run_id)
