@@ -19,7 +19,7 @@ from crewlog.v1.agent_pb2 import (
     ToolUse,
 )
 from crewlog.v1.body_pb2 import Body
-from crewlog.v1.budget_pb2 import Usage
+from crewlog.v1.budget_pb2 import Amounts, Usage
 from crewlog.v1.entry_pb2 import RecordedEntry
 from crewlog.v1.run_pb2 import (
     AgentNode,
@@ -123,7 +123,7 @@ def test_a_take_over_forgets_what_was_in_flight(asking: Board, record: Record) -
 
 
 def test_the_end(asking: Board, record: Record) -> None:
-    result = TaskResult(summary="fixed it", cost_usd_micros=900)
+    result = TaskResult(summary="fixed it", cost_usd_micros=900, spent=Amounts(usd_micros=900))
     state = board.fold(
         asking, record("run", "demo", TaskSucceeded(task_id="implementer-1", result=result), RunSucceeded())
     )

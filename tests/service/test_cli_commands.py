@@ -12,7 +12,7 @@ from decimal import Decimal
 from pathlib import Path
 
 import pytest
-from crewlog.cli import about, output, repository, starting, wording
+from crewlog.cli import about, money, output, repository, starting, wording
 from crewlog.cli.exits import ExitCode, code_of, lines_of
 from crewlog.cli.main import main
 from crewlog.cli.options import Output
@@ -187,16 +187,17 @@ class TestOutput:
 
 class TestRunArguments:
     @pytest.mark.parametrize(
-        ("dollars", "micros"), [("0.50", 500_000), ("$2", 2_000_000), ("0", 0), ("0.000001", 1), ("1e1", 10_000_000)]
+        ("dollars", "micros"),
+        [("0.50", 500_000), ("2", 2_000_000), ("0", 0), ("0.000001", 1), (".5", 500_000), ("5.", 5_000_000)],
     )
     def test_dollars(self, dollars: str, micros: int) -> None:
-        assert starting.usd_micros(dollars) == micros
-        assert Decimal(micros) / 1_000_000 == Decimal(dollars.removeprefix("$"))
+        assert money.usd_micros(dollars) == micros
+        assert Decimal(micros) / 1_000_000 == Decimal(dollars)
 
-    @pytest.mark.parametrize("dollars", ["", "abc", "-1", "nan", "inf", "0.0000001", "1,5", "1e30"])
+    @pytest.mark.parametrize("dollars", ["", "abc", "-1", "nan", "inf", "0.0000001", "1,5", "1e30", "$5", "5 EUR"])
     def test_what_is_no_amount_is_refused(self, dollars: str) -> None:
         with pytest.raises(InvalidCommand, match="no amount of dollars"):
-            starting.usd_micros(dollars)
+            money.usd_micros(dollars)
 
     @pytest.mark.parametrize("text", ["Fix the failing test!", "ü", "-", "x" * 10_000, "a\nb" * 40, "..", "ПРИВЕТ"])
     def test_a_new_run_id_is_a_good_one(self, text: str) -> None:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from crewlog.cli import budgeting, money, wording
 from crewlog.cli.gateway import Gateway
 from crewlog.cli.options import Output
 from crewlog.cli.output import say, table, write_line, write_messages
 from crewlog.domain.errors import InvalidCommand
+from crewlog.eventlog import codec
 from crewlog.v1.budget_pb2 import Amounts
 from crewlog.v1.budget_service_pb2 import ListGates
-from crewlog.v1.run_pb2 import AnswerGate, GateStatus, GateView
+from crewlog.v1.entry_pb2 import RecordedEntry
+from crewlog.v1.run_pb2 import AnswerGate, GateOpened, GateStatus, GateView
 
 RAISE = "raise"
 
@@ -50,13 +52,32 @@ def in_words(gates: Sequence[GateView]) -> list[str]:
 
 def say_how_to_answer(gateway: Gateway, gates: Sequence[GateView]) -> None:
     """For the first one that is open."""
-    gate = next((each for each in gates if each.status == GateStatus.GATE_STATUS_OPEN), None)
+    gate = next(iter(open_ones(gates)), None)
     if gate is None:
         return
     say("answer with, for example:")
     for choice in gate.choices:
-        amount = " 1.50" if choice == RAISE else ""
-        say(f"  {gateway.command(f'gates answer {gate.run_id} {gate.gate_id} {wording.plain(choice)}{amount}')}")
+        words = f"gates answer {gate.run_id} {gate.gate_id} {wording.plain(choice)}{_amount(choice)}"
+        say(f"  {gateway.command(words)}")
+
+
+def how_to_answer(gateway: Gateway, entry: RecordedEntry) -> list[str]:
+    """The commands for the gates that an entry has opened."""
+    opened = [fact for fact in codec.known_facts((entry.entry,)) if isinstance(fact, GateOpened)]
+    run_id = entry.entry.aggregate.id
+    return [
+        gateway.command(f"gates answer {run_id} {fact.gate_id} {wording.plain(choice)}{_amount(choice)}")
+        for fact in opened
+        for choice in fact.choices
+    ]
+
+
+def open_ones(gates: Iterable[GateView]) -> list[GateView]:
+    return [gate for gate in gates if gate.status == GateStatus.GATE_STATUS_OPEN]
+
+
+def _amount(choice: str) -> str:
+    return " 1.50" if choice == RAISE else ""
 
 
 def _row(gate: GateView) -> tuple[str, ...]:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 
-from crewlog.cli import wording
+from crewlog.cli import budgeting, costing, gates, wording
 from crewlog.cli.gateway import Gateway
 from crewlog.cli.options import Output
 from crewlog.cli.output import say, write_line, write_message, write_messages, write_table
 from crewlog.v1.agent_pb2 import AgentStatus, AgentView, ListAgents
+from crewlog.v1.budget_service_pb2 import QueryCost
 from crewlog.v1.project_pb2 import ListProjects, ProjectView
-from crewlog.v1.run_pb2 import CancelRun, GetRun, ListRuns, RunStatus, RunView, TaskView
+from crewlog.v1.run_pb2 import CancelRun, GetRun, ListRuns, RunStatus, RunView, TaskStatus, TaskView
 
 PAGE_SIZE = 100
 
@@ -35,6 +36,12 @@ async def show(gateway: Gateway, output: Output, run_id: str) -> int:
     view = await gateway.runs.Get(GetRun(run_id=run_id))
     if output is Output.TABLE:
         write_run(view)
+        beside = costing.summary(await gateway.costs.Query(QueryCost(run_id=run_id)))
+        if beside:
+            write_line(f"\n{beside}")
+        if view.gates:
+            write_line("\n" + "\n".join(gates.in_words(view.gates)))
+            gates.say_how_to_answer(gateway, view.gates)
     else:
         write_message(view, output)
     return 0
@@ -110,7 +117,7 @@ async def _all_runs(gateway: Gateway, request: ListRuns) -> AsyncIterator[RunVie
 
 
 def _facts(view: RunView) -> list[tuple[str, str]]:
-    limit = f" of {wording.money(view.budget.usd_micros)}" if view.budget.usd_micros else ""
+    limit = f" of {budgeting.in_words(view.budget)}" if view.budget.ByteSize() else ""
     facts = [
         ("run", view.run_id),
         ("status", wording.run_status(view.status)),
@@ -122,6 +129,7 @@ def _facts(view: RunView) -> list[tuple[str, str]]:
         ("started", wording.date_and_time(view.started_at_unix_micros)),
         ("time", elapsed(view.started_at_unix_micros, view.ended_at_unix_micros)),
         ("cost", wording.money(view.spent_usd_micros) + limit),
+        ("charged", ", ".join(view.budget_ids)),
         ("tokens", wording.count(wording.tokens(view.usage))),
         ("branch", wording.plain(view.change.branch)),
         ("failure", wording.plain(f"{view.failure.reason}: {view.failure.message}") if view.failure.reason else ""),
@@ -139,7 +147,7 @@ def elapsed(started: int, ended: int) -> str:
 def _run_row(view: RunView) -> tuple[str, ...]:
     return (
         view.run_id,
-        wording.run_status(view.status),
+        wording.run_status(view.status) + (", asks" if gates.open_ones(view.gates) else ""),
         wording.plain(view.workflow),
         view.project_id,
         wording.money(view.spent_usd_micros),
@@ -160,8 +168,14 @@ def _task_row(task: TaskView) -> tuple[str, ...]:
         wording.count(wording.tokens(result.usage)) if result.turns else "",
         wording.money(result.cost_usd_micros) if result.turns else "",
         elapsed(task.started_at_unix_micros, task.ended_at_unix_micros),
-        wording.one_line(task.failure.message or result.summary, 60),
+        wording.one_line(_what_came_of_it(task), 60),
     )
+
+
+def _what_came_of_it(task: TaskView) -> str:
+    if task.status == TaskStatus.TASK_STATUS_PARKED:
+        return "waits: what it needs does not fit into what is left of its budgets"
+    return task.failure.message or task.result.summary
 
 
 def _agent_row(view: AgentView) -> tuple[str, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from types import TracebackType
 from typing import Protocol, Self
@@ -12,6 +12,7 @@ from crewlog.cli import board, story, telling, wording
 from crewlog.cli.board import Board, Row
 from crewlog.cli.lines import Line, Tone
 from crewlog.cli.story import Story
+from crewlog.v1.entry_pb2 import RecordedEntry
 from crewlog.v1.run_pb2 import TaskStatus
 from crewlog.v1.run_service_pb2 import WatchRunMessage
 from rich.console import Console, Group, RenderableType
@@ -26,6 +27,7 @@ _STYLES = {
     TaskStatus.TASK_STATUS_SUCCEEDED: "green",
     TaskStatus.TASK_STATUS_FAILED: "red",
     TaskStatus.TASK_STATUS_CANCELLED: "yellow",
+    TaskStatus.TASK_STATUS_PARKED: "yellow",
 }
 
 
@@ -52,8 +54,12 @@ def new_view(console: Console) -> View:
     return _Screen(console) if console.is_terminal and not console.is_dumb_terminal else _Lines(console)
 
 
-async def show_all(messages: AsyncGenerator[WatchRunMessage], view: View) -> None:
-    """Shows the stream to its end."""
+async def show_all(
+    messages: AsyncGenerator[WatchRunMessage],
+    view: View,
+    hints: Callable[[RecordedEntry], Sequence[str]] = lambda entry: (),
+) -> None:
+    """Shows the stream to its end. `hints` are commands that an entry suggests."""
     async with aclosing(messages):
         async for message in messages:
             match message.WhichOneof("message"):
@@ -63,6 +69,8 @@ async def show_all(messages: AsyncGenerator[WatchRunMessage], view: View) -> Non
                     for line in lines:
                         if line.tone is not Tone.DETAIL:
                             view.tell(line)
+                    for hint in hints(message.entry):
+                        view.say(f"  answer it  {hint}")
                 case "live":
                     view.board = board.stream(view.board, message.live)
 

@@ -7,14 +7,16 @@ import signal
 import sys
 from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
-from crewlog.cli import board, following, live, summary, telling
+from crewlog.cli import board, costing, following, gates, live, summary, telling
 from crewlog.cli.board import Board
 from crewlog.cli.exits import ExitCode
 from crewlog.cli.gateway import Gateway
 from crewlog.cli.options import Output
 from crewlog.cli.output import say, write_line, write_message
+from crewlog.v1.budget_service_pb2 import QueryCost
 from crewlog.v1.events_pb2 import GetStatus
 from crewlog.v1.run_pb2 import CancelRun, GetRun, RunView
 
@@ -42,6 +44,9 @@ async def write_summary(gateway: Gateway, view: RunView, repo: str = "") -> None
     scripted = (await gateway.events.Status(GetStatus())).scripted
     for line in summary.in_words(view, scripted=scripted):
         write_line(line)
+    beside = costing.summary(await gateway.costs.Query(QueryCost(run_id=view.run_id)))
+    if beside:
+        write_line(f"\n  {beside}")
     write_line("\n  look closer:")
     for command in summary.next_commands(view, gateway, repo):
         write_line(f"    {command}")
@@ -54,7 +59,7 @@ async def _follow(gateway: Gateway, run_id: str) -> Board:
         while True:
             with view:
                 stream = following.follow(gateway, run_id, view.board, with_live=True, say=view.say)
-                await _unless(interrupted, live.show_all(stream, view))
+                await _unless(interrupted, live.show_all(stream, view, partial(gates.how_to_answer, gateway)))
             if board.is_over(view.board):
                 return view.board
             interrupted.clear()

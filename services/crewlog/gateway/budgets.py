@@ -37,7 +37,7 @@ class BudgetTree:
             view: BudgetView = await self._scheduler.Get(GetBudget(budget_id=budget_id))
         except NotFound:
             return None
-        return view if view.budget_id else None
+        return view if view.budget_id == budget_id else None
 
     async def charged(self, project_id: str, budget_names: Iterable[str]) -> list[str]:
         """The named budgets that a run is charged to, with those above them, from the root down. Raises InvalidCommand

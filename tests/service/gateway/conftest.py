@@ -23,8 +23,8 @@ from crewlog.runtime.serve import Access, Registration, Verifier, start_server
 from crewlog.v1.agent_pb2 import FinishAgent, HostAgent
 from crewlog.v1.agent_pb2_grpc import AgentServiceStub
 from crewlog.v1.answer_pb2 import Receipt
-from crewlog.v1.budget_pb2 import BudgetView, LowerBudget, RaiseBudget, SetBudget
-from crewlog.v1.budget_service_pb2 import BudgetList, GetBudget, ListBudgets
+from crewlog.v1.budget_pb2 import Amounts, BudgetView, LowerBudget, RaiseBudget, SetBudget
+from crewlog.v1.budget_service_pb2 import BudgetList, GateList, GetBudget, ListBudgets, ListGates
 from crewlog.v1.budget_service_pb2_grpc import (
     BudgetServiceServicer,
     BudgetServiceStub,
@@ -83,17 +83,19 @@ class Scheduler(SchedulerServiceServicer):
         meta = Meta("cancel", auth.current_principal(), request.run_id)
         return Receipt(revision=(await self.owner.handle(request.run_id, request, meta)).revision)
 
+    async def Grow(self, request: Any, context: Any) -> Any:
+        raise AssertionError("the gateway does not ask for allotments")
+
     async def Synchronize(self, request_iterator: Any, context: Any) -> AsyncIterator[Any]:
         async for report in request_iterator:
             yield report
 
 
-class Money(BudgetServiceServicer, GateServiceServicer):
-    """Budgets and gates by the real rules; nothing waits for anything."""
+class Budgets(BudgetServiceServicer):
+    """By the real rules; nothing waits for anything."""
 
-    def __init__(self, runs: Owner[Any], budgets: Owner[Any]) -> None:
-        self.runs, self.budgets = runs, budgets
-        self.answers: list[AnswerGate] = []
+    def __init__(self, budgets: Owner[Any]) -> None:
+        self.budgets = budgets
         self.ids: list[str] = []
 
     async def Set(self, request: SetBudget, context: Any) -> Receipt:
@@ -116,14 +118,25 @@ class Money(BudgetServiceServicer, GateServiceServicer):
         found = [await self.budgets.state(budget_id) for budget_id in dict.fromkeys(self.ids)]
         return BudgetList(budgets=[budget.view(state, revision=revision) for state, revision in found])
 
+    async def _handle(self, command: Any) -> Receipt:
+        meta = Meta("budget", auth.current_principal(), correlation_id="")
+        return Receipt(revision=(await self.budgets.handle(command.budget_id, command, meta)).revision)
+
+
+class Gates(GateServiceServicer):
+    """Answers of gates that ask for the run's own money, by the real rules."""
+
+    def __init__(self, runs: Owner[Any]) -> None:
+        self.runs = runs
+        self.answers: list[AnswerGate] = []
+
     async def Answer(self, request: AnswerGate, context: Any) -> Receipt:
         self.answers.append(request)
         meta = Meta("answer", auth.current_principal(), request.run_id)
         return Receipt(revision=(await self.runs.handle(request.run_id, request, meta)).revision)
 
-    async def _handle(self, command: Any) -> Receipt:
-        meta = Meta("budget", auth.current_principal(), correlation_id="")
-        return Receipt(revision=(await self.budgets.handle(command.budget_id, command, meta)).revision)
+    async def List(self, request: ListGates, context: Any) -> GateList:
+        raise AssertionError("the gateway lists gates")
 
 
 class Git(WorkspaceServiceServicer, FileServiceServicer):
@@ -162,7 +175,8 @@ class World:
         self.runs: Owner[Any] = Owner(self.log, run, **options)  # type: ignore[arg-type]
         self.agents: Owner[Any] = Owner(self.log, agent, **options)  # type: ignore[arg-type]
         self.scheduler, self.git = Scheduler(self.runs), Git()
-        self.money = Money(self.runs, Owner(self.log, budget, **options))  # type: ignore[arg-type]
+        self.budgets = Budgets(Owner(self.log, budget, **options))  # type: ignore[arg-type]
+        self.gates = Gates(self.runs)
         self.model = MODEL
         self.prices: Path | None = None
         self.noop = NOOP
@@ -179,8 +193,8 @@ class World:
         servers: list[list[tuple[str, Any, Any]]] = [
             [
                 ("SchedulerService", add_SchedulerServiceServicer_to_server, self.scheduler),
-                ("BudgetService", add_BudgetServiceServicer_to_server, self.money),
-                ("GateService", add_GateServiceServicer_to_server, self.money),
+                ("BudgetService", add_BudgetServiceServicer_to_server, self.budgets),
+                ("GateService", add_GateServiceServicer_to_server, self.gates),
             ],
             [
                 ("WorkspaceService", add_WorkspaceServiceServicer_to_server, self.git),
@@ -255,6 +269,20 @@ class World:
         )
         return (await self.agents.handle(agent_id, command, Meta("host", "service:executor", run_id))).revision
 
+    async def act(self, run_id: str, task_id: str, *commands: Any) -> int:
+        """What the agent of a task does, by the real rules."""
+        agent_id, revision = f"{run_id}_{task_id}", 0
+        for command in commands:
+            command.agent_id = agent_id
+            command.generation = command.generation or 1
+            outcome = await self.agents.handle(agent_id, command, Meta("act", "service:executor", run_id))
+            revision = outcome.revision
+        return revision
+
+    async def run_command(self, command: Any) -> int:
+        """A command on a run, by the real rules."""
+        return await self._run(command)
+
     async def finish(self, run_id: str, task_id: str = "a-1") -> int:
         """The task succeeds and the run is over."""
         at = now_micros()
@@ -262,7 +290,7 @@ class World:
             EndTask(
                 run_id=run_id,
                 task_id=task_id,
-                succeeded=TaskResult(summary="done", cost_usd_micros=5),
+                succeeded=TaskResult(summary="done", cost_usd_micros=5, spent=Amounts(usd_micros=5)),
                 at_unix_micros=at,
             )
         )
