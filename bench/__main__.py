@@ -16,7 +16,7 @@ from crewlog.eventlog.jetstream import connect_log
 from rich.console import Console
 from rich.table import Table
 
-from bench import agents, floors, processes, workloads
+from bench import agents, budgets, floors, processes, workloads
 from bench.runs import Client, client
 
 RESULTS = Path(__file__).parent / "results" / "latest.json"
@@ -66,12 +66,23 @@ async def _measure(
     figures["W7.idle_mib"] = processes.pss_mib(processes.tree(platform))
     if not only or only & {"fsync", "nats", "append"}:
         figures |= await _floors(platform)
+    if not only or "budget" in only:
+        figures |= await _budgets(platform)
     for name, workload in WORKLOADS.items():
         if not only or name in only:
             figures |= await workload(bench_client, platform)
     if not only or "W4" in only:
         url = f"http://{platform.plan.address('model')}"
         figures |= await agents.w4(bench_client, platform, url, repository / agents.FILE)
+
+
+async def _budgets(platform: Platform) -> dict[str, float]:
+    passwords = platform.plan.credentials.log_passwords
+    log = await connect_log(platform.plan.log_url, "operator", passwords["operator"], name="bench")
+    try:
+        return await budgets.measure(log)
+    finally:
+        await log.close()
 
 
 async def _floors(platform: Platform) -> dict[str, float]:

@@ -22,6 +22,8 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class GetBudget(_message.Message):
+    """Reads one budget; one that is not set is NOT_FOUND."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     BUDGET_ID_FIELD_NUMBER: _builtins.int
@@ -42,6 +44,8 @@ Global___GetBudget: _TypeAlias = GetBudget  # noqa: Y015
 
 @_typing.final
 class ListBudgets(_message.Message):
+    """Reads all budgets but those of runs."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
@@ -87,6 +91,8 @@ Global___BudgetList: _TypeAlias = BudgetList  # noqa: Y015
 
 @_typing.final
 class ListGates(_message.Message):
+    """Reads gates, the newest run first."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     RUN_ID_FIELD_NUMBER: _builtins.int

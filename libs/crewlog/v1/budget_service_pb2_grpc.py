@@ -395,7 +395,8 @@ class GateService(object):
 
 
 class CostServiceStub(object):
-    """Missing associated documentation comment in .proto file."""
+    """Served by the gateway, from its projection of the log.
+    """
 
     def __init__(self, channel):
         """Constructor.
@@ -411,7 +412,8 @@ class CostServiceStub(object):
 
 
 class CostServiceServicer(object):
-    """Missing associated documentation comment in .proto file."""
+    """Served by the gateway, from its projection of the log.
+    """
 
     def Query(self, request, context):
         """Missing associated documentation comment in .proto file."""
@@ -436,7 +438,8 @@ def add_CostServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class CostService(object):
-    """Missing associated documentation comment in .proto file."""
+    """Served by the gateway, from its projection of the log.
+    """
 
     @staticmethod
     def Query(request,

@@ -134,6 +134,8 @@ class GateServiceServicer(metaclass=_abc_1.ABCMeta):
 def add_GateServiceServicer_to_server(servicer: GateServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
 
 class CostServiceStub:
+    """Served by the gateway, from its projection of the log."""
+
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
@@ -142,10 +144,14 @@ class CostServiceStub:
 
 @_typing.type_check_only
 class CostServiceAsyncStub(CostServiceStub):
+    """Served by the gateway, from its projection of the log."""
+
     def __init__(self, channel: _aio.Channel) -> None: ...
     Query: _aio.UnaryUnaryMultiCallable[_budget_service_pb2.QueryCost, _budget_service_pb2.CostTable]  # type: ignore[assignment]
 
 class CostServiceServicer(metaclass=_abc_1.ABCMeta):
+    """Served by the gateway, from its projection of the log."""
+
     @_abc_1.abstractmethod
     def Query(
         self,
