@@ -68,6 +68,7 @@ def test_named_targets_exist(clean: Clean, documents: dict[str, str], root: Path
 
 def test_named_commands_exist(clean: Clean, documents: dict[str, str]) -> None:
     known = {command.name or command.callback.__name__ for command in app.registered_commands if command.callback}
+    known |= {group.name for group in app.registered_groups if group.name}
     clean(f"{path}: crewlog {name}" for path, name in _commands(documents, "crewlog") if name not in known)
 
 

@@ -22,7 +22,7 @@ from crewlog.cli.gateway import Gateway
 from crewlog.cli.launcher.platform import Platform
 from crewlog.cli.options import Where
 from crewlog.cli.output import say, write_line
-from crewlog.cli.starting import Request
+from crewlog.cli.starting import Limits, Request, Spending
 from crewlog.cli.verifying import Checked
 from crewlog.tools import sandbox
 from crewlog.tools.sandbox import Level, Sandbox
@@ -95,7 +95,7 @@ async def _play(stage: Stage, sandbox_level: str, model: ModelAccess, keep: bool
 
 async def _run(connected: Gateway, stage: Stage) -> tuple[RunView, Checked]:
     task = (EXAMPLE / "task.txt").read_text()
-    request = Request(task, stage.project, WORKFLOW, budget=BUDGET, run_id=RUN_ID)
+    request = Request(task, stage.project, WORKFLOW, spending=Spending(Limits(BUDGET)), run_id=RUN_ID)
     await starting.start(connected, request)
     view = live.new_view(telling.new_console())
     with view:

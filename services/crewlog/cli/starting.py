@@ -7,7 +7,7 @@ import re
 import secrets
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from crewlog.cli import money, repository, watching
@@ -25,6 +25,25 @@ SUFFIX_BYTES = 2
 
 
 @dataclass(frozen=True, slots=True)
+class Limits:
+    """0 for no limit."""
+
+    dollars: str = "2"
+    input_tokens: int = 0
+    output_tokens: int = 0
+    calls: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Spending:
+    """What a run may cost, what is done when that is gone, and the named budgets that it is charged to."""
+
+    limits: Limits = field(default_factory=Limits)
+    on_exhausted: str = "unspecified"
+    charge: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Request:
     """As a person gives it on the command line."""
 
@@ -32,14 +51,9 @@ class Request:
     repo: Path
     workflow: str = "agent"
     model: str = ""
-    budget: str = "2"
+    spending: Spending = field(default_factory=Spending)
     run_id: str = ""
     base: str = ""
-    on_exhausted: str = ""
-    charge: Sequence[str] = ()
-    input_tokens_max: int = 0
-    output_tokens_max: int = 0
-    calls_max: int = 0
 
 
 async def run(gateway: Gateway, request: Request, *, detach: bool, output: Output) -> int:
@@ -74,11 +88,11 @@ def to_command(request: Request) -> StartRun:
     command = StartRun(
         run_id=request.run_id or new_run_id(text),
         input=text,
-        budget=_limit(request),
+        budget=_limit(request.spending.limits),
         model=request.model,
         base=request.base,
-        budgets=[name.removeprefix("named:").removeprefix("named_") for name in request.charge],
-        on_exhausted=OnExhausted.Value(f"ON_EXHAUSTED_{(request.on_exhausted or 'unspecified').upper()}"),
+        budgets=[name.removeprefix("named:").removeprefix("named_") for name in request.spending.charge],
+        on_exhausted=OnExhausted.Value(f"ON_EXHAUSTED_{request.spending.on_exhausted.upper()}"),
     )
     plan = load_workflow(request.workflow)
     if plan is None:
@@ -88,12 +102,12 @@ def to_command(request: Request) -> StartRun:
     return command
 
 
-def _limit(request: Request) -> Limit:
+def _limit(limits: Limits) -> Limit:
     return Limit(
-        usd_micros=money.usd_micros(request.budget),
-        input_tokens=request.input_tokens_max,
-        output_tokens=request.output_tokens_max,
-        model_calls=request.calls_max,
+        usd_micros=money.usd_micros(limits.dollars),
+        input_tokens=limits.input_tokens,
+        output_tokens=limits.output_tokens,
+        model_calls=limits.calls,
     )
 
 

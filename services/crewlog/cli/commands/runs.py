@@ -26,6 +26,14 @@ class OnExhausted(StrEnum):
     WAIT = "wait"
 
 
+OnExhaustedOption = Annotated[
+    OnExhausted, typer.Option("--on-exhausted", help="When the money is gone: stop, ask a person, or wait for more.")
+]
+Charge = Annotated[
+    list[str] | None, typer.Option("--charge", help="A named budget, such as a team's. Can be repeated.")
+]
+
+
 def register(app: typer.Typer) -> None:
     for command in (run, runs, show, agents, watch, cancel, diff, projects):
         app.command(rich_help_panel="Runs")(located(command))
@@ -46,12 +54,8 @@ def run(
     base: Annotated[
         str, typer.Option("--base", help="A branch, tag or commit to start from.", show_default="HEAD")
     ] = "",
-    on_exhausted: Annotated[
-        OnExhausted, typer.Option("--on-exhausted", help="What to do when the money is gone.")
-    ] = OnExhausted.STOP,
-    charge: Annotated[
-        list[str] | None, typer.Option("--charge", help="A named budget, such as a team's. Can be repeated.")
-    ] = None,
+    on_exhausted: OnExhaustedOption = OnExhausted.STOP,
+    charge: Charge = None,
     max_calls: Annotated[int, typer.Option("--max-calls", min=0, help="Model calls; 0 for no limit.")] = 0,
     max_input_tokens: Annotated[int, typer.Option("--max-input-tokens", min=0, help="0 for no limit.")] = 0,
     max_output_tokens: Annotated[int, typer.Option("--max-output-tokens", min=0, help="0 for no limit.")] = 0,
@@ -60,20 +64,9 @@ def run(
     """Has a crew do a task on a repository, and brings the result back as a branch."""
     from crewlog.cli import starting
 
-    request = starting.Request(
-        task,
-        repo,
-        workflow,
-        model,
-        budget,
-        run_id,
-        base,
-        on_exhausted=on_exhausted.value,
-        charge=charge or (),
-        input_tokens_max=max_input_tokens,
-        output_tokens_max=max_output_tokens,
-        calls_max=max_calls,
-    )
+    limits = starting.Limits(budget, max_input_tokens, max_output_tokens, max_calls)
+    spending = starting.Spending(limits, on_exhausted.value, charge or ())
+    request = starting.Request(task, repo, workflow, model, spending, run_id, base)
     where.ask(lambda gateway: starting.run(gateway, request, detach=detach, output=where.output))
 
 
