@@ -14,6 +14,7 @@ from crewlog.v1.agent_pb2 import (
     EffectPutInDoubt,
     EffectReconciled,
     ModelAnswer,
+    ModelCallFailed,
     ModelCallStarted,
     ModelCallSucceeded,
     ToolCallStarted,
@@ -31,8 +32,8 @@ def key(turn: int = 1, index: int = -1, attempt: int = 1) -> EffectKey:
     return EffectKey(turn=turn, index=index, attempt=attempt)
 
 
-def call(reserved: int = 10, turn: int = 1) -> ModelCallStarted:
-    return ModelCallStarted(key=key(turn), reservation=Reservation(usd_micros=reserved))
+def call(reserved: int = 10, turn: int = 1, attempt: int = 1) -> ModelCallStarted:
+    return ModelCallStarted(key=key(turn, attempt=attempt), reservation=Reservation(usd_micros=reserved))
 
 
 def answered(cost: int = 10, turn: int = 1) -> ModelCallSucceeded:
@@ -59,7 +60,7 @@ def entries(*facts: Message, kind: str = "agent") -> list[Entry]:
     [
         [STARTED, call(), answered(), AgentSucceeded()],
         [STARTED, call(), answered(), TOOL, TOOL_DONE, call(turn=2), answered(turn=2), AgentSucceeded()],
-        [STARTED, call(), EffectPutInDoubt(key=key()), EffectReconciled(key=key()), call()],
+        [STARTED, call(), EffectPutInDoubt(key=key()), EffectReconciled(key=key()), call(attempt=2)],
     ],
 )
 def test_a_history_as_it_should_be(facts: Sequence[Message]) -> None:
@@ -72,6 +73,7 @@ def test_a_history_as_it_should_be(facts: Sequence[Message]) -> None:
         ([STARTED, answered()], "not open"),
         ([STARTED, call(), answered(), answered()], "not open"),
         ([STARTED, call(), call()], "begun again"),
+        ([STARTED, call(), ModelCallFailed(key=key()), call()], "begun twice"),
         ([STARTED, call(), answered(), TOOL, call(turn=2)], "no outcome"),
         ([STARTED, call(reserved=101)], "above the allotment"),
         ([STARTED, call(reserved=60), answered(cost=60), call(reserved=41, turn=2)], "above the allotment"),

@@ -185,6 +185,8 @@ def _start_model_call(agent: Agent, command: StartModelCall) -> list[Message]:
         raise WrongState(f"agent {command.agent_id!r} cannot call the model now")
     if place_of(command.key) != (len(agent.turns) + 1, MODEL):
         raise WrongState(f"the next turn of agent {command.agent_id!r} is {len(agent.turns) + 1}")
+    if command.key.attempt <= agent.attempts:
+        raise WrongState(f"attempt {command.key.attempt} of agent {command.agent_id!r} has been made: it is over")
     wanted = amounts_of(command.reservation)
     amounts.check("reservation", wanted.message())
     if not fits(agent, wanted):

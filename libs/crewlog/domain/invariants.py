@@ -49,6 +49,7 @@ class _History:
     is_over: bool = False
     is_parked: bool = False
     open: dict[tuple[int, int], int] = field(default_factory=dict)
+    attempts: dict[tuple[int, int], int] = field(default_factory=dict)
 
 
 def violations(entries: Iterable[Entry]) -> Iterator[str]:
@@ -99,6 +100,9 @@ def _check_intent(history: _History, fact: ModelCallStarted | ToolCallStarted) -
     place = (fact.key.turn, fact.key.index)
     if place in history.open:
         yield f"effect {place} is begun again while it is open"
+    if fact.key.attempt <= history.attempts.get(place, 0):
+        yield f"attempt {fact.key.attempt} of effect {place} is begun twice"
+    history.attempts[place] = fact.key.attempt
     if isinstance(fact, ModelCallStarted):
         if history.open:
             yield f"the model is called while effects {sorted(history.open)} have no outcome"
