@@ -62,11 +62,12 @@ class RunMoney:
             at_unix_micros=self._clock(),
         )
         try:
-            outcome = await self._owner.handle(request.run_id, command, self._meta(request.run_id, ""))
+            await self._owner.handle(request.run_id, command, self._meta(request.run_id, ""))
         except BudgetExceeded:
             return _nothing(run, run_money.own_budget(run), revision)
-        allotment = outcome.state.tasks[request.task_id].allotment.limit()
-        return GrantedAllotment(allotment=allotment, revision=outcome.revision)
+        # A later command of the same entry may have made it smaller: only what the whole entry led to is the allotment.
+        run, revision = await self._owner.state(request.run_id)
+        return GrantedAllotment(allotment=run.tasks[request.task_id].allotment.limit(), revision=revision)
 
     def _meta(self, run_id: str, on_behalf_of: str) -> Meta:
         return Meta(secrets.token_hex(8), current_principal(), correlation_id=run_id, on_behalf_of=on_behalf_of)
