@@ -17,6 +17,7 @@ from crewlog.cli.verifying import verify
 from crewlog.crews import load_workflow
 from crewlog.domain.errors import Unavailable
 from crewlog.v1.budget_pb2 import Limit
+from crewlog.v1.budget_service_pb2 import QueryCost
 from crewlog.v1.entry_pb2 import RecordedEntry
 from crewlog.v1.run_pb2 import CancelRun, RunStatus, RunView, Workflow
 from crewlog.v1.run_service_pb2 import WatchRun
@@ -34,6 +35,14 @@ def contents(path: Path) -> dict[str, str]:
         for file in sorted(path.rglob("*"))
         if file.is_file()
     }
+
+
+async def check_costs(world: World, run: RunView) -> None:
+    """Every micro-dollar of the run is in exactly one row, whatever the rows are by."""
+    for by in ("task", "role", "model", "credential", "day"):
+        query = QueryCost(by=[by], run_id=run.run_id, at_least_revision=run.revision)
+        found = await world.gateway.costs.Query(query)
+        assert sum(row.usd_micros for row in found.rows) == found.total.usd_micros == run.spent_usd_micros
 
 
 def is_new_branch(name: str) -> bool:
@@ -61,6 +70,7 @@ async def test_a_crew_repairs_the_project_and_touches_nothing_else(world: World,
     assert tested.returncode == 0 and "Ran 6 tests" in tested.stderr
     await verify(world.gateway, "fix")
     assert sum(task.result.cost_usd_micros for task in run.tasks) == run.spent_usd_micros > 0
+    await check_costs(world, run)
     assert not list((world.directory / "data" / "git" / "workspaces").rglob("tree"))
 
 
@@ -90,6 +100,7 @@ async def test_a_killed_process_changes_nothing_but_the_time(
     assert run.status == RunStatus.RUN_STATUS_SUCCEEDED, run.failure
     assert list(run.change.paths) == ["slugger/slug.py", "tests/test_slug.py"]
     await verify(world.gateway, "fix")
+    await check_costs(world, run)
     recorded = [entry async for entry in entries_of(world, "fix")]
     answers = sum(name == "model_call_succeeded" for entry in recorded for name in types_of(entry))
     doubts = sum(name == "effect_put_in_doubt" for entry in recorded for name in types_of(entry))
@@ -120,6 +131,7 @@ async def test_a_run_stops_in_order_when_its_money_is_used_up(world: World) -> N
     assert run.status == RunStatus.RUN_STATUS_FAILED
     assert run.failure.reason == "budget_exhausted"
     assert 0 < run.spent_usd_micros <= 45_000
+    await check_costs(world, run)
     await verify(world.gateway, "poor")
 
 
