@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
 
 import pytest
 from crewlog.cli.verifying import verify
 from crewlog.domain.errors import Conflict, InvalidCommand
 from crewlog.domain.invariants import violations
-from crewlog.v1.budget_pb2 import Amounts, Limit, LowerBudget, OnExhausted, Period, RaiseBudget, SetBudget
+from crewlog.models.prices import DEFAULT_MODEL, cost, price_of
+from crewlog.v1.budget_pb2 import Amounts, Limit, LowerBudget, OnExhausted, Period, RaiseBudget, SetBudget, Usage
 from crewlog.v1.budget_service_pb2 import GetBudget, ListGates, QueryCost
-from crewlog.v1.entry_pb2 import Entry
+from crewlog.v1.entry_pb2 import Entry, Event
 from crewlog.v1.events_pb2 import WatchEvents
 from crewlog.v1.run_pb2 import AnswerGate, GetRun, RunStatus, RunView
 
@@ -29,14 +31,37 @@ async def entries(world: World) -> AsyncIterator[Entry]:
             yield message.entry.entry
 
 
-async def check(world: World, *run_ids: str) -> None:
+async def check(world: World, *run_ids: str, killed: bool = False) -> None:
     """Nothing was ever added above a limit, and what the runs say is what the log and the model server say."""
-    assert not list(violations([entry async for entry in entries(world)]))
+    history = [entry async for entry in entries(world)]
+    assert not list(violations(history))
+    answers = [event.model_call_succeeded.answer for event in events(history) if event.HasField("model_call_succeeded")]
+    if not killed:
+        assert sum(answer.cost_usd_micros for answer in answers) == bill(world)
     for run_id in run_ids:
         await verify(world.gateway, run_id)
         run = await world.gateway.runs.Get(GetRun(run_id=run_id))
         costs = await world.gateway.costs.Query(QueryCost(run_id=run_id, by=["task"], at_least_revision=run.revision))
         assert costs.total.usd_micros == run.spent_usd_micros == sum(row.usd_micros for row in costs.rows)
+
+
+def events(history: list[Entry]) -> Iterator[Event]:
+    return (event for entry in history for decision in entry.decisions for event in decision.events)
+
+
+def bill(world: World) -> int:
+    """What the model server would have charged, by its own ledger and the price list."""
+    price = price_of(DEFAULT_MODEL)
+    return sum(cost(price, usage_of(line["usage"])) for line in world.ledger())
+
+
+def usage_of(reported: Any) -> Usage:
+    return Usage(
+        input_tokens=reported["input_tokens"],
+        output_tokens=reported["output_tokens"],
+        cache_read_tokens=reported["cache_read_input_tokens"],
+        cache_write_tokens=reported["cache_creation_input_tokens"],
+    )
 
 
 async def settled(world: World, budget_id: str) -> Amounts:
@@ -68,9 +93,8 @@ async def test_a_gate_asks_for_more_and_the_agent_goes_on_where_it_was(world: Wo
     await answer(world, "ask", gate_id, "raise", 1_000_000)
     run = await world.finished("ask")
     assert run.status == RunStatus.RUN_STATUS_SUCCEEDED, run.failure
-    answers = [entry async for entry in entries(world)]
-    calls = sum(e.WhichOneof("fact") == "model_call_succeeded" for a in answers for d in a.decisions for e in d.events)
-    assert len(world.ledger()) == calls
+    history = [entry async for entry in entries(world)]
+    assert len(world.ledger()) == sum(event.HasField("model_call_succeeded") for event in events(history))
     await answer(world, "ask", gate_id, "raise", 1_000_000)
     with pytest.raises(Conflict):
         await answer(world, "ask", gate_id, "stop")
@@ -160,7 +184,7 @@ async def test_what_a_kill_leaves_allotted_is_closed(world: World) -> None:
     run = await world.finished("kill")
     assert run.status == RunStatus.RUN_STATUS_SUCCEEDED, run.failure
     assert (await settled(world, "tenant")).usd_micros == run.spent_usd_micros
-    await check(world, "kill")
+    await check(world, "kill", killed=True)
 
 
 async def test_a_limit_on_model_calls_is_kept(world: World) -> None:

@@ -78,7 +78,7 @@ class Allotments:
         parked = self._parked.get(budget_id)
         if not parked:
             return
-        state, _ = await self.funding.state(budget_id)
+        state = await self.funding.current(budget_id)
         room = budget.room(state)
         for (run_id, task_id), wanted in list(parked.items()):
             if all(getattr(room, u) >= max(1, getattr(wanted, u)) for u in amounts.limited_units(state.limit)):

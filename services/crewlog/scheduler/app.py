@@ -101,7 +101,9 @@ def build(config: Config, log: EventLog, workspaces: WorkspaceServiceAsyncStub) 
 
 
 async def _reconcile(parts: Parts) -> None:
-    """Closes allotments that a crash has left open: now, and again and again."""
+    """Closes allotments that a crash has left open, and lets those go on that a crash or a new period would have: now,
+    and again and again.
+    """
 
     async def find_run(run_id: str) -> Run:
         run, _ = await parts.owner.state(run_id)
@@ -109,6 +111,8 @@ async def _reconcile(parts: Parts) -> None:
 
     while True:
         await parts.allotments.funding.reconcile(find_run)
+        for budget_id in parts.allotments.funding.known:
+            await parts.allotments.on_room(budget_id)
         await asyncio.sleep(RECONCILE_SECONDS)
 
 

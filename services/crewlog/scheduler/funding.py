@@ -76,7 +76,7 @@ class Funding:
         """Takes the same from every budget above: `wanted`, or what there is of it, but not less than `least`."""
         ids = self.above(run)
         for _ in range(ATTEMPTS_MAX):
-            rooms = [(budget_id, await self._room(budget_id)) for budget_id in ids]
+            rooms = [(budget_id, await self.current(budget_id)) for budget_id in ids]
             given, exhausted = smallest(wanted, least, rooms)
             if exhausted:
                 return Given(exhausted=exhausted)
@@ -132,7 +132,7 @@ class Funding:
             budget_id = self._parents.get(budget_id, "")
         return way
 
-    async def _room(self, budget_id: str) -> Budget:
+    async def current(self, budget_id: str) -> Budget:
         """The budget as it is for a command of now: a period that is over counts no more."""
         state, _ = await self._budgets.state(budget_id)
         return budget.in_period(state, periods.bounds(state.period, state.time_zone, self._clock()))
