@@ -308,6 +308,8 @@ def _with_totals(agent: Agent, result: TaskResult, at: int) -> TaskResult:
             usage=agent.usage,
             cost_usd_micros=agent.spent.usd_micros + agent.reserved.usd_micros,
             spent=(agent.spent + agent.reserved).message(),
+            lost_usd_micros=agent.lost_usd_micros + agent.reserved.usd_micros,
+            saved_usd_micros=agent.saved_usd_micros,
             duration_micros=max(0, at - agent.started.at_unix_micros),
             turns=len(agent.turns),
             tool_calls=agent.tool_calls,

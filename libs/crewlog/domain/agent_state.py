@@ -26,6 +26,7 @@ from crewlog.v1.agent_pb2 import (
     EffectKey,
     EffectPutInDoubt,
     EffectReconciled,
+    ModelAnswer,
     ModelCallFailed,
     ModelCallStarted,
     ModelCallSucceeded,
@@ -108,6 +109,8 @@ class Agent:
     allotment_revision: int = 0
     spent: Amounts = ZERO
     reserved: Amounts = ZERO
+    lost_usd_micros: int = 0
+    saved_usd_micros: int = 0
     is_parked: bool = False
     tool_calls: int = 0
     snapshot: Snapshot | None = None
@@ -199,6 +202,12 @@ def place_of(key: EffectKey) -> Place:
     return key.turn, key.index
 
 
+def saved(answer: ModelAnswer) -> int:
+    """What reading from the provider's cache has saved, against the price of other input; rounded down."""
+    per_mtok = answer.price.input_usd_micros_per_mtok - answer.price.cache_read_usd_micros_per_mtok
+    return max(0, answer.usage.cache_read_tokens * per_mtok) // 1_000_000
+
+
 def _on_tool_call_started(agent: Agent, event: ToolCallStarted) -> Agent:
     effect = Effect(event.key.attempt, event.effect_class, event.call, started_at_unix_micros=event.at_unix_micros)
     return replace(agent, open=agent.open.set(place_of(event.key), effect))
@@ -252,6 +261,7 @@ def _on_model_call_succeeded(agent: Agent, event: ModelCallSucceeded) -> Agent:
         _settled(agent, event.key, amounts_used(answer.usage, answer.cost_usd_micros)),
         turns=(*agent.turns, Turn(tuple(answer.content), answer.stop_reason)),
         usage=_sum(agent.usage, answer.usage),
+        saved_usd_micros=agent.saved_usd_micros + saved(answer),
         attempts=0,
         last_failure=None,
     )
@@ -260,7 +270,11 @@ def _on_model_call_succeeded(agent: Agent, event: ModelCallSucceeded) -> Agent:
 def _on_model_call_failed(agent: Agent, event: ModelCallFailed) -> Agent:
     """A call that the provider has refused costs nothing; one that it may have charged costs all that was reserved."""
     lost = agent.open[place_of(event.key)].reserved if event.failure.may_have_charged else ZERO
-    return replace(_settled(agent, event.key, lost), last_failure=event.failure)
+    return replace(
+        _settled(agent, event.key, lost),
+        last_failure=event.failure,
+        lost_usd_micros=agent.lost_usd_micros + lost.usd_micros,
+    )
 
 
 def _settled(agent: Agent, key: EffectKey, spent: Amounts) -> Agent:
@@ -281,6 +295,7 @@ def _on_in_doubt(agent: Agent, event: EffectPutInDoubt) -> Agent:
         in_doubt=agent.in_doubt + 1,
         reserved=agent.reserved - effect.reserved,
         spent=agent.spent + effect.reserved,
+        lost_usd_micros=agent.lost_usd_micros + effect.reserved.usd_micros,
         open=agent.open.set(place_of(event.key), replace(effect, reserved=ZERO)),
     )
 

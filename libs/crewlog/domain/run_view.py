@@ -5,7 +5,7 @@ from __future__ import annotations
 from crewlog.domain import names
 from crewlog.domain.run_state import Gate, Run, Task, is_over
 from crewlog.v1.budget_pb2 import Usage
-from crewlog.v1.run_pb2 import GateStatus, GateView, RunView, TaskStatus, TaskView
+from crewlog.v1.run_pb2 import GateStatus, GateView, RunView, TaskResult, TaskStatus, TaskView
 
 
 def view(run: Run, *, revision: int = 0, trace_id: str = "", with_tasks: bool = True) -> RunView:
@@ -33,18 +33,24 @@ def view(run: Run, *, revision: int = 0, trace_id: str = "", with_tasks: bool = 
         trace_id=trace_id,
         gates=[_gate(run, gate) for gate in run.gates.values()],
         budget_ids=started.budget_ids,
+        lost_usd_micros=sum(result.lost_usd_micros for result in _results(run)),
+        saved_usd_micros=sum(result.saved_usd_micros for result in _results(run)),
     )
 
 
 def usage(run: Run) -> Usage:
     """What every task that has ended consumed."""
-    used = [task.result.usage for task in run.tasks.values() if task.result is not None]
+    used = [result.usage for result in _results(run)]
     return Usage(
         input_tokens=sum(u.input_tokens for u in used),
         output_tokens=sum(u.output_tokens for u in used),
         cache_read_tokens=sum(u.cache_read_tokens for u in used),
         cache_write_tokens=sum(u.cache_write_tokens for u in used),
     )
+
+
+def _results(run: Run) -> list[TaskResult]:
+    return [task.result for task in run.tasks.values() if task.result is not None]
 
 
 def _tasks(run: Run) -> list[TaskView]:

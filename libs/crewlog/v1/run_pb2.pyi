@@ -881,6 +881,8 @@ class TaskResult(_message.Message):
     COMMIT_FIELD_NUMBER: _builtins.int
     SUMMARY_FIELD_NUMBER: _builtins.int
     SPENT_FIELD_NUMBER: _builtins.int
+    LOST_USD_MICROS_FIELD_NUMBER: _builtins.int
+    SAVED_USD_MICROS_FIELD_NUMBER: _builtins.int
     cost_usd_micros: _builtins.int
     duration_micros: _builtins.int
     turns: _builtins.int
@@ -889,6 +891,10 @@ class TaskResult(_message.Message):
     """The commit that holds them; the base commit when nothing changed."""
     summary: _builtins.str
     """The beginning of the output, for people: at most 2,000 characters."""
+    lost_usd_micros: _builtins.int
+    """Of the cost: for calls whose answer was lost."""
+    saved_usd_micros: _builtins.int
+    """What the same tokens would have cost more without the provider's cache."""
     @_builtins.property
     def output(self) -> _body_pb2.Body: ...
     @_builtins.property
@@ -914,10 +920,12 @@ class TaskResult(_message.Message):
         commit: _builtins.str = ...,
         summary: _builtins.str = ...,
         spent: _budget_pb2.Amounts | None = ...,
+        lost_usd_micros: _builtins.int = ...,
+        saved_usd_micros: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["output", b"output", "snapshot", b"snapshot", "spent", b"spent", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["commit", b"commit", "cost_usd_micros", b"cost_usd_micros", "duration_micros", b"duration_micros", "output", b"output", "snapshot", b"snapshot", "spent", b"spent", "summary", b"summary", "tool_calls", b"tool_calls", "turns", b"turns", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["commit", b"commit", "cost_usd_micros", b"cost_usd_micros", "duration_micros", b"duration_micros", "lost_usd_micros", b"lost_usd_micros", "output", b"output", "saved_usd_micros", b"saved_usd_micros", "snapshot", b"snapshot", "spent", b"spent", "summary", b"summary", "tool_calls", b"tool_calls", "turns", b"turns", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1746,6 +1754,8 @@ class RunView(_message.Message):
     TRACE_ID_FIELD_NUMBER: _builtins.int
     GATES_FIELD_NUMBER: _builtins.int
     BUDGET_IDS_FIELD_NUMBER: _builtins.int
+    LOST_USD_MICROS_FIELD_NUMBER: _builtins.int
+    SAVED_USD_MICROS_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
     project_id: _builtins.str
     workflow: _builtins.str
@@ -1763,6 +1773,10 @@ class RunView(_message.Message):
     requested_by: _builtins.str
     trace_id: _builtins.str
     """`invoke_workflow` of this run, 32 hexadecimal digits."""
+    lost_usd_micros: _builtins.int
+    """Of what was spent: for calls whose answer was lost."""
+    saved_usd_micros: _builtins.int
+    """What the same tokens would have cost more without the provider's cache."""
     @_builtins.property
     def budget(self) -> _budget_pb2.Limit: ...
     @_builtins.property
@@ -1803,10 +1817,12 @@ class RunView(_message.Message):
         trace_id: _builtins.str = ...,
         gates: _abc.Iterable[Global___GateView] | None = ...,
         budget_ids: _abc.Iterable[_builtins.str] | None = ...,
+        lost_usd_micros: _builtins.int = ...,
+        saved_usd_micros: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget", "change", b"change", "failure", b"failure", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["allotted_usd_micros", b"allotted_usd_micros", "base_commit", b"base_commit", "budget", b"budget", "budget_ids", b"budget_ids", "change", b"change", "ended_at_unix_micros", b"ended_at_unix_micros", "failure", b"failure", "gates", b"gates", "input", b"input", "model", b"model", "project_id", b"project_id", "requested_by", b"requested_by", "revision", b"revision", "run_id", b"run_id", "spent_usd_micros", b"spent_usd_micros", "started_at_unix_micros", b"started_at_unix_micros", "status", b"status", "tasks", b"tasks", "trace_id", b"trace_id", "usage", b"usage", "workflow", b"workflow"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allotted_usd_micros", b"allotted_usd_micros", "base_commit", b"base_commit", "budget", b"budget", "budget_ids", b"budget_ids", "change", b"change", "ended_at_unix_micros", b"ended_at_unix_micros", "failure", b"failure", "gates", b"gates", "input", b"input", "lost_usd_micros", b"lost_usd_micros", "model", b"model", "project_id", b"project_id", "requested_by", b"requested_by", "revision", b"revision", "run_id", b"run_id", "saved_usd_micros", b"saved_usd_micros", "spent_usd_micros", b"spent_usd_micros", "started_at_unix_micros", b"started_at_unix_micros", "status", b"status", "tasks", b"tasks", "trace_id", b"trace_id", "usage", b"usage", "workflow", b"workflow"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
