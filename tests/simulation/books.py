@@ -16,7 +16,7 @@ from crewlog.domain.amounts import ZERO, Amounts
 from crewlog.domain.budget import Budget
 from crewlog.domain.decider import fold
 from crewlog.domain.invariants import violations
-from crewlog.domain.run_state import ENDED, Run, is_over
+from crewlog.domain.run_state import ENDED, Run, Task, is_over
 from crewlog.eventlog import codec
 from crewlog.eventlog.port import Stored
 from crewlog.v1.agent_pb2 import AgentStarted, AgentStatus, AllotmentRaised
@@ -125,16 +125,17 @@ def _tasks(levels: _Levels, run_id: str, run: Run, world: World) -> Iterator[str
             continue
         counted = Amounts.of(task.result.spent) if task.result is not None else ZERO
         agent: Agent | None = levels.states.get(("agent", agent_id))
-        if agent is not None and not _has_told_all(world, agent):
+        if agent is not None and not _has_told_all(world, task, agent):
             world.paths["asked while it spent"] += counted != _money(agent)
         elif counted != _money(agent):
             yield f"task {task.task_id} of {run_id} counts {counted}, its agent {_money(agent)}"
 
 
-def _has_told_all(world: World, agent: Agent) -> bool:
-    """Whether what was counted is what its last entry says: one that lapsed may have been asked too early."""
-    has_come_to_an_end = agent.status != AgentStatus.AGENT_STATUS_RUNNING or agent.is_parked
-    return has_come_to_an_end or not (world.faults.zombies or world.faults.strays)
+def _has_told_all(world: World, task: Task, agent: Agent) -> bool:
+    """Whether the task has the end of its agent. An executor that was only thought to be dead may spend after it was
+    asked what it has spent."""
+    ends_agree = task.status - TaskStatus.TASK_STATUS_SUCCEEDED == agent.status - AgentStatus.AGENT_STATUS_SUCCEEDED
+    return ends_agree or not (world.faults.zombies or world.faults.strays)
 
 
 def _bills(world: World) -> Iterator[str]:

@@ -43,6 +43,7 @@ VERSION = 1
 WARN_PERCENTS_DEFAULT = (80,)
 WARN_PERCENTS_MAX = 10
 REQUESTS_KEPT_MAX = 1_000
+SETTLED_KEPT_MAX = 1_000
 
 Command: TypeAlias = SetBudget | RaiseBudget | LowerBudget | TakeAllotment | SettleAllotment
 Event: TypeAlias = (
@@ -81,6 +82,7 @@ class Budget:
     warned_percent: int = 0
     is_overdrawn: bool = False
     requests: tuple[str, ...] = ()
+    settled: tuple[str, ...] = ()
 
 
 INITIAL = Budget()
@@ -261,8 +263,10 @@ def _settle(budget: Budget, command: SettleAllotment) -> list[Message]:
         return []
     amounts.check("spent", command.spent)
     begun = _period(budget, command)
+    # A taking that came late has opened it again: what its task spent is counted already.
+    spent = ZERO if command.allotment_id in budget.settled else Amounts.of(command.spent)
     settled = AllotmentSettled(
-        allotment_id=command.allotment_id, spent=command.spent, at_unix_micros=command.at_unix_micros
+        allotment_id=command.allotment_id, spent=spent.message(), at_unix_micros=command.at_unix_micros
     )
     after = _after(budget, [*begun, settled])
     return [*begun, settled, *_noticed(after, command.at_unix_micros)]
@@ -333,10 +337,11 @@ def _on_taken(budget: Budget, event: AllotmentTaken) -> Budget:
 
 
 def _on_settled(budget: Budget, event: AllotmentSettled) -> Budget:
-    held = budget.open[event.allotment_id]
+    held, spent = budget.open[event.allotment_id], Amounts.of(event.spent)
     return replace(
         budget,
         open=budget.open.delete(event.allotment_id),
         allotted=budget.allotted - held.amounts,
-        spent=budget.spent + Amounts.of(event.spent),
+        spent=budget.spent + spent,
+        settled=(*budget.settled, event.allotment_id)[-SETTLED_KEPT_MAX:] if spent else budget.settled,
     )
