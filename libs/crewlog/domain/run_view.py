@@ -69,6 +69,7 @@ def _task(run: Run, task: Task) -> TaskView:
         executor_id=task.executor_id,
         generation=task.generation,
         agent_id=names.agent_id(run.started.run_id, task.task_id),
+        parked_on=task.parked_on,
         allotment=task.allotment.limit(),
         result=task.result,
         failure=task.failure,

@@ -1688,6 +1688,7 @@ class TaskView(_message.Message):
     FAILURE_FIELD_NUMBER: _builtins.int
     STARTED_AT_UNIX_MICROS_FIELD_NUMBER: _builtins.int
     ENDED_AT_UNIX_MICROS_FIELD_NUMBER: _builtins.int
+    PARKED_ON_FIELD_NUMBER: _builtins.int
     task_id: _builtins.str
     node_id: _builtins.str
     visit: _builtins.int
@@ -1698,6 +1699,8 @@ class TaskView(_message.Message):
     agent_id: _builtins.str
     started_at_unix_micros: _builtins.int
     ended_at_unix_micros: _builtins.int
+    parked_on: _builtins.str
+    """The budget that a parked task waits for."""
     @_builtins.property
     def allotment(self) -> _budget_pb2.Limit: ...
     @_builtins.property
@@ -1720,10 +1723,11 @@ class TaskView(_message.Message):
         failure: _answer_pb2.Failure | None = ...,
         started_at_unix_micros: _builtins.int = ...,
         ended_at_unix_micros: _builtins.int = ...,
+        parked_on: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["allotment", b"allotment", "failure", b"failure", "result", b"result"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "allotment", b"allotment", "ended_at_unix_micros", b"ended_at_unix_micros", "executor_id", b"executor_id", "failure", b"failure", "generation", b"generation", "node_id", b"node_id", "result", b"result", "role", b"role", "started_at_unix_micros", b"started_at_unix_micros", "status", b"status", "task_id", b"task_id", "visit", b"visit"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "allotment", b"allotment", "ended_at_unix_micros", b"ended_at_unix_micros", "executor_id", b"executor_id", "failure", b"failure", "generation", b"generation", "node_id", b"node_id", "parked_on", b"parked_on", "result", b"result", "role", b"role", "started_at_unix_micros", b"started_at_unix_micros", "status", b"status", "task_id", b"task_id", "visit", b"visit"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

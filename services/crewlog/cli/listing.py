@@ -174,7 +174,7 @@ def _task_row(task: TaskView) -> tuple[str, ...]:
 
 def _what_came_of_it(task: TaskView) -> str:
     if task.status == TaskStatus.TASK_STATUS_PARKED:
-        return "waits: what it needs does not fit into what is left of its budgets"
+        return f"waits: what it needs does not fit into what {task.parked_on} has left"
     return task.failure.message or task.result.summary
 
 

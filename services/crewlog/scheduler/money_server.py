@@ -9,7 +9,7 @@ from typing import Any
 from crewlog.domain import amounts, budget, names, run_money
 from crewlog.domain.amounts import Amounts
 from crewlog.domain.errors import BudgetExceeded, InvalidCommand, NotFound, WrongState
-from crewlog.domain.run_state import Run
+from crewlog.domain.run_state import Gate, Run
 from crewlog.eventlog.owner import Clock, Meta, Outcome, Owner
 from crewlog.runtime.auth import current_principal
 from crewlog.scheduler import periods
@@ -18,7 +18,7 @@ from crewlog.v1.answer_pb2 import Receipt
 from crewlog.v1.budget_pb2 import BudgetView, LowerBudget, RaiseBudget, SetBudget
 from crewlog.v1.budget_service_pb2 import BudgetList, GateList, GetBudget, ListBudgets, ListGates
 from crewlog.v1.budget_service_pb2_grpc import BudgetServiceServicer, GateServiceServicer
-from crewlog.v1.run_pb2 import AnswerGate, GrowAllotment, LowerRunBudget, RaiseRunBudget, TaskStatus
+from crewlog.v1.run_pb2 import AnswerGate, GateStatus, GrowAllotment, LowerRunBudget, RaiseRunBudget, TaskStatus
 from crewlog.v1.scheduler_pb2 import GrantedAllotment, RequestAllotment
 
 Changed = Callable[[str, Outcome[Run]], None]
@@ -117,6 +117,8 @@ class BudgetServer(BudgetServiceServicer):
         run_id = _run_of(request.budget_id)
         if run_id:
             run, revision = await self._runs.state(run_id)
+            if not revision:
+                raise NotFound(f"there is no run {run_id!r}", what_to_do="see `crewlog runs`")
             return run_view(run, revision)
         view = await self._view(request.budget_id)
         if not view.budget_id:
@@ -154,11 +156,7 @@ class GateServer(GateServiceServicer):
         """A raise of a budget above the run is made before the answer is recorded; both are keyed by the gate."""
         run, _ = await self._runs.state(request.run_id)
         gate = run.gates.get(request.gate_id)
-        if (
-            gate is not None
-            and request.choice == run_money.RAISE
-            and gate.opened.budget_id != run_money.own_budget(run)
-        ):
+        if gate is not None and request.choice == run_money.RAISE and _asks_above(run, gate):
             raised = RaiseBudget(
                 budget_id=gate.opened.budget_id,
                 by=request.by,
@@ -168,6 +166,11 @@ class GateServer(GateServiceServicer):
             meta = Meta(secrets.token_hex(8), current_principal(), correlation_id=request.run_id)
             await self._allotments.funding.handle(raised.budget_id, raised, meta)
         return await self._runs.handle(request.run_id, request, request.answered_by)
+
+
+def _asks_above(run: Run, gate: Gate) -> bool:
+    """Whether the gate is open, and asks for money of a budget above the run."""
+    return gate.status == GateStatus.GATE_STATUS_OPEN and gate.opened.budget_id != run_money.own_budget(run)
 
 
 def check_budget_id(budget_id: str) -> None:
