@@ -8,8 +8,11 @@ import pytest
 from crewlog.domain.invariants import violations
 from crewlog.eventlog import codec
 from crewlog.v1.agent_pb2 import (
+    AgentParked,
     AgentStarted,
     AgentSucceeded,
+    AgentTakenOver,
+    AllotmentRaised,
     EffectKey,
     EffectPutInDoubt,
     EffectReconciled,
@@ -17,12 +20,36 @@ from crewlog.v1.agent_pb2 import (
     ModelCallFailed,
     ModelCallStarted,
     ModelCallSucceeded,
+    ModelFailure,
+    ReservationExceeded,
     ToolCallStarted,
     ToolCallSucceeded,
 )
-from crewlog.v1.budget_pb2 import Limit, Reservation
+from crewlog.v1.budget_pb2 import (
+    AllotmentSettled,
+    AllotmentTaken,
+    Amounts,
+    BudgetLimitLowered,
+    BudgetLimitRaised,
+    BudgetPeriodBegun,
+    BudgetSet,
+    Limit,
+    PeriodBounds,
+    Reservation,
+)
 from crewlog.v1.entry_pb2 import Aggregate, Decision, Entry
-from crewlog.v1.run_pb2 import RunStarted, RunSucceeded, TaskClaimed
+from crewlog.v1.run_pb2 import (
+    AllotmentGrown,
+    AllotmentShrunk,
+    RunLimitLowered,
+    RunLimitRaised,
+    RunStarted,
+    RunSucceeded,
+    TaskClaimed,
+    TaskParked,
+    TaskSucceeded,
+    TaskUnparked,
+)
 from google.protobuf.message import Message
 
 STARTED = AgentStarted(allotment=Limit(usd_micros=100))
@@ -109,3 +136,81 @@ def test_a_gap_and_an_older_generation_are_seen() -> None:
     older.CopyFrom(second)
     older.generation = 0
     assert any("generation 0" in what for what in violations([first, older]))
+
+
+RUN = RunStarted(budget=Limit(usd_micros=100))
+CLAIM = TaskClaimed(task_id="t-1", allotment=Limit(usd_micros=60))
+BUDGET = BudgetSet(limit=Limit(usd_micros=100))
+DAY = PeriodBounds(start_unix_micros=5, end_unix_micros=9)
+CHARGED = ModelFailure(may_have_charged=True)
+OVER = Amounts(usd_micros=10)
+
+
+def usd(amount: int) -> Amounts:
+    return Amounts(usd_micros=amount)
+
+
+def grown(by: int, number: int = 1) -> AllotmentGrown:
+    return AllotmentGrown(task_id="t-1", number=number, by=usd(by))
+
+
+def taken(amount: int, id: str = "a", number: int = 1) -> AllotmentTaken:
+    return AllotmentTaken(allotment_id=id, number=number, amounts=usd(amount))
+
+
+def settled(spent: int, id: str = "a") -> AllotmentSettled:
+    return AllotmentSettled(allotment_id=id, spent=usd(spent))
+
+
+@pytest.mark.parametrize(
+    ("kind", "facts"),
+    [
+        ("run", [RUN, CLAIM, grown(40), RunLimitRaised(by=usd(10)), grown(10, 2)]),
+        ("run", [RUN, CLAIM, RunLimitLowered(by=usd(90)), TaskClaimed(task_id="t-1", allotment=CLAIM.allotment)]),
+        ("run", [RUN, CLAIM, AllotmentShrunk(task_id="t-1", allotment=Limit(usd_micros=1))]),
+        ("run", [RUN, CLAIM, TaskParked(task_id="t-1"), TaskUnparked(task_id="t-1"), CLAIM]),
+        ("budget", [BUDGET, taken(60), taken(40, number=2), settled(120), BudgetLimitRaised(by=usd(30)), taken(10)]),
+        ("budget", [BUDGET, taken(60), BudgetLimitLowered(by=usd(90)), settled(60)]),
+        ("budget", [BUDGET, taken(60), settled(60), BudgetPeriodBegun(bounds=DAY, spent=usd(60)), taken(100)]),
+        ("agent", [STARTED, call(60), ModelCallFailed(key=key()), call(100, attempt=2)]),
+        ("agent", [STARTED, call(60), answered(70), ReservationExceeded(key=key(), over=OVER)]),
+        ("agent", [STARTED, AllotmentRaised(allotment=Limit(usd_micros=200), run_revision=3), call(200)]),
+        ("agent", [STARTED, AgentParked(), AgentTakenOver(), call()]),
+    ],
+)
+def test_money_as_it_should_be(kind: str, facts: Sequence[Message]) -> None:
+    assert list(violations(entries(*facts, kind=kind))) == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "facts", "word"),
+    [
+        ("run", [RUN, CLAIM, grown(41)], "above the budget"),
+        ("run", [RUN, CLAIM, RunLimitLowered(by=usd(50)), grown(1)], "above the budget"),
+        ("run", [RUN, CLAIM, grown(1), grown(1)], "follows growth"),
+        ("run", [RUN, grown(1)], "holds nothing"),
+        ("run", [RUN, CLAIM, AllotmentShrunk(task_id="t-1", allotment=Limit(usd_micros=61))], "more than it held"),
+        ("run", [RUN, CLAIM, TaskParked(task_id="t-1"), CLAIM], "while it waits"),
+        ("run", [RUN, CLAIM, TaskUnparked(task_id="t-1")], "did not wait"),
+        ("run", [RUN, CLAIM, TaskSucceeded(task_id="t-1"), TaskSucceeded(task_id="t-1")], "ends again"),
+        ("run", [RUN, TaskClaimed(task_id="t-1", allotment=Limit(model_calls=1))], "without limit"),
+        ("budget", [BUDGET, taken(101)], "above the limit"),
+        ("budget", [BUDGET, taken(60), taken(41, "b")], "above the limit"),
+        ("budget", [BUDGET, taken(60), settled(60), taken(41)], "above the limit"),
+        ("budget", [BUDGET, BudgetLimitLowered(by=usd(50)), taken(51)], "above the limit"),
+        ("budget", [BUDGET, taken(60), BudgetPeriodBegun(bounds=DAY), taken(41, "b")], "above the limit"),
+        ("budget", [BUDGET, taken(1), taken(1)], "follows number"),
+        ("budget", [BUDGET, taken(1), settled(1), settled(1)], "is not open"),
+        ("budget", [BUDGET, BudgetPeriodBegun(bounds=DAY, spent=usd(1))], "came to"),
+        ("budget", [BUDGET, BudgetPeriodBegun(bounds=DAY), BudgetPeriodBegun(bounds=DAY)], "follows that"),
+        ("agent", [STARTED, call(60), ModelCallFailed(key=key(), failure=CHARGED), call(41, attempt=2)], "above"),
+        ("agent", [STARTED, AllotmentRaised(allotment=Limit(usd_micros=9), run_revision=3), call(10)], "above"),
+        ("agent", [STARTED, *[AllotmentRaised(run_revision=3)] * 2], "run revision 3"),
+        ("agent", [STARTED, call(60), answered(70), ReservationExceeded(key=key())], "the alarm says"),
+        ("agent", [STARTED, AgentParked(), call()], "waits for money"),
+        ("agent", [STARTED, call(), AgentParked()], "no outcome"),
+        ("agent", [AgentStarted(allotment=Limit(model_calls=1)), call(), answered(), call(turn=2)], "model_calls"),
+    ],
+)
+def test_money_that_must_never_be_written_is_seen(kind: str, facts: Sequence[Message], word: str) -> None:
+    assert any(word in what for what in violations(entries(*facts, kind=kind)))
