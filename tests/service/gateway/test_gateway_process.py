@@ -94,7 +94,9 @@ async def register(nats_server: NatsServer, project_id: str) -> int:
     return revision
 
 
-async def test_it_answers_from_the_log_and_comes_back_after_a_kill(gateway: Program, own_nats_server: NatsServer) -> None:
+async def test_it_answers_from_the_log_and_comes_back_after_a_kill(
+    gateway: Program, own_nats_server: NatsServer
+) -> None:
     project_id = f"p{secrets.token_hex(6)}"
     revision = await register(own_nats_server, project_id)
     async with dial(gateway.address, TOKEN) as channel:
