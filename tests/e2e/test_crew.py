@@ -25,6 +25,7 @@ from grpc.aio import AioRpcError
 
 from tests.e2e.world import WAIT_SECONDS, World, git, platform_on, types_of
 
+LOOK_AGAIN_SECONDS = 0.05
 CANARY = "canary-4f1d2c3b5a69"
 
 
@@ -105,7 +106,7 @@ async def finished_in_spite(world: World, run_id: str) -> RunView:
                 return await world.finished(run_id)
             except (Unavailable, AioRpcError) as error:
                 assert isinstance(error, Unavailable) or error.code() is StatusCode.UNAVAILABLE
-                await asyncio.sleep(0)
+                await asyncio.sleep(LOOK_AGAIN_SECONDS)
 
 
 async def entries_of(world: World, run_id: str) -> AsyncIterator[RecordedEntry]:
