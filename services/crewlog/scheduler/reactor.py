@@ -157,7 +157,6 @@ class Reactor:
     def _settle(self, run_id: str, run: Run) -> None:
         if run_state.is_over(run):
             self._close(run_id, run)
-            return self.feed()
         if run_state.is_stopping(run):
             self._stop_open_tasks(run)
         if run_state.is_finishing(run) and not self._finisher.is_at_work(run_id):
