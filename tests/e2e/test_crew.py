@@ -18,7 +18,7 @@ from crewlog.crews import load_workflow
 from crewlog.domain.errors import Unavailable
 from crewlog.v1.budget_pb2 import Limit
 from crewlog.v1.entry_pb2 import RecordedEntry
-from crewlog.v1.run_pb2 import CancelRun, RunStatus, RunView, Workflow
+from crewlog.v1.run_pb2 import CancelRun, Node, NoopNode, RunStatus, RunView, Workflow
 from crewlog.v1.run_service_pb2 import WatchRun
 from grpc import StatusCode
 from grpc.aio import AioRpcError
@@ -182,8 +182,9 @@ scripts:
 
 
 async def test_a_repeated_start_is_the_same_run_and_other_content_is_refused(world: World) -> None:
-    await world.start("twice")
-    await world.start("twice")
+    short = Workflow(name="short", nodes=[Node(node_id="a", noop=NoopNode(steps=1))])
+    await world.start("twice", workflow=short, workflow_name=None)
+    await world.start("twice", workflow=short, workflow_name=None)
     with pytest.raises(Exception, match="other content"):
-        await world.start("twice", input="something else")
-    await world.finished("twice")
+        await world.start("twice", workflow=short, workflow_name=None, input="something else")
+    assert (await world.finished("twice")).status == RunStatus.RUN_STATUS_SUCCEEDED
