@@ -26,7 +26,7 @@ from crewlog.v1.body_pb2 import BlobRef, Body
 from crewlog.v1.budget_pb2 import Usage
 from crewlog.v1.entry_pb2 import Event, RecordedEntry
 from crewlog.v1.run_pb2 import RunSucceeded, TaskFailed, TaskResult, TaskSucceeded
-from crewlog.v1.workspace_pb2 import Change, DiffStat, Snapshot
+from crewlog.v1.workspace_pb2 import Change, ChangeCommitted, DiffStat, Snapshot
 
 Record = Callable[..., RecordedEntry]
 AGENT = "demo_implementer-1"
@@ -159,6 +159,12 @@ def test_telling_in_steps_is_telling_at_once(record: Record) -> None:
         state, more = tell(state, entry)
         lines += more
     assert lines == tell_all(entries)
+
+
+def test_a_commit_is_told_at_the_time_of_its_entry_whatever_its_date(record: Record) -> None:
+    entries = [record("agent", AGENT, AgentTakenOver()), record("agent", AGENT, AgentTakenOver())]
+    entries.append(record("change", "demo", ChangeCommitted(workspace_id=AGENT, at_unix_micros=1_000_000)))
+    assert [line.at_unix_micros for line in tell_all(entries)] == [1_000_000, 2_000_000, 3_000_000]
 
 
 @pytest.mark.parametrize("evil", ["\x1b[2J", "\x9b31m", "\u202eabc", "a\rb", "\x07", "\ud800", "\u2066"])

@@ -5,20 +5,25 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from crewlog.cli.trace_tree import BAR_CHARACTERS, Span, bar, spans_of
+from crewlog.cli.tracing import in_words
 from crewlog.v1.agent_pb2 import (
     EffectKey,
     EffectPutInDoubt,
     ModelAnswer,
     ModelCallStarted,
     ModelCallSucceeded,
+    ToolCallFailed,
     ToolCallStarted,
     ToolCallSucceeded,
+    ToolFailure,
+    ToolOutput,
     ToolUse,
 )
 from crewlog.v1.answer_pb2 import Failure
 from crewlog.v1.body_pb2 import Body
 from crewlog.v1.entry_pb2 import RecordedEntry
 from crewlog.v1.run_pb2 import RunFailed, RunStarted, RunSucceeded, TaskClaimed, TaskFailed, TaskSucceeded, Workflow
+from crewlog.v1.workspace_pb2 import Change, ChangeDelivered
 
 Record = Callable[..., RecordedEntry]
 AGENT = "demo_implementer-1"
@@ -96,6 +101,33 @@ def test_failures_are_marked(record: Record) -> None:
         (True, "timed_out"),
         (True, "in doubt"),
     ]
+
+
+def test_calls_of_one_answer_ran_one_after_the_other(record: Record) -> None:
+    keys = [EffectKey(turn=1, index=index, attempt=1) for index in range(3)]
+    use = ToolUse(tool="bash")
+    spans = spans_of(
+        [
+            record("agent", AGENT, *(ToolCallStarted(key=key, call=use) for key in keys)),
+            record("agent", AGENT, ToolCallSucceeded(key=keys[0], output=ToolOutput(duration_micros=900_000))),
+            record("agent", AGENT, ToolCallFailed(key=keys[1], failure=ToolFailure(duration_micros=500_000))),
+            record("agent", AGENT, ToolCallSucceeded(key=keys[2], output=ToolOutput(duration_micros=9_000_000))),
+        ]
+    )
+    assert [_seconds(span) for span in sorted(spans, key=lambda span: span.end_micros)] == [(1.1, 2), (2.5, 3), (1, 4)]
+
+
+def test_a_delivery_takes_from_the_end_of_the_last_task_until_it_is_recorded(record: Record) -> None:
+    dated = ChangeDelivered(change=Change(branch="crewlog/demo"), at_unix_micros=1_000_000)
+    spans = spans_of([*_history(record)[:-1], record("change", "demo", dated), record("run", "demo", RunSucceeded())])
+    assert (spans[-1].name, spans[-1].detail, _seconds(spans[-1])) == ("deliver change", "crewlog/demo", (6, 8))
+
+
+def test_what_took_no_time_that_is_known_has_no_duration(record: Record) -> None:
+    started = record("run", "demo", RunStarted(workflow=Workflow(name="feature")))
+    lines = in_words(spans_of([started, record("change", "demo", ChangeDelivered(change=Change(branch="b")))]))
+    assert "µs" not in lines[-1]
+    assert lines[-1].startswith("  deliver change")
 
 
 def test_an_attempt_is_a_span_of_its_own(record: Record) -> None:

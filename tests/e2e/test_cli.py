@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
@@ -17,14 +18,26 @@ import pytest
 from crewlog.cli.exits import ExitCode
 from crewlog.cli.launcher.directory import DataDirectory
 
-SCRIPT = Path(__file__).parents[2] / "examples" / "any-repo" / "script.yaml"
 SECONDS_MAX = 90.0
+SCRIPT = """
+name: waits
+scripts:
+  - system: "Role: engineer"
+    steps:
+      - say: I wait until somebody lets me go on.
+        tools:
+          - {{tool: bash, input: {{command: "until [ -e '{released}' ]; do sleep 0.05; done", timeout_seconds: 120}}}}
+      - say: Done.
+"""
+WAITS = b"I wait until"
 SHORT = "name: short\nnodes:\n  - id: a\n    noop: {steps: 3}\n  - id: b\n    depends_on: [a]\n    noop: {steps: 1}\n"
-LONG = "name: long\nnodes:\n  - id: a\n    noop: {steps: 2000}\n"
-ENDLESS = "name: endless\nnodes:\n" + "".join(
-    f"  - id: n{number}\n    depends_on: [{f'n{number - 1}' if number else ''}]\n    noop: {{steps: 10000}}\n"
-    for number in range(20)
-)
+LONG = """
+name: long
+nodes:
+  - {id: a, noop: {steps: 100}}
+  - {id: b, depends_on: [a], role: engineer}
+  - {id: c, depends_on: [b], noop: {steps: 100}}
+"""
 
 
 class Crewlog:
@@ -57,8 +70,17 @@ class Crewlog:
     def run(self, run_id: str, workflow: str = "short.yaml", *more: str) -> subprocess.CompletedProcess[str]:
         return self("run", "do nothing", "--repo", "repository", "-w", workflow, "--run-id", run_id, *more)
 
-    def has_begun(self, run_id: str) -> bool:
-        return len(self("events", "--run", run_id, "--type", "tool_call_succeeded", "-o", "jsonl").stdout) > 0
+    def run_that_waits(self, run_id: str, workflow: str = "agent") -> tuple[str, ...]:
+        """The arguments of a run that waits while nobody has released it."""
+        return ("run", "wait", "--repo", "repository", "-w", workflow, "--run-id", run_id)
+
+    @contextmanager
+    def released(self) -> Iterator[None]:
+        """Runs that wait go on."""
+        path = self.folder / "released"
+        path.touch()
+        yield
+        path.unlink()
 
     def entries(self, run_id: str) -> list[dict[str, object]]:
         lines = self("events", "--run", run_id, "-o", "jsonl").stdout.splitlines()
@@ -70,14 +92,14 @@ def crewlog(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Crewlog]:
     command = Crewlog(tmp_path_factory.mktemp("cli"))
     (command.folder / "short.yaml").write_text(SHORT)
     (command.folder / "long.yaml").write_text(LONG)
-    (command.folder / "endless.yaml").write_text(ENDLESS)
+    (command.folder / "script.yaml").write_text(SCRIPT.format(released=command.folder / "released"))
     repository = command.folder / "repository"
     repository.mkdir()
     (repository / "a.txt").write_text("a")
     identity = ("-c", "user.name=a", "-c", "user.email=a@localhost")
     for arguments in (("init", "-q"), ("add", "-A"), (*identity, "commit", "-qm", "one")):
         subprocess.run(("git", *arguments), cwd=repository, check=True)
-    started = command("up", "--detach", "--sandbox", "none", "--scripted-model", str(SCRIPT))
+    started = command("up", "--detach", "--sandbox", "none", "--scripted-model", "script.yaml")
     assert started.returncode == ExitCode.OK, started.stderr
     yield command
     assert command("down").returncode == ExitCode.OK
@@ -107,6 +129,25 @@ def _read_until(terminal: int, text: bytes) -> bool:
         except OSError:
             return False
     return True
+
+
+def _read_pipe_until(process: subprocess.Popen[str], text: bytes) -> str:
+    """The lines on standard error up to the first one that has the text."""
+    assert process.stderr is not None
+    lines = []
+    for line in process.stderr:
+        lines.append(line)
+        if text.decode() in line:
+            return "".join(lines)
+    raise AssertionError(f"it ended before it said {text!r}: {''.join(lines)}")
+
+
+def _rest_of(process: subprocess.Popen[str]) -> str:
+    """What it still says on standard error, once it has ended and said little on standard output."""
+    assert process.stderr is not None
+    assert process.stdout is not None
+    with process.stdout, process.stderr as stderr:
+        return stderr.read()
 
 
 class TestRun:
@@ -173,11 +214,11 @@ class TestRun:
 
 class TestInterrupt:
     def test_a_script_that_is_interrupted_leaves_the_run_alone(self, crewlog: Crewlog) -> None:
-        following = crewlog.start("run", "wait", "--repo", "repository", "-w", "endless.yaml", "--run-id", "left")
-        _until(lambda: crewlog.has_begun("left"))
+        following = crewlog.start(*crewlog.run_that_waits("left"))
+        _read_pipe_until(following, WAITS)
         following.send_signal(signal.SIGINT)
-        _, said = following.communicate(timeout=SECONDS_MAX)
-        assert following.returncode == ExitCode.INTERRUPTED
+        said = _rest_of(following)
+        assert following.wait(SECONDS_MAX) == ExitCode.INTERRUPTED
         assert "run left goes on without you" in said
         assert "crewlog cancel left" in said
         assert json.loads(crewlog("show", "left", "-o", "json").stdout)["status"] == "RUN_STATUS_RUNNING"
@@ -187,7 +228,7 @@ class TestInterrupt:
         master, terminal = pty.openpty()
         with os.fdopen(terminal, "r+b", buffering=0) as tty:
             following = subprocess.Popen(
-                crewlog.command("run", "wait", "--repo", "repository", "-w", "endless.yaml", "--run-id", "asked"),
+                crewlog.command(*crewlog.run_that_waits("asked")),
                 stdin=tty,
                 stdout=subprocess.PIPE,
                 stderr=tty,
@@ -195,7 +236,7 @@ class TestInterrupt:
                 env={**crewlog.environment, "TERM": "xterm"},
                 start_new_session=True,
             )
-        _until(lambda: crewlog.has_begun("asked"))
+        assert _read_until(master, WAITS)
         following.send_signal(signal.SIGINT)
         assert _read_until(master, b"[c]ancel")
         os.write(master, b"c\n")
@@ -207,15 +248,17 @@ class TestInterrupt:
         assert following.wait(SECONDS_MAX) == ExitCode.RUN_FAILED
 
     def test_a_watch_outlives_the_gateway(self, crewlog: Crewlog) -> None:
-        watching = crewlog.start("run", "wait", "--repo", "repository", "-w", "long.yaml", "--run-id", "outlived")
-        _until(lambda: crewlog.has_begun("outlived"))
+        watching = crewlog.start(*crewlog.run_that_waits("outlived", "long.yaml"))
+        said = _read_pipe_until(watching, WAITS)
         endpoints = DataDirectory(crewlog.data_dir).read_endpoints()
         assert endpoints is not None
         os.kill(endpoints.pids["gateway"], signal.SIGKILL)
-        _, said = watching.communicate(timeout=SECONDS_MAX)
-        assert watching.returncode == ExitCode.OK
-        assert "connected again" in said
-        assert sum(" noop" in line for line in said.splitlines()) == 2000
+        said += _read_pipe_until(watching, b"connected again")
+        with crewlog.released():
+            said += _rest_of(watching)
+        assert watching.wait(SECONDS_MAX) == ExitCode.OK
+        assert sum(" noop" in line for line in said.splitlines()) == 200
+        assert said.count(WAITS.decode()) == 1
         _until(lambda: crewlog("runs").returncode == ExitCode.OK)
 
 
@@ -282,7 +325,7 @@ class TestReading:
 
 
 def test_cancel_ends_a_run(crewlog: Crewlog) -> None:
-    assert crewlog.run("stopped", "endless.yaml", "--detach").returncode == ExitCode.OK
+    assert crewlog(*crewlog.run_that_waits("stopped"), "--detach").returncode == ExitCode.OK
     assert crewlog("cancel", "stopped", "--reason", "changed my mind").returncode == ExitCode.OK
     assert crewlog("watch", "stopped").returncode == ExitCode.RUN_FAILED
     assert "changed my mind" in crewlog("replay", "stopped").stdout

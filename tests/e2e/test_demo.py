@@ -16,15 +16,21 @@ from crewlog.cli.exits import ExitCode
 SECONDS_MAX = 90.0
 
 
+def _environment(tmp_path: Path) -> dict[str, str]:
+    """Without a key, and without `crewlog` on the path."""
+    path = [folder for folder in os.environ["PATH"].split(os.pathsep) if not (Path(folder) / "crewlog").exists()]
+    given = {name: value for name, value in os.environ.items() if name != "ANTHROPIC_API_KEY"}
+    return {**given, "PATH": os.pathsep.join(path), "TMPDIR": str(tmp_path)}
+
+
 def _start(tmp_path: Path, *arguments: str) -> subprocess.Popen[str]:
-    environment = {name: value for name, value in os.environ.items() if name != "ANTHROPIC_API_KEY"}
     return subprocess.Popen(
         (sys.executable, "-m", "crewlog.cli", "demo", *arguments),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env={**environment, "TMPDIR": str(tmp_path)},
+        env=_environment(tmp_path),
         start_new_session=True,
     )
 
@@ -64,6 +70,12 @@ def test_a_crew_repairs_the_project_and_the_history_fits(tmp_path: Path) -> None
         ("git", "-C", str(root / "slugger"), "branch", "--list"), capture_output=True, text=True, check=True
     )
     assert "crewlog/repair-slugs" in branches.stdout
+    typed = [line for line in output.partition("To look closer:")[2].splitlines() if line.startswith("  ")]
+    assert [words[1] for words in map(str.split, typed)][1:] == ["up", "replay", "replay", "trace", "diff", "down"]
+    for line in typed:
+        done = subprocess.run(line, shell=True, capture_output=True, text=True, env=_environment(tmp_path), check=False)
+        assert done.returncode == ExitCode.OK, done.stderr
+    _until(lambda: not _processes_of(tmp_path))
 
 
 def test_an_interrupt_stops_everything(tmp_path: Path) -> None:

@@ -6,11 +6,12 @@ import asyncio
 import json
 import os
 import signal
+import socket
 import stat
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,10 +19,11 @@ from pathlib import Path
 import grpc
 import pytest
 from crewlog.cli.exits import ExitCode
+from crewlog.cli.launcher import ports
 from crewlog.cli.launcher.directory import DataDirectory
 from crewlog.cli.launcher.environment import LOG, SERVICES
-from crewlog.cli.launcher.platform import Platform
-from crewlog.domain.errors import WrongState
+from crewlog.cli.launcher.platform import PORT_CHOICES_MAX, Platform
+from crewlog.domain.errors import Unavailable, WrongState
 from crewlog.runtime.channel import dial
 from crewlog.v1.project_pb2 import RegisterProject
 from crewlog.v1.project_pb2_grpc import ProjectServiceStub
@@ -181,6 +183,47 @@ def test_endpoints_say_where_it_is(shared: Up) -> None:
     endpoints = json.loads((shared.data_dir / "endpoints.json").read_text())
     assert endpoints["pid"] == shared.process.pid
     assert endpoints["gateway"].startswith("127.0.0.1:")
+
+
+@pytest.fixture
+def lose_ports(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str, int], None]]:
+    """`lose_ports("git", 1)`: the port that is chosen for git has another owner before git can bind it, once."""
+    choose, owners = ports.choose, list[socket.socket]()
+
+    def lose(name: str, times: int) -> None:
+        def choose_and_lose(names: Iterable[str], wanted: Mapping[str, int]) -> dict[str, int]:
+            chosen = choose(names, wanted)
+            if len(owners) < times:
+                owners.append(socket.create_server((ports.LOOPBACK, chosen[name])))
+            return chosen
+
+        monkeypatch.setattr(ports, "choose", choose_and_lose)
+
+    yield lose
+    for owner in owners:
+        owner.close()
+
+
+@pytest.mark.parametrize("name", ["git", LOG])
+async def test_a_port_that_was_taken_in_between_is_replaced(
+    tmp_path: Path, lose_ports: Callable[[str, int], None], name: str
+) -> None:
+    lose_ports(name, 1)
+    said: list[str] = []
+    async with Platform(tmp_path / "data", sandbox="none", say=said.append) as platform:
+        assert platform.pid_of(name) and not platform.restarts_of(name)
+    assert len(said) == 1
+    assert f"of {name} in between" in said[0]
+
+
+async def test_ports_are_chosen_again_a_few_times_and_not_for_ever(
+    tmp_path: Path, lose_ports: Callable[[str, int], None]
+) -> None:
+    lose_ports(LOG, PORT_CHOICES_MAX)
+    said: list[str] = []
+    with pytest.raises(Unavailable, match=f"{LOG} did not start"):
+        await Platform(tmp_path / "data", sandbox="none", say=said.append).start()
+    assert len(said) == PORT_CHOICES_MAX - 1
 
 
 async def test_a_log_that_is_gone_is_not_made_anew(tmp_path: Path) -> None:

@@ -213,6 +213,11 @@ def is_answering(port: int) -> bool:
     return False
 
 
+def has_ports_file(directory: Path) -> bool:
+    """Whether the server in the directory has bound its ports, once stale files were removed."""
+    return any((directory / RUN).glob("*.ports"))
+
+
 def remove_stale_ports_files(directory: Path) -> None:
     """Removes what a killed server has left; call it while none runs in the directory."""
     for path in (directory / RUN).glob("*.ports"):

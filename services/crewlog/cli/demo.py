@@ -15,7 +15,7 @@ import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from crewlog.cli import config, following, gateway, live, replaying, starting, summary, telling, verifying
+from crewlog.cli import about, config, following, gateway, live, replaying, starting, summary, telling, verifying
 from crewlog.cli.config import ModelAccess
 from crewlog.cli.exits import Failed
 from crewlog.cli.gateway import Gateway
@@ -132,15 +132,15 @@ def _say_what_is_real(script: Path | None) -> None:
 def _say_how_to_look_closer(stage: Stage, view: RunView, keep: bool) -> None:
     if not keep:
         return
-    branch, base = view.change.branch, view.base_commit[:10]
+    branch, base, crewlog = view.change.branch, view.base_commit[:10], about.command()
     write_line("\nNothing is running any more. To look closer:")
     if branch:
         write_line(f"  git -C {stage.project} log -p {base}..{branch}")
-    write_line(f"  crewlog up --detach --data-dir {stage.data_dir}")
+    write_line(f"  {crewlog} up --detach --data-dir {stage.data_dir}")
     for command in ("replay", "replay --verify", "trace", "diff"):
         verb, _, option = command.partition(" ")
-        write_line(f"  crewlog {verb} {RUN_ID} {option}".rstrip() + f" --data-dir {stage.data_dir}")
-    write_line(f"  crewlog down --data-dir {stage.data_dir}")
+        write_line(f"  {crewlog} {verb} {RUN_ID} {option}".rstrip() + f" --data-dir {stage.data_dir}")
+    write_line(f"  {crewlog} down --data-dir {stage.data_dir}")
     write_line(f"To remove everything: rm -r {stage.root}")
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import grpc
-from crewlog.cli import config
+from crewlog.cli import about, config
 from crewlog.cli.exits import ExitCode, Failed
 from crewlog.cli.launcher.directory import DataDirectory
 from crewlog.cli.options import Where
@@ -54,7 +54,7 @@ class Gateway:
 
     def command(self, words: str) -> str:
         """A command line that asks the same platform."""
-        return f"crewlog {words}{self.hint}"
+        return f"{about.command()} {words}{self.hint}"
 
 
 async def ask(where: Where, question: Callable[[Gateway], Awaitable[int | None]]) -> int | None:

@@ -108,7 +108,13 @@ class _Screen:
         self._live: Live | None = None
 
     def __enter__(self) -> Self:
-        self._live = Live(console=self._console, get_renderable=self._render, refresh_per_second=REFRESHES_PER_SECOND)
+        # It goes away with the end of the run: the summary, which follows, has a table of its own.
+        self._live = Live(
+            console=self._console,
+            get_renderable=self._render,
+            refresh_per_second=REFRESHES_PER_SECOND,
+            transient=True,
+        )
         self._live.start()
         return self
 

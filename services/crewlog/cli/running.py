@@ -65,7 +65,7 @@ def up_detached(settings: Settings) -> int:
         launcher.kill()
         raise Failed(f"it did not start: {logfiles.last_words(directory.log_path('up'))}")
     _say_ready(directory, settings)
-    say(f"  stop it   crewlog down --data-dir {settings.data_dir}")
+    say(f"  stop it   {about.command()} down --data-dir {settings.data_dir}")
     return ExitCode.OK
 
 

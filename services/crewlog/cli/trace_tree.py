@@ -42,10 +42,11 @@ class Span:
 
 @dataclass(slots=True)
 class _Spans:
-    """The spans so far, in the order of their starts, and the last moment that the log tells of."""
+    """The spans so far, in the order of their starts, the last moment that the log tells of, and a task's last end."""
 
     by_key: dict[Key, Span] = field(default_factory=dict)
     last_micros: int = 0
+    tasks_ended_micros: int = 0
 
     def open(self, span: Span) -> None:
         self.by_key.setdefault(span.key, span)
@@ -61,7 +62,7 @@ def spans_of(entries: Iterable[RecordedEntry]) -> list[Span]:
     spans = _Spans()
     for recorded in entries:
         for fact in codec.known_facts([recorded.entry]):
-            at = getattr(fact, "at_unix_micros", 0) or recorded.entry.recorded_at_unix_micros
+            at = _moment_of(fact, recorded)
             spans.last_micros = max(spans.last_micros, at)
             step = _STEPS.get(type(fact))
             if step is not None:
@@ -77,6 +78,12 @@ def bar(span: Span, root: Span, characters: int = BAR_CHARACTERS) -> str:
     begin = min(max(0, begin), characters - 1)
     end = min(max(begin + 1, end), characters)
     return " " * begin + "█" * (end - begin) + " " * (characters - end)
+
+
+def _moment_of(fact: Message, recorded: RecordedEntry) -> int:
+    """Facts of changes name the date of a commit, which is that of its first attempt and not of its end."""
+    named = 0 if recorded.entry.aggregate.kind == "change" else getattr(fact, "at_unix_micros", 0)
+    return named or recorded.entry.recorded_at_unix_micros
 
 
 def _until(span: Span, last_micros: int) -> Span:
@@ -118,6 +125,7 @@ def _task_claimed(spans: _Spans, run_id: str, at: int, fact: run.TaskClaimed) ->
 def _task_ended(spans: _Spans, run_id: str, at: int, fact: Any) -> None:
     cost = wording.money(fact.result.cost_usd_micros) if fact.result.cost_usd_micros else ""
     failed = isinstance(fact, run.TaskFailed)
+    spans.tasks_ended_micros = at
     spans.close(_agent_key(run_id, fact.task_id), at, fact.failure.reason if failed else cost, failed)
 
 
@@ -141,11 +149,19 @@ def _called(spans: _Spans, agent_id: str, at: int, fact: agent.ToolCallStarted) 
 
 
 def _returned(spans: _Spans, agent_id: str, at: int, fact: agent.ToolCallSucceeded) -> None:
-    spans.close(_effect_key(agent_id, fact.key), at)
+    _end_call(spans, _effect_key(agent_id, fact.key), at, fact.output.duration_micros)
 
 
 def _failed(spans: _Spans, agent_id: str, at: int, fact: agent.ToolCallFailed) -> None:
-    spans.close(_effect_key(agent_id, fact.key), at, fact.failure.reason, True)
+    _end_call(spans, _effect_key(agent_id, fact.key), at, fact.failure.duration_micros, fact.failure.reason)
+
+
+def _end_call(spans: _Spans, key: Key, at: int, duration_micros: int, reason: str = "") -> None:
+    """The calls of one answer are meant at once, and performed one after the other: each ran for its own time."""
+    spans.close(key, at, reason, bool(reason))
+    span = spans.by_key.get(key)
+    if span is not None and duration_micros:
+        spans.by_key[key] = replace(span, start_micros=max(span.start_micros, at - duration_micros))
 
 
 def _in_doubt(spans: _Spans, agent_id: str, at: int, fact: agent.EffectPutInDoubt) -> None:
@@ -154,7 +170,8 @@ def _in_doubt(spans: _Spans, agent_id: str, at: int, fact: agent.EffectPutInDoub
 
 def _delivered(spans: _Spans, _: str, at: int, fact: workspace.ChangeDelivered) -> None:
     detail = wording.plain(fact.change.branch)
-    spans.open(Span(("deliver",), ROOT, "deliver change", at, at, detail))
+    start = spans.tasks_ended_micros or at
+    spans.open(Span(("deliver",), ROOT, "deliver change", min(start, at), at, detail))
 
 
 def _agent_key(run_id: str, task_id: str) -> Key:

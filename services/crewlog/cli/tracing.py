@@ -33,7 +33,8 @@ def in_words(spans: list[Span]) -> list[str]:
 
 
 def _line(span: Span, root: Span, width: int) -> str:
-    time = wording.duration(span.end_micros - span.start_micros)
+    micros = span.end_micros - span.start_micros
+    time = wording.duration(micros) if micros else ""
     mark = "✗ " if span.failed else ""
     detail = wording.one_line(span.detail, DETAIL_CHARACTERS_MAX)
     return f"{_name(span):<{width}}  {time:>9}  |{trace_tree.bar(span, root)}|  {mark}{detail}".rstrip()

@@ -71,8 +71,9 @@ class Program:
 
 
 @pytest.fixture
-async def gateway(tmp_path: Path, nats_server: NatsServer) -> AsyncIterator[Program]:
-    gateway = Program(tmp_path, nats_server)
+async def gateway(tmp_path: Path, own_nats_server: NatsServer) -> AsyncIterator[Program]:
+    """On a log of its own: others append to the shared one what is no entry."""
+    gateway = Program(tmp_path, own_nats_server)
     await gateway.start()
     yield gateway
     if gateway.process is not None and gateway.process.returncode is None:
@@ -93,14 +94,16 @@ async def register(nats_server: NatsServer, project_id: str) -> int:
     return revision
 
 
-async def test_it_answers_from_the_log_and_comes_back_after_a_kill(gateway: Program, nats_server: NatsServer) -> None:
+async def test_it_answers_from_the_log_and_comes_back_after_a_kill(
+    gateway: Program, own_nats_server: NatsServer
+) -> None:
     project_id = f"p{secrets.token_hex(6)}"
-    revision = await register(nats_server, project_id)
+    revision = await register(own_nats_server, project_id)
     async with dial(gateway.address, TOKEN) as channel:
         question = GetProject(project_id=project_id, at_least_revision=revision)
         assert (await ProjectServiceStub(channel).Get(question)).path == f"/repos/{project_id}"
     await gateway.end(signal.SIGKILL)
-    later = await register(nats_server, f"{project_id}-2")
+    later = await register(own_nats_server, f"{project_id}-2")
     await gateway.start()
     async with dial(gateway.address, TOKEN) as channel:
         status = await EventServiceStub(channel).Status(GetStatus())
@@ -116,8 +119,8 @@ async def test_without_git_it_says_so_and_appends_nothing(gateway: Program) -> N
         assert (await EventServiceStub(channel).Status(GetStatus())).head_revision == head
 
 
-async def test_it_stops_in_order_with_streams_open(gateway: Program, nats_server: NatsServer) -> None:
-    await register(nats_server, f"p{secrets.token_hex(6)}")
+async def test_it_stops_in_order_with_streams_open(gateway: Program, own_nats_server: NatsServer) -> None:
+    await register(own_nats_server, f"p{secrets.token_hex(6)}")
     async with dial(gateway.address, TOKEN) as channel:
         streams = [EventServiceStub(channel).Watch(WatchEvents()) for _ in range(10)]
         for stream in streams:

@@ -75,6 +75,7 @@ class Children:
         if name in SERVICES:
             await readiness.serving(self._plan.address(name))
         else:
+            await readiness.true(lambda: name != LOG or log_server.is_listening(self._plan))
             await readiness.accepting(ports.LOOPBACK, self._plan.ports[name])
 
     def _last_words(self, name: str) -> str:

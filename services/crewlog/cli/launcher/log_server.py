@@ -25,6 +25,11 @@ def program(plan: Plan) -> Program:
     return Program(LOG, tuple(nats_server.command(config)), environment)
 
 
+def is_listening(plan: Plan) -> bool:
+    """Whether the server of this start has bound its port: whoever else answers there has not written this file."""
+    return nats_server.has_ports_file(_directory(plan))
+
+
 async def prepare(plan: Plan) -> None:
     """Makes the log, or checks that it is the one that was here before. Raises WrongState when that one is gone."""
     from crewlog.eventlog.jetstream import create_stream, find_epoch

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -22,8 +23,10 @@ from crewlog.cli.launcher.credentials import new_credentials
 from crewlog.cli.launcher.directory import DataDirectory, DirectoryLock, Endpoints
 from crewlog.cli.launcher.environment import LOG, MODEL, SERVICES, Plan
 from crewlog.cli.launcher.supervisor import Say
+from crewlog.domain.errors import Unavailable
 from crewlog.models.prices import PriceList
 
+PORT_CHOICES_MAX = 3
 CUT_LOGS_SECONDS = 30.0
 
 
@@ -121,13 +124,28 @@ class Platform:
         assert self._pipe is not None
         for name, pid in (await orphans.end_orphans(self.directory.path / "run")).items():
             self._say(f"ended {name} (process {pid}), left over from an earlier start")
-        self._plan = self._new_plan()
-        self._children = Children(self.plan, self.directory, self._pipe[0], self._say, self._write_endpoints)
-        await self._children.start([LOG])
-        await log_server.prepare(self.plan)
-        await self._children.start([*SERVICES, *([MODEL] if self._script else [])])
+        choices_left = PORT_CHOICES_MAX - 1
+        while not await self._start_children(self._pipe[0], may_fail=choices_left > 0):
+            choices_left -= 1
         self._write_endpoints()
         self._housekeeping = asyncio.create_task(self._keep_house())
+
+    async def _start_children(self, parent_fd: int, *, may_fail: bool) -> bool:
+        """False when somebody else took one of the ports after they were chosen, and it may be tried with others."""
+        self._plan = self._new_plan()
+        self._children = Children(self.plan, self.directory, parent_fd, self._say, self._write_endpoints)
+        try:
+            await self._children.start([LOG])
+            await log_server.prepare(self.plan)
+            await self._children.start([*SERVICES, *([MODEL] if self._script else [])])
+        except Unavailable:
+            await self._children.stop()
+            taken = ports.taken(self.plan.ports)
+            if not (taken and may_fail):
+                raise
+            self._say(f"another process took {_named(taken)} in between: starting again with other ports")
+            return False
+        return True
 
     def _new_plan(self) -> Plan:
         chosen = ports.choose((LOG, *SERVICES, MODEL), self.directory.read_ports())
@@ -153,3 +171,7 @@ class Platform:
         while True:
             await asyncio.to_thread(logfiles.cut, self.directory.path / "logs")
             await asyncio.sleep(CUT_LOGS_SECONDS)
+
+
+def _named(taken: Mapping[str, int]) -> str:
+    return ", ".join(f"port {port} of {name}" for name, port in taken.items())

@@ -20,6 +20,11 @@ def choose(names: Iterable[str], wanted: Mapping[str, int]) -> dict[str, int]:
     return chosen
 
 
+def taken(ports: Mapping[str, int]) -> dict[str, int]:
+    """Those that somebody has now."""
+    return {name: port for name, port in ports.items() if not is_free(port)}
+
+
 def is_free(port: int) -> bool:
     with socket.socket() as candidate:
         candidate.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc  # type: ignore[import-untyped]
@@ -22,6 +23,12 @@ async def serving(address: str) -> None:
         health = health_pb2_grpc.HealthStub(channel)
         while not await _serves(health):
             await asyncio.sleep(ASK_AGAIN_SECONDS)
+
+
+async def true(condition: Callable[[], bool]) -> None:
+    """Returns when it holds. Bound it from outside."""
+    while not condition():
+        await asyncio.sleep(ASK_AGAIN_SECONDS)
 
 
 async def accepting(host: str, port: int) -> None:
