@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import types
 from asyncio import CancelledError, sleep
+from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from random import Random
 from typing import Any, TypeVar
 
@@ -70,7 +72,8 @@ class FaultyLog:
 
     async def read(self, aggregate: AggregateId, after_revision: int = 0) -> list[Stored]:
         await self._delay()
-        return [stored for stored in self._of[aggregate] if stored.revision > after_revision]
+        entries = self._of[aggregate]
+        return entries[bisect_right(entries, after_revision, key=attrgetter("revision")) :]
 
     async def head(self) -> int:
         return len(self.stored)

@@ -68,7 +68,7 @@ async def _boot(world: World) -> None:
 
 
 async def _safely(world: World, work: Coroutine[Any, Any, Any]) -> bool:
-    """Whether the work was done: its process may have died, or it was refused."""
+    """Whether its process has lived through the work, done or refused."""
     try:
         await mortal(work, world.dies)
     except Killed:
@@ -76,14 +76,11 @@ async def _safely(world: World, work: Coroutine[Any, Any, Any]) -> bool:
         return False
     except Refused as refusal:
         world.paths[f"refused: {type(refusal).__name__}"] += 1
-        return False
     return True
 
 
 async def _by_scheduler(world: World, work: Coroutine[Any, Any, Any]) -> None:
-    died = world.paths["killed"]
-    await _safely(world, work)
-    if world.paths["killed"] > died:
+    if not await _safely(world, work):
         await _boot(world)
 
 
