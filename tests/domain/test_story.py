@@ -6,7 +6,8 @@ from collections.abc import Callable
 
 import pytest
 from crewlog.cli import story, wording
-from crewlog.cli.story import Story, Tone, tell, tell_all
+from crewlog.cli.lines import Tone
+from crewlog.cli.story import Story, tell, tell_all
 from crewlog.eventlog.codec import EVENT_TYPES, event_type
 from crewlog.v1.agent_pb2 import (
     AgentTakenOver,

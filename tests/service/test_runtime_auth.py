@@ -70,6 +70,7 @@ class Scheduler(SchedulerServiceServicer):
         return Receipt(revision=auth.current_claim().generation)
 
     async def Start(self, request: Any, context: Any) -> Any: ...
+    async def Grow(self, request: Any, context: Any) -> Any: ...
     async def Synchronize(self, request_iterator: Any, context: Any) -> AsyncIterator[Any]:
         async for report in request_iterator:
             yield report

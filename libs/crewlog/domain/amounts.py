@@ -98,9 +98,10 @@ def share(amounts: Amounts, parts: int) -> Amounts:
     return Amounts(*(getattr(amounts, unit) // max(1, parts) for unit in UNITS))
 
 
-def one_of_each(amounts: Amounts) -> Amounts:
-    """1 in every unit that is not 0: what rounding down has left out, at most."""
-    return Amounts(*(min(1, getattr(amounts, unit)) for unit in UNITS))
+def proportion(excess: Amounts, held: Amounts, of: Amounts) -> Amounts:
+    """What one of those who hold `of` together gives up of an excess, rounded up."""
+    units = ((getattr(excess, u), getattr(held, u), max(1, getattr(of, u))) for u in UNITS)
+    return Amounts(*(-(-over * own // all_held) for over, own, all_held in units))
 
 
 def percent_of(limit: Amounts, used: Amounts) -> int:

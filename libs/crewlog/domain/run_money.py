@@ -286,13 +286,7 @@ def _taken_back(run: Run, at: int) -> list[Message]:
     holders = [task for task in run.tasks.values() if task.allotment and task.status not in ENDED]
     if not excess:
         return []
-    return [_shrunk(task, _part(excess, task.allotment, run.allotted), "", at) for task in holders]
-
-
-def _part(excess: Amounts, held: Amounts, of: Amounts) -> Amounts:
-    """What one of the holders gives up, rounded up."""
-    units = ((getattr(excess, u), getattr(held, u), max(1, getattr(of, u))) for u in amounts.UNITS)
-    return Amounts(*(-(-over * own // all_held) for over, own, all_held in units))
+    return [_shrunk(task, amounts.proportion(excess, task.allotment, run.allotted), "", at) for task in holders]
 
 
 def _check_change(run: Run, command: RaiseRunBudget | LowerRunBudget) -> None:

@@ -19,6 +19,8 @@ def configure(service: str, level: int = logging.INFO) -> None:
     handler.setFormatter(JsonFormatter(service))
     logging.basicConfig(level=level, handlers=[handler], force=True)
     logging.captureWarnings(True)
+    # A line for every request to a model would cost more than it says.
+    logging.getLogger("httpx2").setLevel(logging.WARNING)
     sys.excepthook = _log_uncaught
 
 

@@ -86,13 +86,11 @@ class Allotments:
                 self.wake(run_id, UnparkTask(run_id=run_id, task_id=task_id, at_unix_micros=self._clock()))
 
     async def take_back(self, budget_id: str, request_id: str, handle: HandleRun) -> None:
-        """The budget has less than is allotted: each open allotment becomes smaller by the same part."""
+        """The budget has less than is allotted: each open allotment becomes smaller in proportion to what it holds."""
         state, _ = await self.funding.state(budget_id)
         excess = amounts.over(state.limit, state.spent + state.allotted)
-        if not excess:
-            return
-        part = amounts.share(excess, len(state.open)) + amounts.one_of_each(excess)
-        for agent_id in state.open:
+        for agent_id, held in state.open.items() if excess else ():
+            part = amounts.proportion(excess, held.amounts, state.allotted)
             run_id, _, task_id = agent_id.partition("_")
             command = ShrinkAllotment(
                 run_id=run_id, task_id=task_id, by=part.message(), request_id=f"{budget_id}:{request_id}:{task_id}"

@@ -138,6 +138,7 @@ def end_of(entry: Entry) -> EndTask | ParkTask | None:
             return ParkTask(
                 run_id=run_id,
                 task_id=task_id,
+                generation=entry.generation,
                 budget_id=last.budget_id,
                 wanted=last.wanted,
                 so_far=last.so_far,
