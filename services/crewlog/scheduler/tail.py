@@ -106,6 +106,9 @@ class Tail:
             self._owner.forget(run_id)
             self._reactor.closed_runs.add(run_id)
             return
+        # Before anything of the run is claimed: a budget that was set after the checkpoint limits it, too.
+        for budget_id in run.started.budget_ids:
+            await self._funding.learn(budget_id)
         self._reactor.open_runs.add(run_id)
         await self._claims.resume(run)
         self._reactor.wake(run_id)
