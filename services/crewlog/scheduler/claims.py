@@ -72,7 +72,7 @@ class Claims:
         """Takes over what an earlier scheduler had granted, or had not yet reacted to."""
         run_id = run.started.run_id
         for task in open_tasks(run):
-            end, _ = await self._end(run_id, task.task_id)
+            end, _ = await self._end(run_id, task.task_id, task.generation)
             if end is not None:
                 self._reactor.wake(run_id, end)
                 continue
@@ -95,7 +95,7 @@ class Claims:
             if executor.held.get(key) is not held:
                 continue
             self._fleet.release(executor.executor_id, key, held.generation)
-            end, so_far = await self._end(*key)
+            end, so_far = await self._end(*key, held.generation)
             command = end or self._lapsed(key, held, reason, so_far)
             logger.info("task %s of run %s: %s", key[1], key[0], reason)
             self._reactor.wake(key[0], command)
@@ -110,13 +110,15 @@ class Claims:
             so_far=so_far,
         )
 
-    async def _end(self, run_id: str, task_id: str) -> tuple[EndTask | ParkTask | None, TaskResult | None]:
+    async def _end(
+        self, run_id: str, task_id: str, generation: int
+    ) -> tuple[EndTask | ParkTask | None, TaskResult | None]:
         """What the agent of the task ended with, if it did; else what it has come to so far."""
         agent = AggregateId(self._tenant, "agent", names.agent_id(run_id, task_id))
         entries = [Entry.FromString(stored.payload) for stored in await self._log.read(agent)]
         if not entries:
             return None, None
-        end = end_of(entries[-1])
+        end = end_under(entries[-1], generation)
         if end is not None:
             return end, None
         state: agent_state.Agent = fold(agent_rules, (fact for entry in entries for fact in codec.facts(entry)))
@@ -126,6 +128,12 @@ class Claims:
         task = asyncio.get_running_loop().create_task(work)
         self._waits.add(task)
         task.add_done_callback(self._waits.discard)
+
+
+def end_under(entry: Entry, generation: int) -> EndTask | ParkTask | None:
+    """As `end_of`, for a claim of this generation: that an older one has parked the agent does not end it."""
+    end = end_of(entry)
+    return None if isinstance(end, ParkTask) and end.generation < generation else end
 
 
 def end_of(entry: Entry) -> EndTask | ParkTask | None:
