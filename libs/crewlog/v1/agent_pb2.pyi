@@ -302,7 +302,7 @@ Global___RaiseAllotment: _TypeAlias = RaiseAllotment  # noqa: Y015
 
 @_typing.final
 class ParkAgent(_message.Message):
-    """The next model call does not fit, and nothing more is to be had now: the executor lets go of the agent."""
+    """The executor lets go of the agent. Effects that have an intent and no outcome have not been begun."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -311,13 +311,21 @@ class ParkAgent(_message.Message):
     BUDGET_ID_FIELD_NUMBER: _builtins.int
     WANTED_FIELD_NUMBER: _builtins.int
     AT_UNIX_MICROS_FIELD_NUMBER: _builtins.int
+    CAUSE_FIELD_NUMBER: _builtins.int
+    QUESTION_FIELD_NUMBER: _builtins.int
+    FAILURE_FIELD_NUMBER: _builtins.int
     agent_id: _builtins.str
     generation: _builtins.int
     budget_id: _builtins.str
     """The budget that it did not fit into, and what the call needs beyond what is left."""
     at_unix_micros: _builtins.int
+    cause: _run_pb2.ParkCause.ValueType
     @_builtins.property
     def wanted(self) -> _budget_pb2.Amounts: ...
+    @_builtins.property
+    def question(self) -> _run_pb2.Question: ...
+    @_builtins.property
+    def failure(self) -> _answer_pb2.Failure: ...
     def __init__(
         self,
         *,
@@ -326,14 +334,97 @@ class ParkAgent(_message.Message):
         budget_id: _builtins.str = ...,
         wanted: _budget_pb2.Amounts | None = ...,
         at_unix_micros: _builtins.int = ...,
+        cause: _run_pb2.ParkCause.ValueType = ...,
+        question: _run_pb2.Question | None = ...,
+        failure: _answer_pb2.Failure | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["wanted", b"wanted"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure", "question", b"question", "wanted", b"wanted"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "at_unix_micros", b"at_unix_micros", "budget_id", b"budget_id", "generation", b"generation", "wanted", b"wanted"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "at_unix_micros", b"at_unix_micros", "budget_id", b"budget_id", "cause", b"cause", "failure", b"failure", "generation", b"generation", "question", b"question", "wanted", b"wanted"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ParkAgent: _TypeAlias = ParkAgent  # noqa: Y015
+
+@_typing.final
+class ReceiveMessage(_message.Message):
+    """A message that was sent to the task is copied into the conversation, once."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    AGENT_ID_FIELD_NUMBER: _builtins.int
+    GENERATION_FIELD_NUMBER: _builtins.int
+    MESSAGE_ID_FIELD_NUMBER: _builtins.int
+    NUMBER_FIELD_NUMBER: _builtins.int
+    MODE_FIELD_NUMBER: _builtins.int
+    TEXT_FIELD_NUMBER: _builtins.int
+    AT_UNIX_MICROS_FIELD_NUMBER: _builtins.int
+    agent_id: _builtins.str
+    generation: _builtins.int
+    message_id: _builtins.str
+    number: _builtins.int
+    mode: _run_pb2.MessageMode.ValueType
+    at_unix_micros: _builtins.int
+    @_builtins.property
+    def text(self) -> _body_pb2.Body: ...
+    def __init__(
+        self,
+        *,
+        agent_id: _builtins.str = ...,
+        generation: _builtins.int = ...,
+        message_id: _builtins.str = ...,
+        number: _builtins.int = ...,
+        mode: _run_pb2.MessageMode.ValueType = ...,
+        text: _body_pb2.Body | None = ...,
+        at_unix_micros: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["text", b"text"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "at_unix_micros", b"at_unix_micros", "generation", b"generation", "message_id", b"message_id", "mode", b"mode", "number", b"number", "text", b"text"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReceiveMessage: _TypeAlias = ReceiveMessage  # noqa: Y015
+
+@_typing.final
+class RecordLateOutcome(_message.Message):
+    """What came of an effect that an older generation had performed: evidence, and the only thing that it may still append."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    AGENT_ID_FIELD_NUMBER: _builtins.int
+    GENERATION_FIELD_NUMBER: _builtins.int
+    EXECUTOR_ID_FIELD_NUMBER: _builtins.int
+    MODEL_CALL_FIELD_NUMBER: _builtins.int
+    TOOL_CALL_FIELD_NUMBER: _builtins.int
+    AT_UNIX_MICROS_FIELD_NUMBER: _builtins.int
+    agent_id: _builtins.str
+    generation: _builtins.int
+    executor_id: _builtins.str
+    at_unix_micros: _builtins.int
+    @_builtins.property
+    def model_call(self) -> Global___FinishModelCall: ...
+    @_builtins.property
+    def tool_call(self) -> Global___FinishToolCall: ...
+    def __init__(
+        self,
+        *,
+        agent_id: _builtins.str = ...,
+        generation: _builtins.int = ...,
+        executor_id: _builtins.str = ...,
+        model_call: Global___FinishModelCall | None = ...,
+        tool_call: Global___FinishToolCall | None = ...,
+        at_unix_micros: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["model_call", b"model_call", "outcome", b"outcome", "tool_call", b"tool_call"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "at_unix_micros", b"at_unix_micros", "executor_id", b"executor_id", "generation", b"generation", "model_call", b"model_call", "outcome", b"outcome", "tool_call", b"tool_call"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_outcome: _TypeAlias = _typing.Literal["model_call", "tool_call"]  # noqa: Y015
+    _WhichOneofArgType_outcome: _TypeAlias = _typing.Literal["outcome", b"outcome"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_outcome) -> _WhichOneofReturnType_outcome | None: ...
+
+Global___RecordLateOutcome: _TypeAlias = RecordLateOutcome  # noqa: Y015
 
 @_typing.final
 class StartModelCall(_message.Message):
@@ -583,7 +674,9 @@ class ToolFailure(_message.Message):
     DURATION_MICROS_FIELD_NUMBER: _builtins.int
     SNAPSHOT_FIELD_NUMBER: _builtins.int
     reason: _builtins.str
-    """`malformed_input`, `unknown_tool`, `denied`, `timed_out`, `failed`, `killed`, `in_doubt`."""
+    """`malformed_input`, `unknown_tool`, `denied`, `timed_out`, `failed`, `killed`, `in_doubt`, `interrupted`,
+    `cancelled`.
+    """
     duration_micros: _builtins.int
     @_builtins.property
     def text(self) -> _body_pb2.Body: ...
@@ -738,12 +831,20 @@ class AgentParked(_message.Message):
     WANTED_FIELD_NUMBER: _builtins.int
     AT_UNIX_MICROS_FIELD_NUMBER: _builtins.int
     SO_FAR_FIELD_NUMBER: _builtins.int
+    CAUSE_FIELD_NUMBER: _builtins.int
+    QUESTION_FIELD_NUMBER: _builtins.int
+    FAILURE_FIELD_NUMBER: _builtins.int
     budget_id: _builtins.str
     at_unix_micros: _builtins.int
+    cause: _run_pb2.ParkCause.ValueType
     @_builtins.property
     def wanted(self) -> _budget_pb2.Amounts: ...
     @_builtins.property
     def so_far(self) -> _run_pb2.TaskResult: ...
+    @_builtins.property
+    def question(self) -> _run_pb2.Question: ...
+    @_builtins.property
+    def failure(self) -> _answer_pb2.Failure: ...
     def __init__(
         self,
         *,
@@ -751,14 +852,155 @@ class AgentParked(_message.Message):
         wanted: _budget_pb2.Amounts | None = ...,
         at_unix_micros: _builtins.int = ...,
         so_far: _run_pb2.TaskResult | None = ...,
+        cause: _run_pb2.ParkCause.ValueType = ...,
+        question: _run_pb2.Question | None = ...,
+        failure: _answer_pb2.Failure | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["so_far", b"so_far", "wanted", b"wanted"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure", "question", b"question", "so_far", b"so_far", "wanted", b"wanted"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_unix_micros", b"at_unix_micros", "budget_id", b"budget_id", "so_far", b"so_far", "wanted", b"wanted"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_unix_micros", b"at_unix_micros", "budget_id", b"budget_id", "cause", b"cause", "failure", b"failure", "question", b"question", "so_far", b"so_far", "wanted", b"wanted"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___AgentParked: _TypeAlias = AgentParked  # noqa: Y015
+
+@_typing.final
+class MessageReceived(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MESSAGE_ID_FIELD_NUMBER: _builtins.int
+    NUMBER_FIELD_NUMBER: _builtins.int
+    MODE_FIELD_NUMBER: _builtins.int
+    TEXT_FIELD_NUMBER: _builtins.int
+    AT_UNIX_MICROS_FIELD_NUMBER: _builtins.int
+    message_id: _builtins.str
+    number: _builtins.int
+    mode: _run_pb2.MessageMode.ValueType
+    at_unix_micros: _builtins.int
+    @_builtins.property
+    def text(self) -> _body_pb2.Body: ...
+    def __init__(
+        self,
+        *,
+        message_id: _builtins.str = ...,
+        number: _builtins.int = ...,
+        mode: _run_pb2.MessageMode.ValueType = ...,
+        text: _body_pb2.Body | None = ...,
+        at_unix_micros: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["text", b"text"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_unix_micros", b"at_unix_micros", "message_id", b"message_id", "mode", b"mode", "number", b"number", "text", b"text"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MessageReceived: _TypeAlias = MessageReceived  # noqa: Y015
+
+@_typing.final
+class LateOutcomeRecorded(_message.Message):
+    """Decides nothing: a later generation has gone on without it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GENERATION_FIELD_NUMBER: _builtins.int
+    EXECUTOR_ID_FIELD_NUMBER: _builtins.int
+    KEY_FIELD_NUMBER: _builtins.int
+    MODEL_ANSWER_FIELD_NUMBER: _builtins.int
+    MODEL_FAILURE_FIELD_NUMBER: _builtins.int
+    TOOL_OUTPUT_FIELD_NUMBER: _builtins.int
+    TOOL_FAILURE_FIELD_NUMBER: _builtins.int
+    AT_UNIX_MICROS_FIELD_NUMBER: _builtins.int
+    generation: _builtins.int
+    """Of the claim under which the effect was performed."""
+    executor_id: _builtins.str
+    at_unix_micros: _builtins.int
+    @_builtins.property
+    def key(self) -> Global___EffectKey: ...
+    @_builtins.property
+    def model_answer(self) -> Global___ModelAnswer: ...
+    @_builtins.property
+    def model_failure(self) -> Global___ModelFailure: ...
+    @_builtins.property
+    def tool_output(self) -> Global___ToolOutput: ...
+    @_builtins.property
+    def tool_failure(self) -> Global___ToolFailure: ...
+    def __init__(
+        self,
+        *,
+        generation: _builtins.int = ...,
+        executor_id: _builtins.str = ...,
+        key: Global___EffectKey | None = ...,
+        model_answer: Global___ModelAnswer | None = ...,
+        model_failure: Global___ModelFailure | None = ...,
+        tool_output: Global___ToolOutput | None = ...,
+        tool_failure: Global___ToolFailure | None = ...,
+        at_unix_micros: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "model_answer", b"model_answer", "model_failure", b"model_failure", "outcome", b"outcome", "tool_failure", b"tool_failure", "tool_output", b"tool_output"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_unix_micros", b"at_unix_micros", "executor_id", b"executor_id", "generation", b"generation", "key", b"key", "model_answer", b"model_answer", "model_failure", b"model_failure", "outcome", b"outcome", "tool_failure", b"tool_failure", "tool_output", b"tool_output"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_outcome: _TypeAlias = _typing.Literal["model_answer", "model_failure", "tool_output", "tool_failure"]  # noqa: Y015
+    _WhichOneofArgType_outcome: _TypeAlias = _typing.Literal["outcome", b"outcome"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_outcome) -> _WhichOneofReturnType_outcome | None: ...
+
+Global___LateOutcomeRecorded: _TypeAlias = LateOutcomeRecorded  # noqa: Y015
+
+@_typing.final
+class ResumeReceipt(_message.Message):
+    """What a later generation finds, and what it does with it. Everything follows from the entries before."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_ANSWERS_REUSED_FIELD_NUMBER: _builtins.int
+    REUSED_USD_MICROS_FIELD_NUMBER: _builtins.int
+    TOOL_OUTCOMES_REUSED_FIELD_NUMBER: _builtins.int
+    MODEL_CALLS_LOST_FIELD_NUMBER: _builtins.int
+    LOST_USD_MICROS_FIELD_NUMBER: _builtins.int
+    TOOL_CALLS_RUN_AGAIN_FIELD_NUMBER: _builtins.int
+    TOOL_CALLS_RESTORED_FIELD_NUMBER: _builtins.int
+    TOOL_CALLS_TOLD_UNKNOWN_FIELD_NUMBER: _builtins.int
+    TOOL_CALLS_ASKED_FIELD_NUMBER: _builtins.int
+    TOOL_CALLS_NOT_BEGUN_FIELD_NUMBER: _builtins.int
+    TREE_FIELD_NUMBER: _builtins.int
+    model_answers_reused: _builtins.int
+    """Recorded answers that are not asked for again, and what they cost once."""
+    reused_usd_micros: _builtins.int
+    tool_outcomes_reused: _builtins.int
+    model_calls_lost: _builtins.int
+    """Calls whose answer is lost: the money of each counts as spent."""
+    lost_usd_micros: _builtins.int
+    tool_calls_run_again: _builtins.int
+    """Tool calls that were under way: run again, run again after the files were put back, told as unknown, put to a person."""
+    tool_calls_restored: _builtins.int
+    tool_calls_told_unknown: _builtins.int
+    tool_calls_asked: _builtins.int
+    tool_calls_not_begun: _builtins.int
+    """Tool calls that had not been begun."""
+    tree: _builtins.str
+    """The files that the work goes on from; empty where nothing was changed."""
+    def __init__(
+        self,
+        *,
+        model_answers_reused: _builtins.int = ...,
+        reused_usd_micros: _builtins.int = ...,
+        tool_outcomes_reused: _builtins.int = ...,
+        model_calls_lost: _builtins.int = ...,
+        lost_usd_micros: _builtins.int = ...,
+        tool_calls_run_again: _builtins.int = ...,
+        tool_calls_restored: _builtins.int = ...,
+        tool_calls_told_unknown: _builtins.int = ...,
+        tool_calls_asked: _builtins.int = ...,
+        tool_calls_not_begun: _builtins.int = ...,
+        tree: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["lost_usd_micros", b"lost_usd_micros", "model_answers_reused", b"model_answers_reused", "model_calls_lost", b"model_calls_lost", "reused_usd_micros", b"reused_usd_micros", "tool_calls_asked", b"tool_calls_asked", "tool_calls_not_begun", b"tool_calls_not_begun", "tool_calls_restored", b"tool_calls_restored", "tool_calls_run_again", b"tool_calls_run_again", "tool_calls_told_unknown", b"tool_calls_told_unknown", "tool_outcomes_reused", b"tool_outcomes_reused", "tree", b"tree"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResumeReceipt: _TypeAlias = ResumeReceipt  # noqa: Y015
 
 @_typing.final
 class ReservationExceeded(_message.Message):
@@ -798,19 +1040,23 @@ class AgentTakenOver(_message.Message):
     GENERATION_FIELD_NUMBER: _builtins.int
     EXECUTOR_ID_FIELD_NUMBER: _builtins.int
     AT_UNIX_MICROS_FIELD_NUMBER: _builtins.int
+    RECEIPT_FIELD_NUMBER: _builtins.int
     generation: _builtins.int
     executor_id: _builtins.str
     at_unix_micros: _builtins.int
+    @_builtins.property
+    def receipt(self) -> Global___ResumeReceipt: ...
     def __init__(
         self,
         *,
         generation: _builtins.int = ...,
         executor_id: _builtins.str = ...,
         at_unix_micros: _builtins.int = ...,
+        receipt: Global___ResumeReceipt | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["receipt", b"receipt"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_unix_micros", b"at_unix_micros", "executor_id", b"executor_id", "generation", b"generation"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_unix_micros", b"at_unix_micros", "executor_id", b"executor_id", "generation", b"generation", "receipt", b"receipt"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -826,6 +1072,7 @@ class ModelCallStarted(_message.Message):
     RESERVATION_FIELD_NUMBER: _builtins.int
     AT_UNIX_MICROS_FIELD_NUMBER: _builtins.int
     CREDENTIAL_FIELD_NUMBER: _builtins.int
+    MESSAGES_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     output_tokens_max: _builtins.int
     at_unix_micros: _builtins.int
@@ -834,6 +1081,10 @@ class ModelCallStarted(_message.Message):
     def key(self) -> Global___EffectKey: ...
     @_builtins.property
     def reservation(self) -> _budget_pb2.Reservation: ...
+    @_builtins.property
+    def messages(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """The messages that the model reads with this call for the first time, by their number."""
+
     def __init__(
         self,
         *,
@@ -843,10 +1094,11 @@ class ModelCallStarted(_message.Message):
         reservation: _budget_pb2.Reservation | None = ...,
         at_unix_micros: _builtins.int = ...,
         credential: _builtins.str = ...,
+        messages: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "reservation", b"reservation"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_unix_micros", b"at_unix_micros", "credential", b"credential", "key", b"key", "model", b"model", "output_tokens_max", b"output_tokens_max", "reservation", b"reservation"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_unix_micros", b"at_unix_micros", "credential", b"credential", "key", b"key", "messages", b"messages", "model", b"model", "output_tokens_max", b"output_tokens_max", "reservation", b"reservation"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1031,6 +1283,8 @@ class EffectReconciled(_message.Message):
         """The files were put back before it runs again."""
         RESOLUTION_TOLD_UNKNOWN: EffectReconciled._Resolution.ValueType  # 3
         """The model is told that nobody knows."""
+        RESOLUTION_ASKED: EffectReconciled._Resolution.ValueType  # 4
+        """A person is asked."""
 
     class Resolution(_Resolution, metaclass=_ResolutionEnumTypeWrapper): ...
     RESOLUTION_UNSPECIFIED: EffectReconciled.Resolution.ValueType  # 0
@@ -1040,6 +1294,8 @@ class EffectReconciled(_message.Message):
     """The files were put back before it runs again."""
     RESOLUTION_TOLD_UNKNOWN: EffectReconciled.Resolution.ValueType  # 3
     """The model is told that nobody knows."""
+    RESOLUTION_ASKED: EffectReconciled.Resolution.ValueType  # 4
+    """A person is asked."""
 
     KEY_FIELD_NUMBER: _builtins.int
     RESOLUTION_FIELD_NUMBER: _builtins.int
@@ -1155,6 +1411,11 @@ class AgentView(_message.Message):
     STARTED_AT_UNIX_MICROS_FIELD_NUMBER: _builtins.int
     ENDED_AT_UNIX_MICROS_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
+    IS_PARKED_FIELD_NUMBER: _builtins.int
+    PARK_CAUSE_FIELD_NUMBER: _builtins.int
+    RESUMES_FIELD_NUMBER: _builtins.int
+    IN_DOUBT_FIELD_NUMBER: _builtins.int
+    LAST_RECEIPT_FIELD_NUMBER: _builtins.int
     agent_id: _builtins.str
     run_id: _builtins.str
     task_id: _builtins.str
@@ -1170,6 +1431,11 @@ class AgentView(_message.Message):
     started_at_unix_micros: _builtins.int
     ended_at_unix_micros: _builtins.int
     revision: _builtins.int
+    is_parked: _builtins.bool
+    park_cause: _run_pb2.ParkCause.ValueType
+    resumes: _builtins.int
+    """The claims that came after the first one, and the effects that they found in doubt."""
+    in_doubt: _builtins.int
     @_builtins.property
     def usage(self) -> _budget_pb2.Usage: ...
     @_builtins.property
@@ -1178,6 +1444,8 @@ class AgentView(_message.Message):
     def snapshot(self) -> _workspace_pb2.Snapshot:
         """The last snapshot that it recorded."""
 
+    @_builtins.property
+    def last_receipt(self) -> Global___ResumeReceipt: ...
     def __init__(
         self,
         *,
@@ -1199,10 +1467,15 @@ class AgentView(_message.Message):
         started_at_unix_micros: _builtins.int = ...,
         ended_at_unix_micros: _builtins.int = ...,
         revision: _builtins.int = ...,
+        is_parked: _builtins.bool = ...,
+        park_cause: _run_pb2.ParkCause.ValueType = ...,
+        resumes: _builtins.int = ...,
+        in_doubt: _builtins.int = ...,
+        last_receipt: Global___ResumeReceipt | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["allotment", b"allotment", "snapshot", b"snapshot", "usage", b"usage"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["allotment", b"allotment", "last_receipt", b"last_receipt", "snapshot", b"snapshot", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "allotment", b"allotment", "ended_at_unix_micros", b"ended_at_unix_micros", "executor_id", b"executor_id", "generation", b"generation", "model", b"model", "reserved_usd_micros", b"reserved_usd_micros", "revision", b"revision", "role", b"role", "run_id", b"run_id", "snapshot", b"snapshot", "spent_usd_micros", b"spent_usd_micros", "started_at_unix_micros", b"started_at_unix_micros", "status", b"status", "task_id", b"task_id", "tool_calls", b"tool_calls", "turn", b"turn", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "allotment", b"allotment", "ended_at_unix_micros", b"ended_at_unix_micros", "executor_id", b"executor_id", "generation", b"generation", "in_doubt", b"in_doubt", "is_parked", b"is_parked", "last_receipt", b"last_receipt", "model", b"model", "park_cause", b"park_cause", "reserved_usd_micros", b"reserved_usd_micros", "resumes", b"resumes", "revision", b"revision", "role", b"role", "run_id", b"run_id", "snapshot", b"snapshot", "spent_usd_micros", b"spent_usd_micros", "started_at_unix_micros", b"started_at_unix_micros", "status", b"status", "task_id", b"task_id", "tool_calls", b"tool_calls", "turn", b"turn", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

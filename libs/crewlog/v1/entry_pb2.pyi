@@ -194,6 +194,13 @@ class Event(_message.Message):
     GATE_ANSWERED_FIELD_NUMBER: _builtins.int
     GATE_EXPIRED_FIELD_NUMBER: _builtins.int
     ALLOTMENT_SHRUNK_FIELD_NUMBER: _builtins.int
+    RUN_PAUSED_FIELD_NUMBER: _builtins.int
+    RUN_RESUMED_FIELD_NUMBER: _builtins.int
+    RUN_RETRIED_FIELD_NUMBER: _builtins.int
+    RUN_TIMED_OUT_FIELD_NUMBER: _builtins.int
+    TASK_CANCEL_REQUESTED_FIELD_NUMBER: _builtins.int
+    MESSAGE_SENT_FIELD_NUMBER: _builtins.int
+    MESSAGE_UNDELIVERED_FIELD_NUMBER: _builtins.int
     AGENT_STARTED_FIELD_NUMBER: _builtins.int
     AGENT_TAKEN_OVER_FIELD_NUMBER: _builtins.int
     MODEL_CALL_STARTED_FIELD_NUMBER: _builtins.int
@@ -210,6 +217,8 @@ class Event(_message.Message):
     ALLOTMENT_RAISED_FIELD_NUMBER: _builtins.int
     AGENT_PARKED_FIELD_NUMBER: _builtins.int
     RESERVATION_EXCEEDED_FIELD_NUMBER: _builtins.int
+    MESSAGE_RECEIVED_FIELD_NUMBER: _builtins.int
+    LATE_OUTCOME_RECORDED_FIELD_NUMBER: _builtins.int
     WORKSPACE_PREPARED_FIELD_NUMBER: _builtins.int
     WORKSPACE_REMOVED_FIELD_NUMBER: _builtins.int
     CHANGE_COMMITTED_FIELD_NUMBER: _builtins.int
@@ -266,6 +275,20 @@ class Event(_message.Message):
     @_builtins.property
     def allotment_shrunk(self) -> _run_pb2.AllotmentShrunk: ...
     @_builtins.property
+    def run_paused(self) -> _run_pb2.RunPaused: ...
+    @_builtins.property
+    def run_resumed(self) -> _run_pb2.RunResumed: ...
+    @_builtins.property
+    def run_retried(self) -> _run_pb2.RunRetried: ...
+    @_builtins.property
+    def run_timed_out(self) -> _run_pb2.RunTimedOut: ...
+    @_builtins.property
+    def task_cancel_requested(self) -> _run_pb2.TaskCancelRequested: ...
+    @_builtins.property
+    def message_sent(self) -> _run_pb2.MessageSent: ...
+    @_builtins.property
+    def message_undelivered(self) -> _run_pb2.MessageUndelivered: ...
+    @_builtins.property
     def agent_started(self) -> _agent_pb2.AgentStarted: ...
     @_builtins.property
     def agent_taken_over(self) -> _agent_pb2.AgentTakenOver: ...
@@ -297,6 +320,10 @@ class Event(_message.Message):
     def agent_parked(self) -> _agent_pb2.AgentParked: ...
     @_builtins.property
     def reservation_exceeded(self) -> _agent_pb2.ReservationExceeded: ...
+    @_builtins.property
+    def message_received(self) -> _agent_pb2.MessageReceived: ...
+    @_builtins.property
+    def late_outcome_recorded(self) -> _agent_pb2.LateOutcomeRecorded: ...
     @_builtins.property
     def workspace_prepared(self) -> _workspace_pb2.WorkspacePrepared: ...
     @_builtins.property
@@ -347,6 +374,13 @@ class Event(_message.Message):
         gate_answered: _run_pb2.GateAnswered | None = ...,
         gate_expired: _run_pb2.GateExpired | None = ...,
         allotment_shrunk: _run_pb2.AllotmentShrunk | None = ...,
+        run_paused: _run_pb2.RunPaused | None = ...,
+        run_resumed: _run_pb2.RunResumed | None = ...,
+        run_retried: _run_pb2.RunRetried | None = ...,
+        run_timed_out: _run_pb2.RunTimedOut | None = ...,
+        task_cancel_requested: _run_pb2.TaskCancelRequested | None = ...,
+        message_sent: _run_pb2.MessageSent | None = ...,
+        message_undelivered: _run_pb2.MessageUndelivered | None = ...,
         agent_started: _agent_pb2.AgentStarted | None = ...,
         agent_taken_over: _agent_pb2.AgentTakenOver | None = ...,
         model_call_started: _agent_pb2.ModelCallStarted | None = ...,
@@ -363,6 +397,8 @@ class Event(_message.Message):
         allotment_raised: _agent_pb2.AllotmentRaised | None = ...,
         agent_parked: _agent_pb2.AgentParked | None = ...,
         reservation_exceeded: _agent_pb2.ReservationExceeded | None = ...,
+        message_received: _agent_pb2.MessageReceived | None = ...,
+        late_outcome_recorded: _agent_pb2.LateOutcomeRecorded | None = ...,
         workspace_prepared: _workspace_pb2.WorkspacePrepared | None = ...,
         workspace_removed: _workspace_pb2.WorkspaceRemoved | None = ...,
         change_committed: _workspace_pb2.ChangeCommitted | None = ...,
@@ -377,11 +413,11 @@ class Event(_message.Message):
         budget_warned: _budget_pb2.BudgetWarned | None = ...,
         budget_overdrawn: _budget_pb2.BudgetOverdrawn | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["agent_cancelled", b"agent_cancelled", "agent_failed", b"agent_failed", "agent_parked", b"agent_parked", "agent_started", b"agent_started", "agent_succeeded", b"agent_succeeded", "agent_taken_over", b"agent_taken_over", "allotment_grown", b"allotment_grown", "allotment_raised", b"allotment_raised", "allotment_settled", b"allotment_settled", "allotment_shrunk", b"allotment_shrunk", "allotment_taken", b"allotment_taken", "budget_limit_lowered", b"budget_limit_lowered", "budget_limit_raised", b"budget_limit_raised", "budget_overdrawn", b"budget_overdrawn", "budget_period_begun", b"budget_period_begun", "budget_set", b"budget_set", "budget_warned", b"budget_warned", "change_committed", b"change_committed", "change_delivered", b"change_delivered", "edge_taken", b"edge_taken", "effect_put_in_doubt", b"effect_put_in_doubt", "effect_reconciled", b"effect_reconciled", "fact", b"fact", "gate_answered", b"gate_answered", "gate_expired", b"gate_expired", "gate_opened", b"gate_opened", "model_call_failed", b"model_call_failed", "model_call_started", b"model_call_started", "model_call_succeeded", b"model_call_succeeded", "project_registered", b"project_registered", "reservation_exceeded", b"reservation_exceeded", "run_budget_warned", b"run_budget_warned", "run_cancel_requested", b"run_cancel_requested", "run_cancelled", b"run_cancelled", "run_failed", b"run_failed", "run_limit_lowered", b"run_limit_lowered", "run_limit_raised", b"run_limit_raised", "run_started", b"run_started", "run_succeeded", b"run_succeeded", "task_cancelled", b"task_cancelled", "task_claim_lapsed", b"task_claim_lapsed", "task_claimed", b"task_claimed", "task_failed", b"task_failed", "task_parked", b"task_parked", "task_succeeded", b"task_succeeded", "task_unparked", b"task_unparked", "tool_call_failed", b"tool_call_failed", "tool_call_started", b"tool_call_started", "tool_call_succeeded", b"tool_call_succeeded", "workspace_prepared", b"workspace_prepared", "workspace_removed", b"workspace_removed"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["agent_cancelled", b"agent_cancelled", "agent_failed", b"agent_failed", "agent_parked", b"agent_parked", "agent_started", b"agent_started", "agent_succeeded", b"agent_succeeded", "agent_taken_over", b"agent_taken_over", "allotment_grown", b"allotment_grown", "allotment_raised", b"allotment_raised", "allotment_settled", b"allotment_settled", "allotment_shrunk", b"allotment_shrunk", "allotment_taken", b"allotment_taken", "budget_limit_lowered", b"budget_limit_lowered", "budget_limit_raised", b"budget_limit_raised", "budget_overdrawn", b"budget_overdrawn", "budget_period_begun", b"budget_period_begun", "budget_set", b"budget_set", "budget_warned", b"budget_warned", "change_committed", b"change_committed", "change_delivered", b"change_delivered", "edge_taken", b"edge_taken", "effect_put_in_doubt", b"effect_put_in_doubt", "effect_reconciled", b"effect_reconciled", "fact", b"fact", "gate_answered", b"gate_answered", "gate_expired", b"gate_expired", "gate_opened", b"gate_opened", "late_outcome_recorded", b"late_outcome_recorded", "message_received", b"message_received", "message_sent", b"message_sent", "message_undelivered", b"message_undelivered", "model_call_failed", b"model_call_failed", "model_call_started", b"model_call_started", "model_call_succeeded", b"model_call_succeeded", "project_registered", b"project_registered", "reservation_exceeded", b"reservation_exceeded", "run_budget_warned", b"run_budget_warned", "run_cancel_requested", b"run_cancel_requested", "run_cancelled", b"run_cancelled", "run_failed", b"run_failed", "run_limit_lowered", b"run_limit_lowered", "run_limit_raised", b"run_limit_raised", "run_paused", b"run_paused", "run_resumed", b"run_resumed", "run_retried", b"run_retried", "run_started", b"run_started", "run_succeeded", b"run_succeeded", "run_timed_out", b"run_timed_out", "task_cancel_requested", b"task_cancel_requested", "task_cancelled", b"task_cancelled", "task_claim_lapsed", b"task_claim_lapsed", "task_claimed", b"task_claimed", "task_failed", b"task_failed", "task_parked", b"task_parked", "task_succeeded", b"task_succeeded", "task_unparked", b"task_unparked", "tool_call_failed", b"tool_call_failed", "tool_call_started", b"tool_call_started", "tool_call_succeeded", b"tool_call_succeeded", "workspace_prepared", b"workspace_prepared", "workspace_removed", b"workspace_removed"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_cancelled", b"agent_cancelled", "agent_failed", b"agent_failed", "agent_parked", b"agent_parked", "agent_started", b"agent_started", "agent_succeeded", b"agent_succeeded", "agent_taken_over", b"agent_taken_over", "allotment_grown", b"allotment_grown", "allotment_raised", b"allotment_raised", "allotment_settled", b"allotment_settled", "allotment_shrunk", b"allotment_shrunk", "allotment_taken", b"allotment_taken", "budget_limit_lowered", b"budget_limit_lowered", "budget_limit_raised", b"budget_limit_raised", "budget_overdrawn", b"budget_overdrawn", "budget_period_begun", b"budget_period_begun", "budget_set", b"budget_set", "budget_warned", b"budget_warned", "change_committed", b"change_committed", "change_delivered", b"change_delivered", "edge_taken", b"edge_taken", "effect_put_in_doubt", b"effect_put_in_doubt", "effect_reconciled", b"effect_reconciled", "fact", b"fact", "gate_answered", b"gate_answered", "gate_expired", b"gate_expired", "gate_opened", b"gate_opened", "model_call_failed", b"model_call_failed", "model_call_started", b"model_call_started", "model_call_succeeded", b"model_call_succeeded", "project_registered", b"project_registered", "reservation_exceeded", b"reservation_exceeded", "run_budget_warned", b"run_budget_warned", "run_cancel_requested", b"run_cancel_requested", "run_cancelled", b"run_cancelled", "run_failed", b"run_failed", "run_limit_lowered", b"run_limit_lowered", "run_limit_raised", b"run_limit_raised", "run_started", b"run_started", "run_succeeded", b"run_succeeded", "task_cancelled", b"task_cancelled", "task_claim_lapsed", b"task_claim_lapsed", "task_claimed", b"task_claimed", "task_failed", b"task_failed", "task_parked", b"task_parked", "task_succeeded", b"task_succeeded", "task_unparked", b"task_unparked", "tool_call_failed", b"tool_call_failed", "tool_call_started", b"tool_call_started", "tool_call_succeeded", b"tool_call_succeeded", "workspace_prepared", b"workspace_prepared", "workspace_removed", b"workspace_removed"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_cancelled", b"agent_cancelled", "agent_failed", b"agent_failed", "agent_parked", b"agent_parked", "agent_started", b"agent_started", "agent_succeeded", b"agent_succeeded", "agent_taken_over", b"agent_taken_over", "allotment_grown", b"allotment_grown", "allotment_raised", b"allotment_raised", "allotment_settled", b"allotment_settled", "allotment_shrunk", b"allotment_shrunk", "allotment_taken", b"allotment_taken", "budget_limit_lowered", b"budget_limit_lowered", "budget_limit_raised", b"budget_limit_raised", "budget_overdrawn", b"budget_overdrawn", "budget_period_begun", b"budget_period_begun", "budget_set", b"budget_set", "budget_warned", b"budget_warned", "change_committed", b"change_committed", "change_delivered", b"change_delivered", "edge_taken", b"edge_taken", "effect_put_in_doubt", b"effect_put_in_doubt", "effect_reconciled", b"effect_reconciled", "fact", b"fact", "gate_answered", b"gate_answered", "gate_expired", b"gate_expired", "gate_opened", b"gate_opened", "late_outcome_recorded", b"late_outcome_recorded", "message_received", b"message_received", "message_sent", b"message_sent", "message_undelivered", b"message_undelivered", "model_call_failed", b"model_call_failed", "model_call_started", b"model_call_started", "model_call_succeeded", b"model_call_succeeded", "project_registered", b"project_registered", "reservation_exceeded", b"reservation_exceeded", "run_budget_warned", b"run_budget_warned", "run_cancel_requested", b"run_cancel_requested", "run_cancelled", b"run_cancelled", "run_failed", b"run_failed", "run_limit_lowered", b"run_limit_lowered", "run_limit_raised", b"run_limit_raised", "run_paused", b"run_paused", "run_resumed", b"run_resumed", "run_retried", b"run_retried", "run_started", b"run_started", "run_succeeded", b"run_succeeded", "run_timed_out", b"run_timed_out", "task_cancel_requested", b"task_cancel_requested", "task_cancelled", b"task_cancelled", "task_claim_lapsed", b"task_claim_lapsed", "task_claimed", b"task_claimed", "task_failed", b"task_failed", "task_parked", b"task_parked", "task_succeeded", b"task_succeeded", "task_unparked", b"task_unparked", "tool_call_failed", b"tool_call_failed", "tool_call_started", b"tool_call_started", "tool_call_succeeded", b"tool_call_succeeded", "workspace_prepared", b"workspace_prepared", "workspace_removed", b"workspace_removed"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_fact: _TypeAlias = _typing.Literal["run_started", "task_claimed", "task_claim_lapsed", "task_succeeded", "task_failed", "task_cancelled", "edge_taken", "run_cancel_requested", "run_succeeded", "run_failed", "run_cancelled", "allotment_grown", "task_parked", "task_unparked", "run_limit_raised", "run_limit_lowered", "run_budget_warned", "gate_opened", "gate_answered", "gate_expired", "allotment_shrunk", "agent_started", "agent_taken_over", "model_call_started", "model_call_succeeded", "model_call_failed", "tool_call_started", "tool_call_succeeded", "tool_call_failed", "effect_put_in_doubt", "effect_reconciled", "agent_succeeded", "agent_failed", "agent_cancelled", "allotment_raised", "agent_parked", "reservation_exceeded", "workspace_prepared", "workspace_removed", "change_committed", "change_delivered", "project_registered", "budget_set", "budget_limit_raised", "budget_limit_lowered", "budget_period_begun", "allotment_taken", "allotment_settled", "budget_warned", "budget_overdrawn"]  # noqa: Y015
+    _WhichOneofReturnType_fact: _TypeAlias = _typing.Literal["run_started", "task_claimed", "task_claim_lapsed", "task_succeeded", "task_failed", "task_cancelled", "edge_taken", "run_cancel_requested", "run_succeeded", "run_failed", "run_cancelled", "allotment_grown", "task_parked", "task_unparked", "run_limit_raised", "run_limit_lowered", "run_budget_warned", "gate_opened", "gate_answered", "gate_expired", "allotment_shrunk", "run_paused", "run_resumed", "run_retried", "run_timed_out", "task_cancel_requested", "message_sent", "message_undelivered", "agent_started", "agent_taken_over", "model_call_started", "model_call_succeeded", "model_call_failed", "tool_call_started", "tool_call_succeeded", "tool_call_failed", "effect_put_in_doubt", "effect_reconciled", "agent_succeeded", "agent_failed", "agent_cancelled", "allotment_raised", "agent_parked", "reservation_exceeded", "message_received", "late_outcome_recorded", "workspace_prepared", "workspace_removed", "change_committed", "change_delivered", "project_registered", "budget_set", "budget_limit_raised", "budget_limit_lowered", "budget_period_begun", "allotment_taken", "allotment_settled", "budget_warned", "budget_overdrawn"]  # noqa: Y015
     _WhichOneofArgType_fact: _TypeAlias = _typing.Literal["fact", b"fact"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_fact) -> _WhichOneofReturnType_fact | None: ...
 

@@ -28,6 +28,93 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _OnUnknown:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _OnUnknownEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_OnUnknown.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    ON_UNKNOWN_UNSPECIFIED: _OnUnknown.ValueType  # 0
+    """As TELL."""
+    ON_UNKNOWN_TELL: _OnUnknown.ValueType  # 1
+    """The model is told that nobody knows."""
+    ON_UNKNOWN_ASK: _OnUnknown.ValueType  # 2
+    """A person is asked."""
+
+class OnUnknown(_OnUnknown, metaclass=_OnUnknownEnumTypeWrapper): ...
+
+ON_UNKNOWN_UNSPECIFIED: OnUnknown.ValueType  # 0
+"""As TELL."""
+ON_UNKNOWN_TELL: OnUnknown.ValueType  # 1
+"""The model is told that nobody knows."""
+ON_UNKNOWN_ASK: OnUnknown.ValueType  # 2
+"""A person is asked."""
+Global___OnUnknown: _TypeAlias = OnUnknown  # noqa: Y015
+
+class _ParkCause:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ParkCauseEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ParkCause.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    PARK_CAUSE_UNSPECIFIED: _ParkCause.ValueType  # 0
+    """As BUDGET."""
+    PARK_CAUSE_BUDGET: _ParkCause.ValueType  # 1
+    """The next model call does not fit."""
+    PARK_CAUSE_PAUSED: _ParkCause.ValueType  # 2
+    """Somebody has paused the run."""
+    PARK_CAUSE_HANDED_OVER: _ParkCause.ValueType  # 3
+    """Its executor ends: another one goes on at once."""
+    PARK_CAUSE_QUESTION: _ParkCause.ValueType  # 4
+    """A person has to answer first."""
+    PARK_CAUSE_MODEL: _ParkCause.ValueType  # 5
+    """The model's provider refuses, and will until somebody does something: the run is paused."""
+
+class ParkCause(_ParkCause, metaclass=_ParkCauseEnumTypeWrapper):
+    """Why an agent lets go of its executor."""
+
+PARK_CAUSE_UNSPECIFIED: ParkCause.ValueType  # 0
+"""As BUDGET."""
+PARK_CAUSE_BUDGET: ParkCause.ValueType  # 1
+"""The next model call does not fit."""
+PARK_CAUSE_PAUSED: ParkCause.ValueType  # 2
+"""Somebody has paused the run."""
+PARK_CAUSE_HANDED_OVER: ParkCause.ValueType  # 3
+"""Its executor ends: another one goes on at once."""
+PARK_CAUSE_QUESTION: ParkCause.ValueType  # 4
+"""A person has to answer first."""
+PARK_CAUSE_MODEL: ParkCause.ValueType  # 5
+"""The model's provider refuses, and will until somebody does something: the run is paused."""
+Global___ParkCause: _TypeAlias = ParkCause  # noqa: Y015
+
+class _MessageMode:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _MessageModeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_MessageMode.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    MESSAGE_MODE_UNSPECIFIED: _MessageMode.ValueType  # 0
+    """As STEER."""
+    MESSAGE_MODE_STEER: _MessageMode.ValueType  # 1
+    """Before its next model call."""
+    MESSAGE_MODE_QUEUE: _MessageMode.ValueType  # 2
+    """When it has done what it was asked to do so far."""
+    MESSAGE_MODE_INTERRUPT: _MessageMode.ValueType  # 3
+    """Now: the model call or tool call that is under way is cut off."""
+
+class MessageMode(_MessageMode, metaclass=_MessageModeEnumTypeWrapper):
+    """When an agent reads a message."""
+
+MESSAGE_MODE_UNSPECIFIED: MessageMode.ValueType  # 0
+"""As STEER."""
+MESSAGE_MODE_STEER: MessageMode.ValueType  # 1
+"""Before its next model call."""
+MESSAGE_MODE_QUEUE: MessageMode.ValueType  # 2
+"""When it has done what it was asked to do so far."""
+MESSAGE_MODE_INTERRUPT: MessageMode.ValueType  # 3
+"""Now: the model call or tool call that is under way is cut off."""
+Global___MessageMode: _TypeAlias = MessageMode  # noqa: Y015
+
 class _GateKind:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -37,12 +124,20 @@ class _GateKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_GateKind.Val
     GATE_KIND_UNSPECIFIED: _GateKind.ValueType  # 0
     GATE_KIND_BUDGET: _GateKind.ValueType  # 1
     """May more be spent?"""
+    GATE_KIND_QUESTION: _GateKind.ValueType  # 2
+    """An agent asks."""
+    GATE_KIND_UNKNOWN_OUTCOME: _GateKind.ValueType  # 3
+    """An effect may have happened, and must not happen twice: what is to be done?"""
 
 class GateKind(_GateKind, metaclass=_GateKindEnumTypeWrapper): ...
 
 GATE_KIND_UNSPECIFIED: GateKind.ValueType  # 0
 GATE_KIND_BUDGET: GateKind.ValueType  # 1
 """May more be spent?"""
+GATE_KIND_QUESTION: GateKind.ValueType  # 2
+"""An agent asks."""
+GATE_KIND_UNKNOWN_OUTCOME: GateKind.ValueType  # 3
+"""An effect may have happened, and must not happen twice: what is to be done?"""
 Global___GateKind: _TypeAlias = GateKind  # noqa: Y015
 
 class _GateStatus:
@@ -80,6 +175,7 @@ class _RunStatusEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RunStatus.V
     RUN_STATUS_SUCCEEDED: _RunStatus.ValueType  # 3
     RUN_STATUS_FAILED: _RunStatus.ValueType  # 4
     RUN_STATUS_CANCELLED: _RunStatus.ValueType  # 5
+    RUN_STATUS_PAUSED: _RunStatus.ValueType  # 6
 
 class RunStatus(_RunStatus, metaclass=_RunStatusEnumTypeWrapper): ...
 
@@ -89,6 +185,7 @@ RUN_STATUS_CANCELLING: RunStatus.ValueType  # 2
 RUN_STATUS_SUCCEEDED: RunStatus.ValueType  # 3
 RUN_STATUS_FAILED: RunStatus.ValueType  # 4
 RUN_STATUS_CANCELLED: RunStatus.ValueType  # 5
+RUN_STATUS_PAUSED: RunStatus.ValueType  # 6
 Global___RunStatus: _TypeAlias = RunStatus  # noqa: Y015
 
 class _TaskStatus:
@@ -105,7 +202,7 @@ class _TaskStatusEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_TaskStatus
     TASK_STATUS_FAILED: _TaskStatus.ValueType  # 5
     TASK_STATUS_CANCELLED: _TaskStatus.ValueType  # 6
     TASK_STATUS_PARKED: _TaskStatus.ValueType  # 7
-    """It waits for money."""
+    """No executor holds it: it waits for money, for a person, or until its run is resumed."""
 
 class TaskStatus(_TaskStatus, metaclass=_TaskStatusEnumTypeWrapper): ...
 
@@ -117,7 +214,7 @@ TASK_STATUS_SUCCEEDED: TaskStatus.ValueType  # 4
 TASK_STATUS_FAILED: TaskStatus.ValueType  # 5
 TASK_STATUS_CANCELLED: TaskStatus.ValueType  # 6
 TASK_STATUS_PARKED: TaskStatus.ValueType  # 7
-"""It waits for money."""
+"""No executor holds it: it waits for money, for a person, or until its run is resumed."""
 Global___TaskStatus: _TypeAlias = TaskStatus  # noqa: Y015
 
 @_typing.final
@@ -133,6 +230,8 @@ class Role(_message.Message):
     TOOLS_FIELD_NUMBER: _builtins.int
     LIMITS_FIELD_NUMBER: _builtins.int
     CHEAPER_MODEL_FIELD_NUMBER: _builtins.int
+    NETWORK_FIELD_NUMBER: _builtins.int
+    ON_UNKNOWN_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     version: _builtins.str
     prompt: _builtins.str
@@ -141,6 +240,10 @@ class Role(_message.Message):
     """Empty: the model of the run."""
     cheaper_model: _builtins.str
     """What it goes on with when a call of its model does not fit into the budget. Empty: none."""
+    network: _builtins.bool
+    """Its commands may use the network; recovery never runs such a command again by itself."""
+    on_unknown: Global___OnUnknown.ValueType
+    """What is done about an effect that may have happened and must not happen twice."""
     @_builtins.property
     def tools(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The built-in tools that it may use, by name."""
@@ -157,10 +260,12 @@ class Role(_message.Message):
         tools: _abc.Iterable[_builtins.str] | None = ...,
         limits: Global___AgentLimits | None = ...,
         cheaper_model: _builtins.str = ...,
+        network: _builtins.bool = ...,
+        on_unknown: Global___OnUnknown.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["limits", b"limits"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cheaper_model", b"cheaper_model", "limits", b"limits", "model", b"model", "name", b"name", "prompt", b"prompt", "tools", b"tools", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cheaper_model", b"cheaper_model", "limits", b"limits", "model", b"model", "name", b"name", "network", b"network", "on_unknown", b"on_unknown", "prompt", b"prompt", "tools", b"tools", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -176,11 +281,21 @@ class AgentLimits(_message.Message):
     DURATION_SECONDS_MAX_FIELD_NUMBER: _builtins.int
     TOKENS_MAX_FIELD_NUMBER: _builtins.int
     OUTPUT_TOKENS_MAX_FIELD_NUMBER: _builtins.int
+    MODEL_CALL_SECONDS_MAX_FIELD_NUMBER: _builtins.int
+    FIRST_BYTE_SECONDS_MAX_FIELD_NUMBER: _builtins.int
+    SILENCE_SECONDS_MAX_FIELD_NUMBER: _builtins.int
+    TOOL_SECONDS_MAX_FIELD_NUMBER: _builtins.int
     turns_max: _builtins.int
     duration_seconds_max: _builtins.int
     tokens_max: _builtins.int
     output_tokens_max: _builtins.int
     """Longest answer of one model call."""
+    model_call_seconds_max: _builtins.int
+    """Of one model call: the whole of it, until its answer begins, and without a sign of life once it has begun."""
+    first_byte_seconds_max: _builtins.int
+    silence_seconds_max: _builtins.int
+    tool_seconds_max: _builtins.int
+    """Of one tool call."""
     def __init__(
         self,
         *,
@@ -188,14 +303,44 @@ class AgentLimits(_message.Message):
         duration_seconds_max: _builtins.int = ...,
         tokens_max: _builtins.int = ...,
         output_tokens_max: _builtins.int = ...,
+        model_call_seconds_max: _builtins.int = ...,
+        first_byte_seconds_max: _builtins.int = ...,
+        silence_seconds_max: _builtins.int = ...,
+        tool_seconds_max: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["duration_seconds_max", b"duration_seconds_max", "output_tokens_max", b"output_tokens_max", "tokens_max", b"tokens_max", "turns_max", b"turns_max"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["duration_seconds_max", b"duration_seconds_max", "first_byte_seconds_max", b"first_byte_seconds_max", "model_call_seconds_max", b"model_call_seconds_max", "output_tokens_max", b"output_tokens_max", "silence_seconds_max", b"silence_seconds_max", "tokens_max", b"tokens_max", "tool_seconds_max", b"tool_seconds_max", "turns_max", b"turns_max"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___AgentLimits: _TypeAlias = AgentLimits  # noqa: Y015
+
+@_typing.final
+class RunLimits(_message.Message):
+    """What ends a run in any case; 0 means the default of docs/limits.md."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DURATION_SECONDS_MAX_FIELD_NUMBER: _builtins.int
+    WAITING_SECONDS_MAX_FIELD_NUMBER: _builtins.int
+    duration_seconds_max: _builtins.int
+    """From its start to its end, pauses and waiting included."""
+    waiting_seconds_max: _builtins.int
+    """That a task which could begin waits for an executor."""
+    def __init__(
+        self,
+        *,
+        duration_seconds_max: _builtins.int = ...,
+        waiting_seconds_max: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["duration_seconds_max", b"duration_seconds_max", "waiting_seconds_max", b"waiting_seconds_max"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RunLimits: _TypeAlias = RunLimits  # noqa: Y015
 
 @_typing.final
 class Workflow(_message.Message):
@@ -240,6 +385,7 @@ class Node(_message.Message):
     DEPENDS_ON_FIELD_NUMBER: _builtins.int
     AGENT_FIELD_NUMBER: _builtins.int
     NOOP_FIELD_NUMBER: _builtins.int
+    EXECUTOR_LABELS_FIELD_NUMBER: _builtins.int
     node_id: _builtins.str
     """`[a-z0-9-]`, at most 32 characters."""
     @_builtins.property
@@ -250,6 +396,10 @@ class Node(_message.Message):
     def agent(self) -> Global___AgentNode: ...
     @_builtins.property
     def noop(self) -> Global___NoopNode: ...
+    @_builtins.property
+    def executor_labels(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Only executors with all of these labels take it."""
+
     def __init__(
         self,
         *,
@@ -257,10 +407,11 @@ class Node(_message.Message):
         depends_on: _abc.Iterable[_builtins.str] | None = ...,
         agent: Global___AgentNode | None = ...,
         noop: Global___NoopNode | None = ...,
+        executor_labels: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "kind", b"kind", "noop", b"noop"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "depends_on", b"depends_on", "kind", b"kind", "node_id", b"node_id", "noop", b"noop"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "depends_on", b"depends_on", "executor_labels", b"executor_labels", "kind", b"kind", "node_id", b"node_id", "noop", b"noop"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["agent", "noop"]  # noqa: Y015
     _WhichOneofArgType_kind: _TypeAlias = _typing.Literal["kind", b"kind"]  # noqa: Y015
@@ -359,6 +510,7 @@ class StartRun(_message.Message):
     BUDGETS_FIELD_NUMBER: _builtins.int
     ON_EXHAUSTED_FIELD_NUMBER: _builtins.int
     GATE_SECONDS_FIELD_NUMBER: _builtins.int
+    LIMITS_FIELD_NUMBER: _builtins.int
     BASE_COMMIT_FIELD_NUMBER: _builtins.int
     AT_UNIX_MICROS_FIELD_NUMBER: _builtins.int
     REQUEST_TRACEPARENT_FIELD_NUMBER: _builtins.int
@@ -389,6 +541,8 @@ class StartRun(_message.Message):
     def budgets(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Named budgets that the run is charged to, beside those of its project and the tenant."""
 
+    @_builtins.property
+    def limits(self) -> Global___RunLimits: ...
     def __init__(
         self,
         *,
@@ -403,14 +557,15 @@ class StartRun(_message.Message):
         budgets: _abc.Iterable[_builtins.str] | None = ...,
         on_exhausted: _budget_pb2.OnExhausted.ValueType = ...,
         gate_seconds: _builtins.int = ...,
+        limits: Global___RunLimits | None = ...,
         base_commit: _builtins.str = ...,
         at_unix_micros: _builtins.int = ...,
         request_traceparent: _builtins.str = ...,
         requested_by: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget", "plan", b"plan", "workflow", b"workflow", "workflow_name", b"workflow_name"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget", "limits", b"limits", "plan", b"plan", "workflow", b"workflow", "workflow_name", b"workflow_name"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_unix_micros", b"at_unix_micros", "base", b"base", "base_commit", b"base_commit", "budget", b"budget", "budgets", b"budgets", "gate_seconds", b"gate_seconds", "input", b"input", "model", b"model", "on_exhausted", b"on_exhausted", "plan", b"plan", "project_id", b"project_id", "request_traceparent", b"request_traceparent", "requested_by", b"requested_by", "run_id", b"run_id", "workflow", b"workflow", "workflow_name", b"workflow_name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_unix_micros", b"at_unix_micros", "base", b"base", "base_commit", b"base_commit", "budget", b"budget", "budgets", b"budgets", "gate_seconds", b"gate_seconds", "input", b"input", "limits", b"limits", "model", b"model", "on_exhausted", b"on_exhausted", "plan", b"plan", "project_id", b"project_id", "request_traceparent", b"request_traceparent", "requested_by", b"requested_by", "run_id", b"run_id", "workflow", b"workflow", "workflow_name", b"workflow_name"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_plan: _TypeAlias = _typing.Literal["workflow", "workflow_name"]  # noqa: Y015
     _WhichOneofArgType_plan: _TypeAlias = _typing.Literal["plan", b"plan"]  # noqa: Y015
@@ -429,10 +584,13 @@ class ClaimTask(_message.Message):
     EXECUTOR_ID_FIELD_NUMBER: _builtins.int
     AT_UNIX_MICROS_FIELD_NUMBER: _builtins.int
     GIVEN_FIELD_NUMBER: _builtins.int
+    TO_CLOSE_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
     task_id: _builtins.str
     executor_id: _builtins.str
     at_unix_micros: _builtins.int
+    to_close: _builtins.bool
+    """Nobody hosts the task's agent, and nobody shall any more: the scheduler claims it in order to end it."""
     @_builtins.property
     def given(self) -> _budget_pb2.Limit:
         """What the budgets above the run have given for it, where there are some: the allotment is no larger."""
@@ -445,10 +603,11 @@ class ClaimTask(_message.Message):
         executor_id: _builtins.str = ...,
         at_unix_micros: _builtins.int = ...,
         given: _budget_pb2.Limit | None = ...,
+        to_close: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["given", b"given"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_unix_micros", b"at_unix_micros", "executor_id", b"executor_id", "given", b"given", "run_id", b"run_id", "task_id", b"task_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_unix_micros", b"at_unix_micros", "executor_id", b"executor_id", "given", b"given", "run_id", b"run_id", "task_id", b"task_id", "to_close", b"to_close"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -493,8 +652,53 @@ class GrowAllotment(_message.Message):
 Global___GrowAllotment: _TypeAlias = GrowAllotment  # noqa: Y015
 
 @_typing.final
+class Question(_message.Message):
+    """What an agent asks a person; the answer becomes the outcome of the tool call."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TURN_FIELD_NUMBER: _builtins.int
+    INDEX_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    QUESTION_FIELD_NUMBER: _builtins.int
+    CHOICES_FIELD_NUMBER: _builtins.int
+    EXPIRES_SECONDS_FIELD_NUMBER: _builtins.int
+    DEFAULT_CHOICE_FIELD_NUMBER: _builtins.int
+    turn: _builtins.int
+    """The tool call."""
+    index: _builtins.int
+    kind: Global___GateKind.ValueType
+    question: _builtins.str
+    expires_seconds: _builtins.int
+    """0: a week."""
+    default_choice: _builtins.str
+    """What counts as the answer when nobody has given one by then."""
+    @_builtins.property
+    def choices(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Empty: any text."""
+
+    def __init__(
+        self,
+        *,
+        turn: _builtins.int = ...,
+        index: _builtins.int = ...,
+        kind: Global___GateKind.ValueType = ...,
+        question: _builtins.str = ...,
+        choices: _abc.Iterable[_builtins.str] | None = ...,
+        expires_seconds: _builtins.int = ...,
+        default_choice: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["choices", b"choices", "default_choice", b"default_choice", "expires_seconds", b"expires_seconds", "index", b"index", "kind", b"kind", "question", b"question", "turn", b"turn"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Question: _TypeAlias = Question  # noqa: Y015
+
+@_typing.final
 class ParkTask(_message.Message):
-    """The next model call of the task does not fit: it gives up its claim, and waits or asks."""
+    """The agent of the task has let go of its executor: the task gives up its claim, and waits or asks."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -505,6 +709,9 @@ class ParkTask(_message.Message):
     AT_UNIX_MICROS_FIELD_NUMBER: _builtins.int
     SO_FAR_FIELD_NUMBER: _builtins.int
     GENERATION_FIELD_NUMBER: _builtins.int
+    CAUSE_FIELD_NUMBER: _builtins.int
+    QUESTION_FIELD_NUMBER: _builtins.int
+    FAILURE_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
     task_id: _builtins.str
     budget_id: _builtins.str
@@ -512,12 +719,17 @@ class ParkTask(_message.Message):
     at_unix_micros: _builtins.int
     generation: _builtins.int
     """The claim under which the agent was parked; 0: the one that the task has now."""
+    cause: Global___ParkCause.ValueType
     @_builtins.property
     def wanted(self) -> _budget_pb2.Amounts: ...
     @_builtins.property
     def so_far(self) -> Global___TaskResult:
         """What the agent has come to so far."""
 
+    @_builtins.property
+    def question(self) -> Global___Question: ...
+    @_builtins.property
+    def failure(self) -> _answer_pb2.Failure: ...
     def __init__(
         self,
         *,
@@ -528,10 +740,13 @@ class ParkTask(_message.Message):
         at_unix_micros: _builtins.int = ...,
         so_far: Global___TaskResult | None = ...,
         generation: _builtins.int = ...,
+        cause: Global___ParkCause.ValueType = ...,
+        question: Global___Question | None = ...,
+        failure: _answer_pb2.Failure | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["so_far", b"so_far", "wanted", b"wanted"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure", "question", b"question", "so_far", b"so_far", "wanted", b"wanted"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_unix_micros", b"at_unix_micros", "budget_id", b"budget_id", "generation", b"generation", "run_id", b"run_id", "so_far", b"so_far", "task_id", b"task_id", "wanted", b"wanted"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_unix_micros", b"at_unix_micros", "budget_id", b"budget_id", "cause", b"cause", "failure", b"failure", "generation", b"generation", "question", b"question", "run_id", b"run_id", "so_far", b"so_far", "task_id", b"task_id", "wanted", b"wanted"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -667,12 +882,15 @@ class AnswerGate(_message.Message):
     GATE_ID_FIELD_NUMBER: _builtins.int
     CHOICE_FIELD_NUMBER: _builtins.int
     BY_FIELD_NUMBER: _builtins.int
+    TEXT_FIELD_NUMBER: _builtins.int
     ANSWERED_BY_FIELD_NUMBER: _builtins.int
     AT_UNIX_MICROS_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
     gate_id: _builtins.str
     choice: _builtins.str
     """One of the gate's choices."""
+    text: _builtins.str
+    """For a question without choices: the answer."""
     answered_by: _builtins.str
     at_unix_micros: _builtins.int
     @_builtins.property
@@ -686,12 +904,13 @@ class AnswerGate(_message.Message):
         gate_id: _builtins.str = ...,
         choice: _builtins.str = ...,
         by: _budget_pb2.Amounts | None = ...,
+        text: _builtins.str = ...,
         answered_by: _builtins.str = ...,
         at_unix_micros: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["by", b"by"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["answered_by", b"answered_by", "at_unix_micros", b"at_unix_micros", "by", b"by", "choice", b"choice", "gate_id", b"gate_id", "run_id", b"run_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answered_by", b"answered_by", "at_unix_micros", b"at_unix_micros", "by", b"by", "choice", b"choice", "gate_id", b"gate_id", "run_id", b"run_id", "text", b"text"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -813,23 +1032,234 @@ class CancelRun(_message.Message):
     RUN_ID_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     AT_UNIX_MICROS_FIELD_NUMBER: _builtins.int
+    GRACE_SECONDS_FIELD_NUMBER: _builtins.int
+    BY_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
     reason: _builtins.str
     at_unix_micros: _builtins.int
+    grace_seconds: _builtins.int
+    """What is under way may end by itself for so long, then it is killed. 0: the default of docs/limits.md."""
+    by: _builtins.str
+    """Set by the gateway."""
     def __init__(
         self,
         *,
         run_id: _builtins.str = ...,
         reason: _builtins.str = ...,
         at_unix_micros: _builtins.int = ...,
+        grace_seconds: _builtins.int = ...,
+        by: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_unix_micros", b"at_unix_micros", "reason", b"reason", "run_id", b"run_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_unix_micros", b"at_unix_micros", "by", b"by", "grace_seconds", b"grace_seconds", "reason", b"reason", "run_id", b"run_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___CancelRun: _TypeAlias = CancelRun  # noqa: Y015
+
+@_typing.final
+class CancelTask(_message.Message):
+    """Stops one task. A task that has ended stays as it is, and so do those that come after it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RUN_ID_FIELD_NUMBER: _builtins.int
+    TASK_ID_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    GRACE_SECONDS_FIELD_NUMBER: _builtins.int
+    BY_FIELD_NUMBER: _builtins.int
+    AT_UNIX_MICROS_FIELD_NUMBER: _builtins.int
+    run_id: _builtins.str
+    task_id: _builtins.str
+    """With its visit, such as `tester-2`."""
+    reason: _builtins.str
+    grace_seconds: _builtins.int
+    by: _builtins.str
+    """Set by the gateway."""
+    at_unix_micros: _builtins.int
+    def __init__(
+        self,
+        *,
+        run_id: _builtins.str = ...,
+        task_id: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        grace_seconds: _builtins.int = ...,
+        by: _builtins.str = ...,
+        at_unix_micros: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_unix_micros", b"at_unix_micros", "by", b"by", "grace_seconds", b"grace_seconds", "reason", b"reason", "run_id", b"run_id", "task_id", b"task_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CancelTask: _TypeAlias = CancelTask  # noqa: Y015
+
+@_typing.final
+class PauseRun(_message.Message):
+    """Lets every agent of the run stop at its next recorded step, and starts none, until the run is resumed."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RUN_ID_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    BY_FIELD_NUMBER: _builtins.int
+    AT_UNIX_MICROS_FIELD_NUMBER: _builtins.int
+    run_id: _builtins.str
+    reason: _builtins.str
+    by: _builtins.str
+    """Set by the gateway."""
+    at_unix_micros: _builtins.int
+    def __init__(
+        self,
+        *,
+        run_id: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        by: _builtins.str = ...,
+        at_unix_micros: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_unix_micros", b"at_unix_micros", "by", b"by", "reason", b"reason", "run_id", b"run_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PauseRun: _TypeAlias = PauseRun  # noqa: Y015
+
+@_typing.final
+class ResumeRun(_message.Message):
+    """Lets a paused run go on, every agent from its last recorded step."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RUN_ID_FIELD_NUMBER: _builtins.int
+    BY_FIELD_NUMBER: _builtins.int
+    AT_UNIX_MICROS_FIELD_NUMBER: _builtins.int
+    run_id: _builtins.str
+    by: _builtins.str
+    """Set by the gateway."""
+    at_unix_micros: _builtins.int
+    def __init__(
+        self,
+        *,
+        run_id: _builtins.str = ...,
+        by: _builtins.str = ...,
+        at_unix_micros: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_unix_micros", b"at_unix_micros", "by", b"by", "run_id", b"run_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResumeRun: _TypeAlias = ResumeRun  # noqa: Y015
+
+@_typing.final
+class RetryRun(_message.Message):
+    """Takes up a run that has failed or was cancelled: the tasks that did not succeed are visited again, everything before
+    them is kept.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RUN_ID_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    BY_FIELD_NUMBER: _builtins.int
+    REQUESTED_BY_FIELD_NUMBER: _builtins.int
+    AT_UNIX_MICROS_FIELD_NUMBER: _builtins.int
+    run_id: _builtins.str
+    request_id: _builtins.str
+    """Chosen by the client; the same id is the same retry."""
+    requested_by: _builtins.str
+    """Set by the gateway."""
+    at_unix_micros: _builtins.int
+    @_builtins.property
+    def by(self) -> _budget_pb2.Amounts:
+        """What the run's budget is raised by."""
+
+    def __init__(
+        self,
+        *,
+        run_id: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+        by: _budget_pb2.Amounts | None = ...,
+        requested_by: _builtins.str = ...,
+        at_unix_micros: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["by", b"by"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_unix_micros", b"at_unix_micros", "by", b"by", "request_id", b"request_id", "requested_by", b"requested_by", "run_id", b"run_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RetryRun: _TypeAlias = RetryRun  # noqa: Y015
+
+@_typing.final
+class SendMessage(_message.Message):
+    """Says something to the agent of a task. Refused once the task has ended."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RUN_ID_FIELD_NUMBER: _builtins.int
+    TASK_ID_FIELD_NUMBER: _builtins.int
+    MESSAGE_ID_FIELD_NUMBER: _builtins.int
+    MODE_FIELD_NUMBER: _builtins.int
+    TEXT_FIELD_NUMBER: _builtins.int
+    SENT_BY_FIELD_NUMBER: _builtins.int
+    AT_UNIX_MICROS_FIELD_NUMBER: _builtins.int
+    run_id: _builtins.str
+    task_id: _builtins.str
+    """Empty: the only task that is being worked on."""
+    message_id: _builtins.str
+    """Chosen by the client; the same id with the same content is the same message."""
+    mode: Global___MessageMode.ValueType
+    text: _builtins.str
+    sent_by: _builtins.str
+    """Set by the gateway."""
+    at_unix_micros: _builtins.int
+    def __init__(
+        self,
+        *,
+        run_id: _builtins.str = ...,
+        task_id: _builtins.str = ...,
+        message_id: _builtins.str = ...,
+        mode: Global___MessageMode.ValueType = ...,
+        text: _builtins.str = ...,
+        sent_by: _builtins.str = ...,
+        at_unix_micros: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_unix_micros", b"at_unix_micros", "message_id", b"message_id", "mode", b"mode", "run_id", b"run_id", "sent_by", b"sent_by", "task_id", b"task_id", "text", b"text"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SendMessage: _TypeAlias = SendMessage  # noqa: Y015
+
+@_typing.final
+class CheckDeadlines(_message.Message):
+    """Does what is due: gates expire, a run or the waiting of a task has taken too long."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RUN_ID_FIELD_NUMBER: _builtins.int
+    AT_UNIX_MICROS_FIELD_NUMBER: _builtins.int
+    run_id: _builtins.str
+    at_unix_micros: _builtins.int
+    def __init__(
+        self,
+        *,
+        run_id: _builtins.str = ...,
+        at_unix_micros: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_unix_micros", b"at_unix_micros", "run_id", b"run_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CheckDeadlines: _TypeAlias = CheckDeadlines  # noqa: Y015
 
 @_typing.final
 class FinishRun(_message.Message):
@@ -883,6 +1313,7 @@ class TaskResult(_message.Message):
     SPENT_FIELD_NUMBER: _builtins.int
     LOST_USD_MICROS_FIELD_NUMBER: _builtins.int
     SAVED_USD_MICROS_FIELD_NUMBER: _builtins.int
+    MESSAGES_READ_FIELD_NUMBER: _builtins.int
     cost_usd_micros: _builtins.int
     duration_micros: _builtins.int
     turns: _builtins.int
@@ -895,6 +1326,8 @@ class TaskResult(_message.Message):
     """Of the cost: for calls whose answer was lost."""
     saved_usd_micros: _builtins.int
     """What the same tokens would have cost more without the provider's cache."""
+    messages_read: _builtins.int
+    """How many of the messages that were sent to the task its agent has read."""
     @_builtins.property
     def output(self) -> _body_pb2.Body: ...
     @_builtins.property
@@ -922,10 +1355,11 @@ class TaskResult(_message.Message):
         spent: _budget_pb2.Amounts | None = ...,
         lost_usd_micros: _builtins.int = ...,
         saved_usd_micros: _builtins.int = ...,
+        messages_read: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["output", b"output", "snapshot", b"snapshot", "spent", b"spent", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["commit", b"commit", "cost_usd_micros", b"cost_usd_micros", "duration_micros", b"duration_micros", "lost_usd_micros", b"lost_usd_micros", "output", b"output", "saved_usd_micros", b"saved_usd_micros", "snapshot", b"snapshot", "spent", b"spent", "summary", b"summary", "tool_calls", b"tool_calls", "turns", b"turns", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["commit", b"commit", "cost_usd_micros", b"cost_usd_micros", "duration_micros", b"duration_micros", "lost_usd_micros", b"lost_usd_micros", "messages_read", b"messages_read", "output", b"output", "saved_usd_micros", b"saved_usd_micros", "snapshot", b"snapshot", "spent", b"spent", "summary", b"summary", "tool_calls", b"tool_calls", "turns", b"turns", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -973,6 +1407,7 @@ class RunStarted(_message.Message):
     BUDGET_IDS_FIELD_NUMBER: _builtins.int
     ON_EXHAUSTED_FIELD_NUMBER: _builtins.int
     GATE_SECONDS_FIELD_NUMBER: _builtins.int
+    LIMITS_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
     project_id: _builtins.str
     model: _builtins.str
@@ -994,6 +1429,8 @@ class RunStarted(_message.Message):
     def budget_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Every budget that may stand above the run, from the root down."""
 
+    @_builtins.property
+    def limits(self) -> Global___RunLimits: ...
     def __init__(
         self,
         *,
@@ -1011,10 +1448,11 @@ class RunStarted(_message.Message):
         budget_ids: _abc.Iterable[_builtins.str] | None = ...,
         on_exhausted: _budget_pb2.OnExhausted.ValueType = ...,
         gate_seconds: _builtins.int = ...,
+        limits: Global___RunLimits | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget", "input", b"input", "workflow", b"workflow"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget", "input", b"input", "limits", b"limits", "workflow", b"workflow"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_unix_micros", b"at_unix_micros", "base_commit", b"base_commit", "budget", b"budget", "budget_ids", b"budget_ids", "gate_seconds", b"gate_seconds", "input", b"input", "model", b"model", "on_exhausted", b"on_exhausted", "project_id", b"project_id", "request_hash", b"request_hash", "request_traceparent", b"request_traceparent", "requested_by", b"requested_by", "run_id", b"run_id", "workflow", b"workflow"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_unix_micros", b"at_unix_micros", "base_commit", b"base_commit", "budget", b"budget", "budget_ids", b"budget_ids", "gate_seconds", b"gate_seconds", "input", b"input", "limits", b"limits", "model", b"model", "on_exhausted", b"on_exhausted", "project_id", b"project_id", "request_hash", b"request_hash", "request_traceparent", b"request_traceparent", "requested_by", b"requested_by", "run_id", b"run_id", "workflow", b"workflow"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1034,6 +1472,7 @@ class TaskClaimed(_message.Message):
     ALLOTMENT_FIELD_NUMBER: _builtins.int
     AT_UNIX_MICROS_FIELD_NUMBER: _builtins.int
     HAS_TO_STOP_FIELD_NUMBER: _builtins.int
+    TO_CLOSE_FIELD_NUMBER: _builtins.int
     task_id: _builtins.str
     node_id: _builtins.str
     visit: _builtins.int
@@ -1043,6 +1482,8 @@ class TaskClaimed(_message.Message):
     at_unix_micros: _builtins.int
     has_to_stop: _builtins.bool
     """The task had to wait for money and gets none: its agent ends with what is done."""
+    to_close: _builtins.bool
+    """Claimed by the scheduler, to end an agent that nobody hosts."""
     @_builtins.property
     def allotment(self) -> _budget_pb2.Limit:
         """What the agent may spend, taken from the run's budget. Set at the first claim; it stays with the task."""
@@ -1058,10 +1499,11 @@ class TaskClaimed(_message.Message):
         allotment: _budget_pb2.Limit | None = ...,
         at_unix_micros: _builtins.int = ...,
         has_to_stop: _builtins.bool = ...,
+        to_close: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["allotment", b"allotment"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["allotment", b"allotment", "at_unix_micros", b"at_unix_micros", "executor_id", b"executor_id", "generation", b"generation", "has_to_stop", b"has_to_stop", "node_id", b"node_id", "task_id", b"task_id", "visit", b"visit"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allotment", b"allotment", "at_unix_micros", b"at_unix_micros", "executor_id", b"executor_id", "generation", b"generation", "has_to_stop", b"has_to_stop", "node_id", b"node_id", "task_id", b"task_id", "to_close", b"to_close", "visit", b"visit"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1138,15 +1580,20 @@ class TaskParked(_message.Message):
     WANTED_FIELD_NUMBER: _builtins.int
     SO_FAR_FIELD_NUMBER: _builtins.int
     AT_UNIX_MICROS_FIELD_NUMBER: _builtins.int
+    CAUSE_FIELD_NUMBER: _builtins.int
+    FAILURE_FIELD_NUMBER: _builtins.int
     task_id: _builtins.str
     node_id: _builtins.str
     visit: _builtins.int
     budget_id: _builtins.str
     at_unix_micros: _builtins.int
+    cause: Global___ParkCause.ValueType
     @_builtins.property
     def wanted(self) -> _budget_pb2.Amounts: ...
     @_builtins.property
     def so_far(self) -> Global___TaskResult: ...
+    @_builtins.property
+    def failure(self) -> _answer_pb2.Failure: ...
     def __init__(
         self,
         *,
@@ -1157,10 +1604,12 @@ class TaskParked(_message.Message):
         wanted: _budget_pb2.Amounts | None = ...,
         so_far: Global___TaskResult | None = ...,
         at_unix_micros: _builtins.int = ...,
+        cause: Global___ParkCause.ValueType = ...,
+        failure: _answer_pb2.Failure | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["so_far", b"so_far", "wanted", b"wanted"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure", "so_far", b"so_far", "wanted", b"wanted"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_unix_micros", b"at_unix_micros", "budget_id", b"budget_id", "node_id", b"node_id", "so_far", b"so_far", "task_id", b"task_id", "visit", b"visit", "wanted", b"wanted"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_unix_micros", b"at_unix_micros", "budget_id", b"budget_id", "cause", b"cause", "failure", b"failure", "node_id", b"node_id", "so_far", b"so_far", "task_id", b"task_id", "visit", b"visit", "wanted", b"wanted"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1281,6 +1730,8 @@ class GateOpened(_message.Message):
     EXPIRES_AT_UNIX_MICROS_FIELD_NUMBER: _builtins.int
     DEFAULT_CHOICE_FIELD_NUMBER: _builtins.int
     AT_UNIX_MICROS_FIELD_NUMBER: _builtins.int
+    TURN_FIELD_NUMBER: _builtins.int
+    INDEX_FIELD_NUMBER: _builtins.int
     gate_id: _builtins.str
     kind: Global___GateKind.ValueType
     task_id: _builtins.str
@@ -1290,6 +1741,9 @@ class GateOpened(_message.Message):
     default_choice: _builtins.str
     """What is done when nobody has answered by then."""
     at_unix_micros: _builtins.int
+    turn: _builtins.int
+    """The tool call whose outcome the answer becomes; 0 where it is none."""
+    index: _builtins.int
     @_builtins.property
     def choices(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """For a budget: `raise` and `stop`."""
@@ -1309,10 +1763,12 @@ class GateOpened(_message.Message):
         expires_at_unix_micros: _builtins.int = ...,
         default_choice: _builtins.str = ...,
         at_unix_micros: _builtins.int = ...,
+        turn: _builtins.int = ...,
+        index: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["wanted", b"wanted"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_unix_micros", b"at_unix_micros", "budget_id", b"budget_id", "choices", b"choices", "default_choice", b"default_choice", "expires_at_unix_micros", b"expires_at_unix_micros", "gate_id", b"gate_id", "kind", b"kind", "question", b"question", "task_id", b"task_id", "wanted", b"wanted"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_unix_micros", b"at_unix_micros", "budget_id", b"budget_id", "choices", b"choices", "default_choice", b"default_choice", "expires_at_unix_micros", b"expires_at_unix_micros", "gate_id", b"gate_id", "index", b"index", "kind", b"kind", "question", b"question", "task_id", b"task_id", "turn", b"turn", "wanted", b"wanted"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1327,10 +1783,12 @@ class GateAnswered(_message.Message):
     BY_FIELD_NUMBER: _builtins.int
     ANSWERED_BY_FIELD_NUMBER: _builtins.int
     AT_UNIX_MICROS_FIELD_NUMBER: _builtins.int
+    TEXT_FIELD_NUMBER: _builtins.int
     gate_id: _builtins.str
     choice: _builtins.str
     answered_by: _builtins.str
     at_unix_micros: _builtins.int
+    text: _builtins.str
     @_builtins.property
     def by(self) -> _budget_pb2.Amounts: ...
     def __init__(
@@ -1341,10 +1799,11 @@ class GateAnswered(_message.Message):
         by: _budget_pb2.Amounts | None = ...,
         answered_by: _builtins.str = ...,
         at_unix_micros: _builtins.int = ...,
+        text: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["by", b"by"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["answered_by", b"answered_by", "at_unix_micros", b"at_unix_micros", "by", b"by", "choice", b"choice", "gate_id", b"gate_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answered_by", b"answered_by", "at_unix_micros", b"at_unix_micros", "by", b"by", "choice", b"choice", "gate_id", b"gate_id", "text", b"text"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1389,6 +1848,8 @@ class GateView(_message.Message):
     ANSWERED_BY_FIELD_NUMBER: _builtins.int
     OPENED_AT_UNIX_MICROS_FIELD_NUMBER: _builtins.int
     EXPIRES_AT_UNIX_MICROS_FIELD_NUMBER: _builtins.int
+    TEXT_FIELD_NUMBER: _builtins.int
+    DEFAULT_CHOICE_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
     gate_id: _builtins.str
     kind: Global___GateKind.ValueType
@@ -1400,6 +1861,8 @@ class GateView(_message.Message):
     answered_by: _builtins.str
     opened_at_unix_micros: _builtins.int
     expires_at_unix_micros: _builtins.int
+    text: _builtins.str
+    default_choice: _builtins.str
     @_builtins.property
     def choices(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     @_builtins.property
@@ -1420,10 +1883,12 @@ class GateView(_message.Message):
         answered_by: _builtins.str = ...,
         opened_at_unix_micros: _builtins.int = ...,
         expires_at_unix_micros: _builtins.int = ...,
+        text: _builtins.str = ...,
+        default_choice: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["wanted", b"wanted"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["answered_by", b"answered_by", "budget_id", b"budget_id", "choice", b"choice", "choices", b"choices", "expires_at_unix_micros", b"expires_at_unix_micros", "gate_id", b"gate_id", "kind", b"kind", "opened_at_unix_micros", b"opened_at_unix_micros", "question", b"question", "run_id", b"run_id", "status", b"status", "task_id", b"task_id", "wanted", b"wanted"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answered_by", b"answered_by", "budget_id", b"budget_id", "choice", b"choice", "choices", b"choices", "default_choice", b"default_choice", "expires_at_unix_micros", b"expires_at_unix_micros", "gate_id", b"gate_id", "kind", b"kind", "opened_at_unix_micros", b"opened_at_unix_micros", "question", b"question", "run_id", b"run_id", "status", b"status", "task_id", b"task_id", "text", b"text", "wanted", b"wanted"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1580,21 +2045,233 @@ class RunCancelRequested(_message.Message):
 
     REASON_FIELD_NUMBER: _builtins.int
     AT_UNIX_MICROS_FIELD_NUMBER: _builtins.int
+    GRACE_SECONDS_FIELD_NUMBER: _builtins.int
+    BY_FIELD_NUMBER: _builtins.int
     reason: _builtins.str
     at_unix_micros: _builtins.int
+    grace_seconds: _builtins.int
+    by: _builtins.str
     def __init__(
         self,
         *,
         reason: _builtins.str = ...,
         at_unix_micros: _builtins.int = ...,
+        grace_seconds: _builtins.int = ...,
+        by: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_unix_micros", b"at_unix_micros", "reason", b"reason"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_unix_micros", b"at_unix_micros", "by", b"by", "grace_seconds", b"grace_seconds", "reason", b"reason"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RunCancelRequested: _TypeAlias = RunCancelRequested  # noqa: Y015
+
+@_typing.final
+class TaskCancelRequested(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TASK_ID_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    GRACE_SECONDS_FIELD_NUMBER: _builtins.int
+    BY_FIELD_NUMBER: _builtins.int
+    AT_UNIX_MICROS_FIELD_NUMBER: _builtins.int
+    task_id: _builtins.str
+    reason: _builtins.str
+    grace_seconds: _builtins.int
+    by: _builtins.str
+    at_unix_micros: _builtins.int
+    def __init__(
+        self,
+        *,
+        task_id: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        grace_seconds: _builtins.int = ...,
+        by: _builtins.str = ...,
+        at_unix_micros: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_unix_micros", b"at_unix_micros", "by", b"by", "grace_seconds", b"grace_seconds", "reason", b"reason", "task_id", b"task_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TaskCancelRequested: _TypeAlias = TaskCancelRequested  # noqa: Y015
+
+@_typing.final
+class RunPaused(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REASON_FIELD_NUMBER: _builtins.int
+    FAILURE_FIELD_NUMBER: _builtins.int
+    BY_FIELD_NUMBER: _builtins.int
+    AT_UNIX_MICROS_FIELD_NUMBER: _builtins.int
+    reason: _builtins.str
+    by: _builtins.str
+    at_unix_micros: _builtins.int
+    @_builtins.property
+    def failure(self) -> _answer_pb2.Failure:
+        """What has to be mended first, where the run paused by itself."""
+
+    def __init__(
+        self,
+        *,
+        reason: _builtins.str = ...,
+        failure: _answer_pb2.Failure | None = ...,
+        by: _builtins.str = ...,
+        at_unix_micros: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_unix_micros", b"at_unix_micros", "by", b"by", "failure", b"failure", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RunPaused: _TypeAlias = RunPaused  # noqa: Y015
+
+@_typing.final
+class RunResumed(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BY_FIELD_NUMBER: _builtins.int
+    AT_UNIX_MICROS_FIELD_NUMBER: _builtins.int
+    by: _builtins.str
+    at_unix_micros: _builtins.int
+    def __init__(
+        self,
+        *,
+        by: _builtins.str = ...,
+        at_unix_micros: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_unix_micros", b"at_unix_micros", "by", b"by"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RunResumed: _TypeAlias = RunResumed  # noqa: Y015
+
+@_typing.final
+class RunRetried(_message.Message):
+    """The run goes on: these tasks did not succeed, and their nodes are visited again."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    TASK_IDS_FIELD_NUMBER: _builtins.int
+    BY_FIELD_NUMBER: _builtins.int
+    AT_UNIX_MICROS_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    by: _builtins.str
+    at_unix_micros: _builtins.int
+    @_builtins.property
+    def task_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        task_ids: _abc.Iterable[_builtins.str] | None = ...,
+        by: _builtins.str = ...,
+        at_unix_micros: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_unix_micros", b"at_unix_micros", "by", b"by", "request_id", b"request_id", "task_ids", b"task_ids"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RunRetried: _TypeAlias = RunRetried  # noqa: Y015
+
+@_typing.final
+class RunTimedOut(_message.Message):
+    """The run has taken too long. Its tasks are stopped, and what was done is delivered."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FAILURE_FIELD_NUMBER: _builtins.int
+    AT_UNIX_MICROS_FIELD_NUMBER: _builtins.int
+    at_unix_micros: _builtins.int
+    @_builtins.property
+    def failure(self) -> _answer_pb2.Failure: ...
+    def __init__(
+        self,
+        *,
+        failure: _answer_pb2.Failure | None = ...,
+        at_unix_micros: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_unix_micros", b"at_unix_micros", "failure", b"failure"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RunTimedOut: _TypeAlias = RunTimedOut  # noqa: Y015
+
+@_typing.final
+class MessageSent(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MESSAGE_ID_FIELD_NUMBER: _builtins.int
+    TASK_ID_FIELD_NUMBER: _builtins.int
+    NUMBER_FIELD_NUMBER: _builtins.int
+    MODE_FIELD_NUMBER: _builtins.int
+    TEXT_FIELD_NUMBER: _builtins.int
+    SENT_BY_FIELD_NUMBER: _builtins.int
+    AT_UNIX_MICROS_FIELD_NUMBER: _builtins.int
+    message_id: _builtins.str
+    task_id: _builtins.str
+    number: _builtins.int
+    """From 1 within the task."""
+    mode: Global___MessageMode.ValueType
+    sent_by: _builtins.str
+    at_unix_micros: _builtins.int
+    @_builtins.property
+    def text(self) -> _body_pb2.Body: ...
+    def __init__(
+        self,
+        *,
+        message_id: _builtins.str = ...,
+        task_id: _builtins.str = ...,
+        number: _builtins.int = ...,
+        mode: Global___MessageMode.ValueType = ...,
+        text: _body_pb2.Body | None = ...,
+        sent_by: _builtins.str = ...,
+        at_unix_micros: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["text", b"text"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_unix_micros", b"at_unix_micros", "message_id", b"message_id", "mode", b"mode", "number", b"number", "sent_by", b"sent_by", "task_id", b"task_id", "text", b"text"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MessageSent: _TypeAlias = MessageSent  # noqa: Y015
+
+@_typing.final
+class MessageUndelivered(_message.Message):
+    """The task has ended before its agent read the message."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MESSAGE_ID_FIELD_NUMBER: _builtins.int
+    TASK_ID_FIELD_NUMBER: _builtins.int
+    AT_UNIX_MICROS_FIELD_NUMBER: _builtins.int
+    message_id: _builtins.str
+    task_id: _builtins.str
+    at_unix_micros: _builtins.int
+    def __init__(
+        self,
+        *,
+        message_id: _builtins.str = ...,
+        task_id: _builtins.str = ...,
+        at_unix_micros: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_unix_micros", b"at_unix_micros", "message_id", b"message_id", "task_id", b"task_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MessageUndelivered: _TypeAlias = MessageUndelivered  # noqa: Y015
 
 @_typing.final
 class RunSucceeded(_message.Message):
@@ -1689,6 +2366,9 @@ class TaskView(_message.Message):
     STARTED_AT_UNIX_MICROS_FIELD_NUMBER: _builtins.int
     ENDED_AT_UNIX_MICROS_FIELD_NUMBER: _builtins.int
     PARKED_ON_FIELD_NUMBER: _builtins.int
+    PARK_CAUSE_FIELD_NUMBER: _builtins.int
+    MESSAGES_FIELD_NUMBER: _builtins.int
+    IS_CANCEL_REQUESTED_FIELD_NUMBER: _builtins.int
     task_id: _builtins.str
     node_id: _builtins.str
     visit: _builtins.int
@@ -1701,6 +2381,10 @@ class TaskView(_message.Message):
     ended_at_unix_micros: _builtins.int
     parked_on: _builtins.str
     """The budget that a parked task waits for."""
+    park_cause: Global___ParkCause.ValueType
+    messages: _builtins.int
+    """Sent to it so far."""
+    is_cancel_requested: _builtins.bool
     @_builtins.property
     def allotment(self) -> _budget_pb2.Limit: ...
     @_builtins.property
@@ -1724,10 +2408,13 @@ class TaskView(_message.Message):
         started_at_unix_micros: _builtins.int = ...,
         ended_at_unix_micros: _builtins.int = ...,
         parked_on: _builtins.str = ...,
+        park_cause: Global___ParkCause.ValueType = ...,
+        messages: _builtins.int = ...,
+        is_cancel_requested: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["allotment", b"allotment", "failure", b"failure", "result", b"result"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "allotment", b"allotment", "ended_at_unix_micros", b"ended_at_unix_micros", "executor_id", b"executor_id", "failure", b"failure", "generation", b"generation", "node_id", b"node_id", "parked_on", b"parked_on", "result", b"result", "role", b"role", "started_at_unix_micros", b"started_at_unix_micros", "status", b"status", "task_id", b"task_id", "visit", b"visit"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "allotment", b"allotment", "ended_at_unix_micros", b"ended_at_unix_micros", "executor_id", b"executor_id", "failure", b"failure", "generation", b"generation", "is_cancel_requested", b"is_cancel_requested", "messages", b"messages", "node_id", b"node_id", "park_cause", b"park_cause", "parked_on", b"parked_on", "result", b"result", "role", b"role", "started_at_unix_micros", b"started_at_unix_micros", "status", b"status", "task_id", b"task_id", "visit", b"visit"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1760,6 +2447,8 @@ class RunView(_message.Message):
     BUDGET_IDS_FIELD_NUMBER: _builtins.int
     LOST_USD_MICROS_FIELD_NUMBER: _builtins.int
     SAVED_USD_MICROS_FIELD_NUMBER: _builtins.int
+    PAUSED_FIELD_NUMBER: _builtins.int
+    LIMITS_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
     project_id: _builtins.str
     workflow: _builtins.str
@@ -1797,6 +2486,12 @@ class RunView(_message.Message):
     def budget_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Every budget that may stand above it, from the root down."""
 
+    @_builtins.property
+    def paused(self) -> Global___RunPaused:
+        """Why it is paused, while it is."""
+
+    @_builtins.property
+    def limits(self) -> Global___RunLimits: ...
     def __init__(
         self,
         *,
@@ -1823,10 +2518,12 @@ class RunView(_message.Message):
         budget_ids: _abc.Iterable[_builtins.str] | None = ...,
         lost_usd_micros: _builtins.int = ...,
         saved_usd_micros: _builtins.int = ...,
+        paused: Global___RunPaused | None = ...,
+        limits: Global___RunLimits | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget", "change", b"change", "failure", b"failure", "usage", b"usage"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget", "change", b"change", "failure", b"failure", "limits", b"limits", "paused", b"paused", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["allotted_usd_micros", b"allotted_usd_micros", "base_commit", b"base_commit", "budget", b"budget", "budget_ids", b"budget_ids", "change", b"change", "ended_at_unix_micros", b"ended_at_unix_micros", "failure", b"failure", "gates", b"gates", "input", b"input", "lost_usd_micros", b"lost_usd_micros", "model", b"model", "project_id", b"project_id", "requested_by", b"requested_by", "revision", b"revision", "run_id", b"run_id", "saved_usd_micros", b"saved_usd_micros", "spent_usd_micros", b"spent_usd_micros", "started_at_unix_micros", b"started_at_unix_micros", "status", b"status", "tasks", b"tasks", "trace_id", b"trace_id", "usage", b"usage", "workflow", b"workflow"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allotted_usd_micros", b"allotted_usd_micros", "base_commit", b"base_commit", "budget", b"budget", "budget_ids", b"budget_ids", "change", b"change", "ended_at_unix_micros", b"ended_at_unix_micros", "failure", b"failure", "gates", b"gates", "input", b"input", "limits", b"limits", "lost_usd_micros", b"lost_usd_micros", "model", b"model", "paused", b"paused", "project_id", b"project_id", "requested_by", b"requested_by", "revision", b"revision", "run_id", b"run_id", "saved_usd_micros", b"saved_usd_micros", "spent_usd_micros", b"spent_usd_micros", "started_at_unix_micros", b"started_at_unix_micros", "status", b"status", "tasks", b"tasks", "trace_id", b"trace_id", "usage", b"usage", "workflow", b"workflow"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

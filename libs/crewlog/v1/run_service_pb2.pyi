@@ -117,6 +117,7 @@ class LiveDelta(_message.Message):
     INDEX_FIELD_NUMBER: _builtins.int
     OFFSET_FIELD_NUMBER: _builtins.int
     TEXT_FIELD_NUMBER: _builtins.int
+    WITHDRAWN_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
     agent_id: _builtins.str
     turn: _builtins.int
@@ -126,6 +127,8 @@ class LiveDelta(_message.Message):
     offset: _builtins.int
     """Characters before this piece, so that a reader sees a gap."""
     text: _builtins.str
+    withdrawn: _builtins.bool
+    """What came of this attempt is not known or not wanted: a reader takes back all that it has shown of it."""
     def __init__(
         self,
         *,
@@ -136,10 +139,11 @@ class LiveDelta(_message.Message):
         index: _builtins.int = ...,
         offset: _builtins.int = ...,
         text: _builtins.str = ...,
+        withdrawn: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "attempt", b"attempt", "index", b"index", "offset", b"offset", "run_id", b"run_id", "text", b"text", "turn", b"turn"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "attempt", b"attempt", "index", b"index", "offset", b"offset", "run_id", b"run_id", "text", b"text", "turn", b"turn", "withdrawn", b"withdrawn"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -4,6 +4,7 @@ import grpc
 import warnings
 
 from crewlog.v1 import answer_pb2 as crewlog_dot_v1_dot_answer__pb2
+from crewlog.v1 import recovery_pb2 as crewlog_dot_v1_dot_recovery__pb2
 from crewlog.v1 import run_pb2 as crewlog_dot_v1_dot_run__pb2
 from crewlog.v1 import run_service_pb2 as crewlog_dot_v1_dot_run__service__pb2
 
@@ -48,6 +49,36 @@ class RunServiceStub(object):
                 request_serializer=crewlog_dot_v1_dot_run__pb2.CancelRun.SerializeToString,
                 response_deserializer=crewlog_dot_v1_dot_answer__pb2.Receipt.FromString,
                 _registered_method=True)
+        self.CancelTask = channel.unary_unary(
+                '/crewlog.v1.RunService/CancelTask',
+                request_serializer=crewlog_dot_v1_dot_run__pb2.CancelTask.SerializeToString,
+                response_deserializer=crewlog_dot_v1_dot_answer__pb2.Receipt.FromString,
+                _registered_method=True)
+        self.Pause = channel.unary_unary(
+                '/crewlog.v1.RunService/Pause',
+                request_serializer=crewlog_dot_v1_dot_run__pb2.PauseRun.SerializeToString,
+                response_deserializer=crewlog_dot_v1_dot_answer__pb2.Receipt.FromString,
+                _registered_method=True)
+        self.Resume = channel.unary_unary(
+                '/crewlog.v1.RunService/Resume',
+                request_serializer=crewlog_dot_v1_dot_run__pb2.ResumeRun.SerializeToString,
+                response_deserializer=crewlog_dot_v1_dot_answer__pb2.Receipt.FromString,
+                _registered_method=True)
+        self.Retry = channel.unary_unary(
+                '/crewlog.v1.RunService/Retry',
+                request_serializer=crewlog_dot_v1_dot_run__pb2.RetryRun.SerializeToString,
+                response_deserializer=crewlog_dot_v1_dot_answer__pb2.Receipt.FromString,
+                _registered_method=True)
+        self.Send = channel.unary_unary(
+                '/crewlog.v1.RunService/Send',
+                request_serializer=crewlog_dot_v1_dot_run__pb2.SendMessage.SerializeToString,
+                response_deserializer=crewlog_dot_v1_dot_answer__pb2.Receipt.FromString,
+                _registered_method=True)
+        self.Recover = channel.unary_unary(
+                '/crewlog.v1.RunService/Recover',
+                request_serializer=crewlog_dot_v1_dot_recovery__pb2.RecoverRun.SerializeToString,
+                response_deserializer=crewlog_dot_v1_dot_recovery__pb2.Recovery.FromString,
+                _registered_method=True)
         self.Get = channel.unary_unary(
                 '/crewlog.v1.RunService/Get',
                 request_serializer=crewlog_dot_v1_dot_run__pb2.GetRun.SerializeToString,
@@ -77,6 +108,43 @@ class RunServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def Cancel(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CancelTask(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Pause(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Resume(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Retry(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Send(self, request, context):
+        """Says something to a running agent.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Recover(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -113,6 +181,36 @@ def add_RunServiceServicer_to_server(servicer, server):
                     servicer.Cancel,
                     request_deserializer=crewlog_dot_v1_dot_run__pb2.CancelRun.FromString,
                     response_serializer=crewlog_dot_v1_dot_answer__pb2.Receipt.SerializeToString,
+            ),
+            'CancelTask': grpc.unary_unary_rpc_method_handler(
+                    servicer.CancelTask,
+                    request_deserializer=crewlog_dot_v1_dot_run__pb2.CancelTask.FromString,
+                    response_serializer=crewlog_dot_v1_dot_answer__pb2.Receipt.SerializeToString,
+            ),
+            'Pause': grpc.unary_unary_rpc_method_handler(
+                    servicer.Pause,
+                    request_deserializer=crewlog_dot_v1_dot_run__pb2.PauseRun.FromString,
+                    response_serializer=crewlog_dot_v1_dot_answer__pb2.Receipt.SerializeToString,
+            ),
+            'Resume': grpc.unary_unary_rpc_method_handler(
+                    servicer.Resume,
+                    request_deserializer=crewlog_dot_v1_dot_run__pb2.ResumeRun.FromString,
+                    response_serializer=crewlog_dot_v1_dot_answer__pb2.Receipt.SerializeToString,
+            ),
+            'Retry': grpc.unary_unary_rpc_method_handler(
+                    servicer.Retry,
+                    request_deserializer=crewlog_dot_v1_dot_run__pb2.RetryRun.FromString,
+                    response_serializer=crewlog_dot_v1_dot_answer__pb2.Receipt.SerializeToString,
+            ),
+            'Send': grpc.unary_unary_rpc_method_handler(
+                    servicer.Send,
+                    request_deserializer=crewlog_dot_v1_dot_run__pb2.SendMessage.FromString,
+                    response_serializer=crewlog_dot_v1_dot_answer__pb2.Receipt.SerializeToString,
+            ),
+            'Recover': grpc.unary_unary_rpc_method_handler(
+                    servicer.Recover,
+                    request_deserializer=crewlog_dot_v1_dot_recovery__pb2.RecoverRun.FromString,
+                    response_serializer=crewlog_dot_v1_dot_recovery__pb2.Recovery.SerializeToString,
             ),
             'Get': grpc.unary_unary_rpc_method_handler(
                     servicer.Get,
@@ -186,6 +284,168 @@ class RunService(object):
             '/crewlog.v1.RunService/Cancel',
             crewlog_dot_v1_dot_run__pb2.CancelRun.SerializeToString,
             crewlog_dot_v1_dot_answer__pb2.Receipt.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CancelTask(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/crewlog.v1.RunService/CancelTask',
+            crewlog_dot_v1_dot_run__pb2.CancelTask.SerializeToString,
+            crewlog_dot_v1_dot_answer__pb2.Receipt.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Pause(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/crewlog.v1.RunService/Pause',
+            crewlog_dot_v1_dot_run__pb2.PauseRun.SerializeToString,
+            crewlog_dot_v1_dot_answer__pb2.Receipt.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Resume(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/crewlog.v1.RunService/Resume',
+            crewlog_dot_v1_dot_run__pb2.ResumeRun.SerializeToString,
+            crewlog_dot_v1_dot_answer__pb2.Receipt.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Retry(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/crewlog.v1.RunService/Retry',
+            crewlog_dot_v1_dot_run__pb2.RetryRun.SerializeToString,
+            crewlog_dot_v1_dot_answer__pb2.Receipt.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Send(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/crewlog.v1.RunService/Send',
+            crewlog_dot_v1_dot_run__pb2.SendMessage.SerializeToString,
+            crewlog_dot_v1_dot_answer__pb2.Receipt.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Recover(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/crewlog.v1.RunService/Recover',
+            crewlog_dot_v1_dot_recovery__pb2.RecoverRun.SerializeToString,
+            crewlog_dot_v1_dot_recovery__pb2.Recovery.FromString,
             options,
             channel_credentials,
             insecure,

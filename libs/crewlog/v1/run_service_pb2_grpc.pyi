@@ -5,6 +5,7 @@ What clients ask of runs. Served by the gateway."""
 
 from collections import abc as _abc
 from crewlog.v1 import answer_pb2 as _answer_pb2
+from crewlog.v1 import recovery_pb2 as _recovery_pb2
 from crewlog.v1 import run_pb2 as _run_pb2
 from crewlog.v1 import run_service_pb2 as _run_service_pb2
 from grpc import aio as _aio
@@ -39,6 +40,13 @@ class RunServiceStub:
     def __new__(cls, channel: _aio.Channel) -> RunServiceAsyncStub: ...
     Start: _grpc.UnaryUnaryMultiCallable[_run_pb2.StartRun, _answer_pb2.Receipt]
     Cancel: _grpc.UnaryUnaryMultiCallable[_run_pb2.CancelRun, _answer_pb2.Receipt]
+    CancelTask: _grpc.UnaryUnaryMultiCallable[_run_pb2.CancelTask, _answer_pb2.Receipt]
+    Pause: _grpc.UnaryUnaryMultiCallable[_run_pb2.PauseRun, _answer_pb2.Receipt]
+    Resume: _grpc.UnaryUnaryMultiCallable[_run_pb2.ResumeRun, _answer_pb2.Receipt]
+    Retry: _grpc.UnaryUnaryMultiCallable[_run_pb2.RetryRun, _answer_pb2.Receipt]
+    Send: _grpc.UnaryUnaryMultiCallable[_run_pb2.SendMessage, _answer_pb2.Receipt]
+    """Says something to a running agent."""
+    Recover: _grpc.UnaryUnaryMultiCallable[_recovery_pb2.RecoverRun, _recovery_pb2.Recovery]
     Get: _grpc.UnaryUnaryMultiCallable[_run_pb2.GetRun, _run_pb2.RunView]
     List: _grpc.UnaryUnaryMultiCallable[_run_pb2.ListRuns, _run_pb2.RunList]
     Watch: _grpc.UnaryStreamMultiCallable[_run_service_pb2.WatchRun, _run_service_pb2.WatchRunMessage]
@@ -53,6 +61,13 @@ class RunServiceAsyncStub(RunServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     Start: _aio.UnaryUnaryMultiCallable[_run_pb2.StartRun, _answer_pb2.Receipt]  # type: ignore[assignment]
     Cancel: _aio.UnaryUnaryMultiCallable[_run_pb2.CancelRun, _answer_pb2.Receipt]  # type: ignore[assignment]
+    CancelTask: _aio.UnaryUnaryMultiCallable[_run_pb2.CancelTask, _answer_pb2.Receipt]  # type: ignore[assignment]
+    Pause: _aio.UnaryUnaryMultiCallable[_run_pb2.PauseRun, _answer_pb2.Receipt]  # type: ignore[assignment]
+    Resume: _aio.UnaryUnaryMultiCallable[_run_pb2.ResumeRun, _answer_pb2.Receipt]  # type: ignore[assignment]
+    Retry: _aio.UnaryUnaryMultiCallable[_run_pb2.RetryRun, _answer_pb2.Receipt]  # type: ignore[assignment]
+    Send: _aio.UnaryUnaryMultiCallable[_run_pb2.SendMessage, _answer_pb2.Receipt]  # type: ignore[assignment]
+    """Says something to a running agent."""
+    Recover: _aio.UnaryUnaryMultiCallable[_recovery_pb2.RecoverRun, _recovery_pb2.Recovery]  # type: ignore[assignment]
     Get: _aio.UnaryUnaryMultiCallable[_run_pb2.GetRun, _run_pb2.RunView]  # type: ignore[assignment]
     List: _aio.UnaryUnaryMultiCallable[_run_pb2.ListRuns, _run_pb2.RunList]  # type: ignore[assignment]
     Watch: _aio.UnaryStreamMultiCallable[_run_service_pb2.WatchRun, _run_service_pb2.WatchRunMessage]  # type: ignore[assignment]
@@ -76,6 +91,49 @@ class RunServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _run_pb2.CancelRun,
         context: _ServicerContext,
     ) -> _typing.Union[_answer_pb2.Receipt, _abc.Awaitable[_answer_pb2.Receipt]]: ...
+
+    @_abc_1.abstractmethod
+    def CancelTask(
+        self,
+        request: _run_pb2.CancelTask,
+        context: _ServicerContext,
+    ) -> _typing.Union[_answer_pb2.Receipt, _abc.Awaitable[_answer_pb2.Receipt]]: ...
+
+    @_abc_1.abstractmethod
+    def Pause(
+        self,
+        request: _run_pb2.PauseRun,
+        context: _ServicerContext,
+    ) -> _typing.Union[_answer_pb2.Receipt, _abc.Awaitable[_answer_pb2.Receipt]]: ...
+
+    @_abc_1.abstractmethod
+    def Resume(
+        self,
+        request: _run_pb2.ResumeRun,
+        context: _ServicerContext,
+    ) -> _typing.Union[_answer_pb2.Receipt, _abc.Awaitable[_answer_pb2.Receipt]]: ...
+
+    @_abc_1.abstractmethod
+    def Retry(
+        self,
+        request: _run_pb2.RetryRun,
+        context: _ServicerContext,
+    ) -> _typing.Union[_answer_pb2.Receipt, _abc.Awaitable[_answer_pb2.Receipt]]: ...
+
+    @_abc_1.abstractmethod
+    def Send(
+        self,
+        request: _run_pb2.SendMessage,
+        context: _ServicerContext,
+    ) -> _typing.Union[_answer_pb2.Receipt, _abc.Awaitable[_answer_pb2.Receipt]]:
+        """Says something to a running agent."""
+
+    @_abc_1.abstractmethod
+    def Recover(
+        self,
+        request: _recovery_pb2.RecoverRun,
+        context: _ServicerContext,
+    ) -> _typing.Union[_recovery_pb2.Recovery, _abc.Awaitable[_recovery_pb2.Recovery]]: ...
 
     @_abc_1.abstractmethod
     def Get(

@@ -4,11 +4,13 @@ isort:skip_file
 What the scheduler serves to the gateway and to executors."""
 
 from collections import abc as _abc
+from crewlog.v1 import body_pb2 as _body_pb2
 from crewlog.v1 import budget_pb2 as _budget_pb2
 from crewlog.v1 import run_pb2 as _run_pb2
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -19,6 +21,33 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _StopKind:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _StopKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_StopKind.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    STOP_KIND_UNSPECIFIED: _StopKind.ValueType  # 0
+    """As DROP."""
+    STOP_KIND_DROP: _StopKind.ValueType  # 1
+    """The claim is another's: leave everything as it is."""
+    STOP_KIND_CANCEL: _StopKind.ValueType  # 2
+    """Record that the task was cancelled, with its files as they are."""
+    STOP_KIND_PAUSE: _StopKind.ValueType  # 3
+    """Let go at the next recorded step."""
+
+class StopKind(_StopKind, metaclass=_StopKindEnumTypeWrapper): ...
+
+STOP_KIND_UNSPECIFIED: StopKind.ValueType  # 0
+"""As DROP."""
+STOP_KIND_DROP: StopKind.ValueType  # 1
+"""The claim is another's: leave everything as it is."""
+STOP_KIND_CANCEL: StopKind.ValueType  # 2
+"""Record that the task was cancelled, with its files as they are."""
+STOP_KIND_PAUSE: StopKind.ValueType  # 3
+"""Let go at the next recorded step."""
+Global___StopKind: _TypeAlias = StopKind  # noqa: Y015
 
 @_typing.final
 class ExecutorReport(_message.Message):
@@ -32,6 +61,7 @@ class ExecutorReport(_message.Message):
     SLOTS_FIELD_NUMBER: _builtins.int
     RUNNING_FIELD_NUMBER: _builtins.int
     LAST_GRANT_FIELD_NUMBER: _builtins.int
+    LABELS_FIELD_NUMBER: _builtins.int
     executor_id: _builtins.str
     """`<name>_<boot>`: the name is unique among the executors that live, the boot is new with every start of the process.
     A new boot of a name says that the older one is gone.
@@ -44,6 +74,10 @@ class ExecutorReport(_message.Message):
     """
     @_builtins.property
     def running(self) -> _containers.RepeatedCompositeFieldContainer[Global___RunningTask]: ...
+    @_builtins.property
+    def labels(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What it is and has, such as `gpu`: tasks that ask for labels go only where all of them are."""
+
     def __init__(
         self,
         *,
@@ -51,10 +85,11 @@ class ExecutorReport(_message.Message):
         slots: _builtins.int = ...,
         running: _abc.Iterable[Global___RunningTask] | None = ...,
         last_grant: _builtins.int = ...,
+        labels: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["executor_id", b"executor_id", "last_grant", b"last_grant", "running", b"running", "slots", b"slots"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["executor_id", b"executor_id", "labels", b"labels", "last_grant", b"last_grant", "running", b"running", "slots", b"slots"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -68,11 +103,17 @@ class RunningTask(_message.Message):
     TASK_ID_FIELD_NUMBER: _builtins.int
     GENERATION_FIELD_NUMBER: _builtins.int
     PROGRESS_REVISION_FIELD_NUMBER: _builtins.int
+    STEP_SECONDS_MAX_FIELD_NUMBER: _builtins.int
+    MESSAGES_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
     task_id: _builtins.str
     generation: _builtins.int
     progress_revision: _builtins.int
     """Revision of the agent's last entry."""
+    step_seconds_max: _builtins.int
+    """How long what it does now may take at most: without a new entry by then, it is stuck."""
+    messages: _builtins.int
+    """How many of the messages to the task it has heard."""
     def __init__(
         self,
         *,
@@ -80,10 +121,12 @@ class RunningTask(_message.Message):
         task_id: _builtins.str = ...,
         generation: _builtins.int = ...,
         progress_revision: _builtins.int = ...,
+        step_seconds_max: _builtins.int = ...,
+        messages: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["generation", b"generation", "progress_revision", b"progress_revision", "run_id", b"run_id", "task_id", b"task_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["generation", b"generation", "messages", b"messages", "progress_revision", b"progress_revision", "run_id", b"run_id", "step_seconds_max", b"step_seconds_max", "task_id", b"task_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -96,26 +139,110 @@ class SchedulerOrder(_message.Message):
     GRANTS_FIELD_NUMBER: _builtins.int
     STOPS_FIELD_NUMBER: _builtins.int
     ALLOTMENTS_FIELD_NUMBER: _builtins.int
+    MESSAGES_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def grants(self) -> _containers.RepeatedCompositeFieldContainer[Global___Grant]: ...
     @_builtins.property
     def stops(self) -> _containers.RepeatedCompositeFieldContainer[Global___Stop]: ...
     @_builtins.property
     def allotments(self) -> _containers.RepeatedCompositeFieldContainer[Global___ChangedAllotment]: ...
+    @_builtins.property
+    def messages(self) -> _containers.RepeatedCompositeFieldContainer[Global___TaskMessage]: ...
     def __init__(
         self,
         *,
         grants: _abc.Iterable[Global___Grant] | None = ...,
         stops: _abc.Iterable[Global___Stop] | None = ...,
         allotments: _abc.Iterable[Global___ChangedAllotment] | None = ...,
+        messages: _abc.Iterable[Global___TaskMessage] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["allotments", b"allotments", "grants", b"grants", "stops", b"stops"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allotments", b"allotments", "grants", b"grants", "messages", b"messages", "stops", b"stops"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___SchedulerOrder: _TypeAlias = SchedulerOrder  # noqa: Y015
+
+@_typing.final
+class TaskMessage(_message.Message):
+    """A message to a running task. It is in the log already."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RUN_ID_FIELD_NUMBER: _builtins.int
+    TASK_ID_FIELD_NUMBER: _builtins.int
+    GENERATION_FIELD_NUMBER: _builtins.int
+    MESSAGE_ID_FIELD_NUMBER: _builtins.int
+    NUMBER_FIELD_NUMBER: _builtins.int
+    MODE_FIELD_NUMBER: _builtins.int
+    TEXT_FIELD_NUMBER: _builtins.int
+    run_id: _builtins.str
+    task_id: _builtins.str
+    generation: _builtins.int
+    message_id: _builtins.str
+    number: _builtins.int
+    mode: _run_pb2.MessageMode.ValueType
+    @_builtins.property
+    def text(self) -> _body_pb2.Body: ...
+    def __init__(
+        self,
+        *,
+        run_id: _builtins.str = ...,
+        task_id: _builtins.str = ...,
+        generation: _builtins.int = ...,
+        message_id: _builtins.str = ...,
+        number: _builtins.int = ...,
+        mode: _run_pb2.MessageMode.ValueType = ...,
+        text: _body_pb2.Body | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["text", b"text"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["generation", b"generation", "message_id", b"message_id", "mode", b"mode", "number", b"number", "run_id", b"run_id", "task_id", b"task_id", "text", b"text"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TaskMessage: _TypeAlias = TaskMessage  # noqa: Y015
+
+@_typing.final
+class GateOutcome(_message.Message):
+    """What became of a question of the agent."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GATE_ID_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    TURN_FIELD_NUMBER: _builtins.int
+    INDEX_FIELD_NUMBER: _builtins.int
+    ANSWER_FIELD_NUMBER: _builtins.int
+    ANSWERED_BY_FIELD_NUMBER: _builtins.int
+    IS_EXPIRED_FIELD_NUMBER: _builtins.int
+    gate_id: _builtins.str
+    kind: _run_pb2.GateKind.ValueType
+    turn: _builtins.int
+    index: _builtins.int
+    answer: _builtins.str
+    """The choice or the text; the declared default where the gate has expired."""
+    answered_by: _builtins.str
+    is_expired: _builtins.bool
+    def __init__(
+        self,
+        *,
+        gate_id: _builtins.str = ...,
+        kind: _run_pb2.GateKind.ValueType = ...,
+        turn: _builtins.int = ...,
+        index: _builtins.int = ...,
+        answer: _builtins.str = ...,
+        answered_by: _builtins.str = ...,
+        is_expired: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "answered_by", b"answered_by", "gate_id", b"gate_id", "index", b"index", "is_expired", b"is_expired", "kind", b"kind", "turn", b"turn"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GateOutcome: _TypeAlias = GateOutcome  # noqa: Y015
 
 @_typing.final
 class ChangedAllotment(_message.Message):
@@ -173,6 +300,8 @@ class Grant(_message.Message):
     BASE_TREE_FIELD_NUMBER: _builtins.int
     TITLE_FIELD_NUMBER: _builtins.int
     HAS_TO_STOP_FIELD_NUMBER: _builtins.int
+    MESSAGES_FIELD_NUMBER: _builtins.int
+    GATE_OUTCOMES_FIELD_NUMBER: _builtins.int
     revision: _builtins.int
     """Revision of `task_claimed`; grants are numbered by it."""
     run_id: _builtins.str
@@ -200,6 +329,12 @@ class Grant(_message.Message):
     def base_commits(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The commits that the workspace starts from."""
 
+    @_builtins.property
+    def messages(self) -> _containers.RepeatedCompositeFieldContainer[Global___TaskMessage]:
+        """Everything that was sent to the task so far; what it has read already is read once."""
+
+    @_builtins.property
+    def gate_outcomes(self) -> _containers.RepeatedCompositeFieldContainer[Global___GateOutcome]: ...
     def __init__(
         self,
         *,
@@ -219,10 +354,12 @@ class Grant(_message.Message):
         base_tree: _builtins.str = ...,
         title: _builtins.str = ...,
         has_to_stop: _builtins.bool = ...,
+        messages: _abc.Iterable[Global___TaskMessage] | None = ...,
+        gate_outcomes: _abc.Iterable[Global___GateOutcome] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["allotment", b"allotment", "node", b"node"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "allotment", b"allotment", "base_commits", b"base_commits", "base_tree", b"base_tree", "claim_token", b"claim_token", "generation", b"generation", "has_to_stop", b"has_to_stop", "model", b"model", "node", b"node", "project_id", b"project_id", "prompt", b"prompt", "revision", b"revision", "run_id", b"run_id", "task_id", b"task_id", "title", b"title", "traceparent", b"traceparent"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "allotment", b"allotment", "base_commits", b"base_commits", "base_tree", b"base_tree", "claim_token", b"claim_token", "gate_outcomes", b"gate_outcomes", "generation", b"generation", "has_to_stop", b"has_to_stop", "messages", b"messages", "model", b"model", "node", b"node", "project_id", b"project_id", "prompt", b"prompt", "revision", b"revision", "run_id", b"run_id", "task_id", b"task_id", "title", b"title", "traceparent", b"traceparent"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -230,16 +367,23 @@ Global___Grant: _TypeAlias = Grant  # noqa: Y015
 
 @_typing.final
 class Stop(_message.Message):
+    """Ends the work on one task under one claim: a later claim of it, and the tasks after it, are never meant."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     RUN_ID_FIELD_NUMBER: _builtins.int
     TASK_ID_FIELD_NUMBER: _builtins.int
     GENERATION_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    GRACE_SECONDS_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
     task_id: _builtins.str
     generation: _builtins.int
     reason: _builtins.str
+    kind: Global___StopKind.ValueType
+    grace_seconds: _builtins.int
+    """For CANCEL: what is under way may end by itself for so long."""
     def __init__(
         self,
         *,
@@ -247,10 +391,12 @@ class Stop(_message.Message):
         task_id: _builtins.str = ...,
         generation: _builtins.int = ...,
         reason: _builtins.str = ...,
+        kind: Global___StopKind.ValueType = ...,
+        grace_seconds: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["generation", b"generation", "reason", b"reason", "run_id", b"run_id", "task_id", b"task_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["generation", b"generation", "grace_seconds", b"grace_seconds", "kind", b"kind", "reason", b"reason", "run_id", b"run_id", "task_id", b"task_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

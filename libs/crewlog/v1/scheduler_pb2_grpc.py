@@ -4,6 +4,7 @@ import grpc
 import warnings
 
 from crewlog.v1 import answer_pb2 as crewlog_dot_v1_dot_answer__pb2
+from crewlog.v1 import recovery_pb2 as crewlog_dot_v1_dot_recovery__pb2
 from crewlog.v1 import run_pb2 as crewlog_dot_v1_dot_run__pb2
 from crewlog.v1 import scheduler_pb2 as crewlog_dot_v1_dot_scheduler__pb2
 
@@ -28,7 +29,7 @@ if _version_not_supported:
 
 
 class SchedulerServiceStub(object):
-    """Internal: callers are the gateway (Start, Cancel) and executors (Synchronize).
+    """Internal: callers are the gateway and, for Grow and Synchronize, executors.
     """
 
     def __init__(self, channel):
@@ -47,6 +48,36 @@ class SchedulerServiceStub(object):
                 request_serializer=crewlog_dot_v1_dot_run__pb2.CancelRun.SerializeToString,
                 response_deserializer=crewlog_dot_v1_dot_answer__pb2.Receipt.FromString,
                 _registered_method=True)
+        self.CancelTask = channel.unary_unary(
+                '/crewlog.v1.SchedulerService/CancelTask',
+                request_serializer=crewlog_dot_v1_dot_run__pb2.CancelTask.SerializeToString,
+                response_deserializer=crewlog_dot_v1_dot_answer__pb2.Receipt.FromString,
+                _registered_method=True)
+        self.Pause = channel.unary_unary(
+                '/crewlog.v1.SchedulerService/Pause',
+                request_serializer=crewlog_dot_v1_dot_run__pb2.PauseRun.SerializeToString,
+                response_deserializer=crewlog_dot_v1_dot_answer__pb2.Receipt.FromString,
+                _registered_method=True)
+        self.Resume = channel.unary_unary(
+                '/crewlog.v1.SchedulerService/Resume',
+                request_serializer=crewlog_dot_v1_dot_run__pb2.ResumeRun.SerializeToString,
+                response_deserializer=crewlog_dot_v1_dot_answer__pb2.Receipt.FromString,
+                _registered_method=True)
+        self.Retry = channel.unary_unary(
+                '/crewlog.v1.SchedulerService/Retry',
+                request_serializer=crewlog_dot_v1_dot_run__pb2.RetryRun.SerializeToString,
+                response_deserializer=crewlog_dot_v1_dot_answer__pb2.Receipt.FromString,
+                _registered_method=True)
+        self.Send = channel.unary_unary(
+                '/crewlog.v1.SchedulerService/Send',
+                request_serializer=crewlog_dot_v1_dot_run__pb2.SendMessage.SerializeToString,
+                response_deserializer=crewlog_dot_v1_dot_answer__pb2.Receipt.FromString,
+                _registered_method=True)
+        self.Recover = channel.unary_unary(
+                '/crewlog.v1.SchedulerService/Recover',
+                request_serializer=crewlog_dot_v1_dot_recovery__pb2.RecoverRun.SerializeToString,
+                response_deserializer=crewlog_dot_v1_dot_answer__pb2.Receipt.FromString,
+                _registered_method=True)
         self.Grow = channel.unary_unary(
                 '/crewlog.v1.SchedulerService/Grow',
                 request_serializer=crewlog_dot_v1_dot_scheduler__pb2.RequestAllotment.SerializeToString,
@@ -60,7 +91,7 @@ class SchedulerServiceStub(object):
 
 
 class SchedulerServiceServicer(object):
-    """Internal: callers are the gateway (Start, Cancel) and executors (Synchronize).
+    """Internal: callers are the gateway and, for Grow and Synchronize, executors.
     """
 
     def Start(self, request, context):
@@ -71,6 +102,43 @@ class SchedulerServiceServicer(object):
 
     def Cancel(self, request, context):
         """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CancelTask(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Pause(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Resume(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Retry(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Send(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Recover(self, request, context):
+        """Lets every claim of the run lapse, as if its executors were gone.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
@@ -100,6 +168,36 @@ def add_SchedulerServiceServicer_to_server(servicer, server):
                     request_deserializer=crewlog_dot_v1_dot_run__pb2.CancelRun.FromString,
                     response_serializer=crewlog_dot_v1_dot_answer__pb2.Receipt.SerializeToString,
             ),
+            'CancelTask': grpc.unary_unary_rpc_method_handler(
+                    servicer.CancelTask,
+                    request_deserializer=crewlog_dot_v1_dot_run__pb2.CancelTask.FromString,
+                    response_serializer=crewlog_dot_v1_dot_answer__pb2.Receipt.SerializeToString,
+            ),
+            'Pause': grpc.unary_unary_rpc_method_handler(
+                    servicer.Pause,
+                    request_deserializer=crewlog_dot_v1_dot_run__pb2.PauseRun.FromString,
+                    response_serializer=crewlog_dot_v1_dot_answer__pb2.Receipt.SerializeToString,
+            ),
+            'Resume': grpc.unary_unary_rpc_method_handler(
+                    servicer.Resume,
+                    request_deserializer=crewlog_dot_v1_dot_run__pb2.ResumeRun.FromString,
+                    response_serializer=crewlog_dot_v1_dot_answer__pb2.Receipt.SerializeToString,
+            ),
+            'Retry': grpc.unary_unary_rpc_method_handler(
+                    servicer.Retry,
+                    request_deserializer=crewlog_dot_v1_dot_run__pb2.RetryRun.FromString,
+                    response_serializer=crewlog_dot_v1_dot_answer__pb2.Receipt.SerializeToString,
+            ),
+            'Send': grpc.unary_unary_rpc_method_handler(
+                    servicer.Send,
+                    request_deserializer=crewlog_dot_v1_dot_run__pb2.SendMessage.FromString,
+                    response_serializer=crewlog_dot_v1_dot_answer__pb2.Receipt.SerializeToString,
+            ),
+            'Recover': grpc.unary_unary_rpc_method_handler(
+                    servicer.Recover,
+                    request_deserializer=crewlog_dot_v1_dot_recovery__pb2.RecoverRun.FromString,
+                    response_serializer=crewlog_dot_v1_dot_answer__pb2.Receipt.SerializeToString,
+            ),
             'Grow': grpc.unary_unary_rpc_method_handler(
                     servicer.Grow,
                     request_deserializer=crewlog_dot_v1_dot_scheduler__pb2.RequestAllotment.FromString,
@@ -119,7 +217,7 @@ def add_SchedulerServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class SchedulerService(object):
-    """Internal: callers are the gateway (Start, Cancel) and executors (Synchronize).
+    """Internal: callers are the gateway and, for Grow and Synchronize, executors.
     """
 
     @staticmethod
@@ -165,6 +263,168 @@ class SchedulerService(object):
             target,
             '/crewlog.v1.SchedulerService/Cancel',
             crewlog_dot_v1_dot_run__pb2.CancelRun.SerializeToString,
+            crewlog_dot_v1_dot_answer__pb2.Receipt.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CancelTask(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/crewlog.v1.SchedulerService/CancelTask',
+            crewlog_dot_v1_dot_run__pb2.CancelTask.SerializeToString,
+            crewlog_dot_v1_dot_answer__pb2.Receipt.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Pause(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/crewlog.v1.SchedulerService/Pause',
+            crewlog_dot_v1_dot_run__pb2.PauseRun.SerializeToString,
+            crewlog_dot_v1_dot_answer__pb2.Receipt.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Resume(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/crewlog.v1.SchedulerService/Resume',
+            crewlog_dot_v1_dot_run__pb2.ResumeRun.SerializeToString,
+            crewlog_dot_v1_dot_answer__pb2.Receipt.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Retry(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/crewlog.v1.SchedulerService/Retry',
+            crewlog_dot_v1_dot_run__pb2.RetryRun.SerializeToString,
+            crewlog_dot_v1_dot_answer__pb2.Receipt.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Send(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/crewlog.v1.SchedulerService/Send',
+            crewlog_dot_v1_dot_run__pb2.SendMessage.SerializeToString,
+            crewlog_dot_v1_dot_answer__pb2.Receipt.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Recover(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/crewlog.v1.SchedulerService/Recover',
+            crewlog_dot_v1_dot_recovery__pb2.RecoverRun.SerializeToString,
             crewlog_dot_v1_dot_answer__pb2.Receipt.FromString,
             options,
             channel_credentials,

@@ -5,6 +5,7 @@ What the scheduler serves to the gateway and to executors."""
 
 from collections import abc as _abc
 from crewlog.v1 import answer_pb2 as _answer_pb2
+from crewlog.v1 import recovery_pb2 as _recovery_pb2
 from crewlog.v1 import run_pb2 as _run_pb2
 from crewlog.v1 import scheduler_pb2 as _scheduler_pb2
 from grpc import aio as _aio
@@ -29,7 +30,7 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class SchedulerServiceStub:
-    """Internal: callers are the gateway (Start, Cancel) and executors (Synchronize)."""
+    """Internal: callers are the gateway and, for Grow and Synchronize, executors."""
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
@@ -37,21 +38,35 @@ class SchedulerServiceStub:
     def __new__(cls, channel: _aio.Channel) -> SchedulerServiceAsyncStub: ...
     Start: _grpc.UnaryUnaryMultiCallable[_run_pb2.StartRun, _answer_pb2.Receipt]
     Cancel: _grpc.UnaryUnaryMultiCallable[_run_pb2.CancelRun, _answer_pb2.Receipt]
+    CancelTask: _grpc.UnaryUnaryMultiCallable[_run_pb2.CancelTask, _answer_pb2.Receipt]
+    Pause: _grpc.UnaryUnaryMultiCallable[_run_pb2.PauseRun, _answer_pb2.Receipt]
+    Resume: _grpc.UnaryUnaryMultiCallable[_run_pb2.ResumeRun, _answer_pb2.Receipt]
+    Retry: _grpc.UnaryUnaryMultiCallable[_run_pb2.RetryRun, _answer_pb2.Receipt]
+    Send: _grpc.UnaryUnaryMultiCallable[_run_pb2.SendMessage, _answer_pb2.Receipt]
+    Recover: _grpc.UnaryUnaryMultiCallable[_recovery_pb2.RecoverRun, _answer_pb2.Receipt]
+    """Lets every claim of the run lapse, as if its executors were gone."""
     Grow: _grpc.UnaryUnaryMultiCallable[_scheduler_pb2.RequestAllotment, _scheduler_pb2.GrantedAllotment]
     Synchronize: _grpc.StreamStreamMultiCallable[_scheduler_pb2.ExecutorReport, _scheduler_pb2.SchedulerOrder]
 
 @_typing.type_check_only
 class SchedulerServiceAsyncStub(SchedulerServiceStub):
-    """Internal: callers are the gateway (Start, Cancel) and executors (Synchronize)."""
+    """Internal: callers are the gateway and, for Grow and Synchronize, executors."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     Start: _aio.UnaryUnaryMultiCallable[_run_pb2.StartRun, _answer_pb2.Receipt]  # type: ignore[assignment]
     Cancel: _aio.UnaryUnaryMultiCallable[_run_pb2.CancelRun, _answer_pb2.Receipt]  # type: ignore[assignment]
+    CancelTask: _aio.UnaryUnaryMultiCallable[_run_pb2.CancelTask, _answer_pb2.Receipt]  # type: ignore[assignment]
+    Pause: _aio.UnaryUnaryMultiCallable[_run_pb2.PauseRun, _answer_pb2.Receipt]  # type: ignore[assignment]
+    Resume: _aio.UnaryUnaryMultiCallable[_run_pb2.ResumeRun, _answer_pb2.Receipt]  # type: ignore[assignment]
+    Retry: _aio.UnaryUnaryMultiCallable[_run_pb2.RetryRun, _answer_pb2.Receipt]  # type: ignore[assignment]
+    Send: _aio.UnaryUnaryMultiCallable[_run_pb2.SendMessage, _answer_pb2.Receipt]  # type: ignore[assignment]
+    Recover: _aio.UnaryUnaryMultiCallable[_recovery_pb2.RecoverRun, _answer_pb2.Receipt]  # type: ignore[assignment]
+    """Lets every claim of the run lapse, as if its executors were gone."""
     Grow: _aio.UnaryUnaryMultiCallable[_scheduler_pb2.RequestAllotment, _scheduler_pb2.GrantedAllotment]  # type: ignore[assignment]
     Synchronize: _aio.StreamStreamMultiCallable[_scheduler_pb2.ExecutorReport, _scheduler_pb2.SchedulerOrder]  # type: ignore[assignment]
 
 class SchedulerServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Internal: callers are the gateway (Start, Cancel) and executors (Synchronize)."""
+    """Internal: callers are the gateway and, for Grow and Synchronize, executors."""
 
     @_abc_1.abstractmethod
     def Start(
@@ -66,6 +81,49 @@ class SchedulerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _run_pb2.CancelRun,
         context: _ServicerContext,
     ) -> _typing.Union[_answer_pb2.Receipt, _abc.Awaitable[_answer_pb2.Receipt]]: ...
+
+    @_abc_1.abstractmethod
+    def CancelTask(
+        self,
+        request: _run_pb2.CancelTask,
+        context: _ServicerContext,
+    ) -> _typing.Union[_answer_pb2.Receipt, _abc.Awaitable[_answer_pb2.Receipt]]: ...
+
+    @_abc_1.abstractmethod
+    def Pause(
+        self,
+        request: _run_pb2.PauseRun,
+        context: _ServicerContext,
+    ) -> _typing.Union[_answer_pb2.Receipt, _abc.Awaitable[_answer_pb2.Receipt]]: ...
+
+    @_abc_1.abstractmethod
+    def Resume(
+        self,
+        request: _run_pb2.ResumeRun,
+        context: _ServicerContext,
+    ) -> _typing.Union[_answer_pb2.Receipt, _abc.Awaitable[_answer_pb2.Receipt]]: ...
+
+    @_abc_1.abstractmethod
+    def Retry(
+        self,
+        request: _run_pb2.RetryRun,
+        context: _ServicerContext,
+    ) -> _typing.Union[_answer_pb2.Receipt, _abc.Awaitable[_answer_pb2.Receipt]]: ...
+
+    @_abc_1.abstractmethod
+    def Send(
+        self,
+        request: _run_pb2.SendMessage,
+        context: _ServicerContext,
+    ) -> _typing.Union[_answer_pb2.Receipt, _abc.Awaitable[_answer_pb2.Receipt]]: ...
+
+    @_abc_1.abstractmethod
+    def Recover(
+        self,
+        request: _recovery_pb2.RecoverRun,
+        context: _ServicerContext,
+    ) -> _typing.Union[_answer_pb2.Receipt, _abc.Awaitable[_answer_pb2.Receipt]]:
+        """Lets every claim of the run lapse, as if its executors were gone."""
 
     @_abc_1.abstractmethod
     def Grow(

@@ -441,11 +441,14 @@ class DeliverChange(_message.Message):
     COMMITS_FIELD_NUMBER: _builtins.int
     BRANCH_FIELD_NUMBER: _builtins.int
     AT_UNIX_MICROS_FIELD_NUMBER: _builtins.int
+    ATTEMPT_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
     project_id: _builtins.str
     base_commit: _builtins.str
     branch: _builtins.str
     at_unix_micros: _builtins.int
+    attempt: _builtins.int
+    """How often the run was retried: a later attempt delivers onto the branch of the one before it."""
     @_builtins.property
     def commits(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Several are merged."""
@@ -459,10 +462,11 @@ class DeliverChange(_message.Message):
         commits: _abc.Iterable[_builtins.str] | None = ...,
         branch: _builtins.str = ...,
         at_unix_micros: _builtins.int = ...,
+        attempt: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_unix_micros", b"at_unix_micros", "base_commit", b"base_commit", "branch", b"branch", "commits", b"commits", "project_id", b"project_id", "run_id", b"run_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_unix_micros", b"at_unix_micros", "attempt", b"attempt", "base_commit", b"base_commit", "branch", b"branch", "commits", b"commits", "project_id", b"project_id", "run_id", b"run_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -654,9 +658,11 @@ class ChangeDelivered(_message.Message):
     AT_UNIX_MICROS_FIELD_NUMBER: _builtins.int
     COMMITS_FIELD_NUMBER: _builtins.int
     BRANCH_FIELD_NUMBER: _builtins.int
+    ATTEMPT_FIELD_NUMBER: _builtins.int
     project_id: _builtins.str
     at_unix_micros: _builtins.int
     branch: _builtins.str
+    attempt: _builtins.int
     @_builtins.property
     def change(self) -> Global___Change: ...
     @_builtins.property
@@ -671,10 +677,11 @@ class ChangeDelivered(_message.Message):
         at_unix_micros: _builtins.int = ...,
         commits: _abc.Iterable[_builtins.str] | None = ...,
         branch: _builtins.str = ...,
+        attempt: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["change", b"change"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_unix_micros", b"at_unix_micros", "branch", b"branch", "change", b"change", "commits", b"commits", "project_id", b"project_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_unix_micros", b"at_unix_micros", "attempt", b"attempt", "branch", b"branch", "change", b"change", "commits", b"commits", "project_id", b"project_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
