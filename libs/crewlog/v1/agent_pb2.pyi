@@ -314,12 +314,15 @@ class ParkAgent(_message.Message):
     CAUSE_FIELD_NUMBER: _builtins.int
     QUESTION_FIELD_NUMBER: _builtins.int
     FAILURE_FIELD_NUMBER: _builtins.int
+    NOT_BEFORE_UNIX_MICROS_FIELD_NUMBER: _builtins.int
     agent_id: _builtins.str
     generation: _builtins.int
     budget_id: _builtins.str
     """The budget that it did not fit into, and what the call needs beyond what is left."""
     at_unix_micros: _builtins.int
     cause: _run_pb2.ParkCause.ValueType
+    not_before_unix_micros: _builtins.int
+    """It may go on by itself from then on; 0: somebody has to do something first."""
     @_builtins.property
     def wanted(self) -> _budget_pb2.Amounts: ...
     @_builtins.property
@@ -337,14 +340,46 @@ class ParkAgent(_message.Message):
         cause: _run_pb2.ParkCause.ValueType = ...,
         question: _run_pb2.Question | None = ...,
         failure: _answer_pb2.Failure | None = ...,
+        not_before_unix_micros: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure", "question", b"question", "wanted", b"wanted"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "at_unix_micros", b"at_unix_micros", "budget_id", b"budget_id", "cause", b"cause", "failure", b"failure", "generation", b"generation", "question", b"question", "wanted", b"wanted"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "at_unix_micros", b"at_unix_micros", "budget_id", b"budget_id", "cause", b"cause", "failure", b"failure", "generation", b"generation", "not_before_unix_micros", b"not_before_unix_micros", "question", b"question", "wanted", b"wanted"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ParkAgent: _TypeAlias = ParkAgent  # noqa: Y015
+
+@_typing.final
+class ReconcileEffect(_message.Message):
+    """What a person has decided about an effect whose outcome is not known."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    AGENT_ID_FIELD_NUMBER: _builtins.int
+    GENERATION_FIELD_NUMBER: _builtins.int
+    KEY_FIELD_NUMBER: _builtins.int
+    RESOLUTION_FIELD_NUMBER: _builtins.int
+    agent_id: _builtins.str
+    generation: _builtins.int
+    resolution: Global___EffectReconciled.Resolution.ValueType
+    @_builtins.property
+    def key(self) -> Global___EffectKey: ...
+    def __init__(
+        self,
+        *,
+        agent_id: _builtins.str = ...,
+        generation: _builtins.int = ...,
+        key: Global___EffectKey | None = ...,
+        resolution: Global___EffectReconciled.Resolution.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["key", b"key"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "generation", b"generation", "key", b"key", "resolution", b"resolution"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReconcileEffect: _TypeAlias = ReconcileEffect  # noqa: Y015
 
 @_typing.final
 class ReceiveMessage(_message.Message):
@@ -834,9 +869,11 @@ class AgentParked(_message.Message):
     CAUSE_FIELD_NUMBER: _builtins.int
     QUESTION_FIELD_NUMBER: _builtins.int
     FAILURE_FIELD_NUMBER: _builtins.int
+    NOT_BEFORE_UNIX_MICROS_FIELD_NUMBER: _builtins.int
     budget_id: _builtins.str
     at_unix_micros: _builtins.int
     cause: _run_pb2.ParkCause.ValueType
+    not_before_unix_micros: _builtins.int
     @_builtins.property
     def wanted(self) -> _budget_pb2.Amounts: ...
     @_builtins.property
@@ -855,10 +892,11 @@ class AgentParked(_message.Message):
         cause: _run_pb2.ParkCause.ValueType = ...,
         question: _run_pb2.Question | None = ...,
         failure: _answer_pb2.Failure | None = ...,
+        not_before_unix_micros: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure", "question", b"question", "so_far", b"so_far", "wanted", b"wanted"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_unix_micros", b"at_unix_micros", "budget_id", b"budget_id", "cause", b"cause", "failure", b"failure", "question", b"question", "so_far", b"so_far", "wanted", b"wanted"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_unix_micros", b"at_unix_micros", "budget_id", b"budget_id", "cause", b"cause", "failure", b"failure", "not_before_unix_micros", b"not_before_unix_micros", "question", b"question", "so_far", b"so_far", "wanted", b"wanted"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -712,6 +712,7 @@ class ParkTask(_message.Message):
     CAUSE_FIELD_NUMBER: _builtins.int
     QUESTION_FIELD_NUMBER: _builtins.int
     FAILURE_FIELD_NUMBER: _builtins.int
+    NOT_BEFORE_UNIX_MICROS_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
     task_id: _builtins.str
     budget_id: _builtins.str
@@ -720,6 +721,8 @@ class ParkTask(_message.Message):
     generation: _builtins.int
     """The claim under which the agent was parked; 0: the one that the task has now."""
     cause: Global___ParkCause.ValueType
+    not_before_unix_micros: _builtins.int
+    """It may go on by itself from then on; 0: somebody has to do something first."""
     @_builtins.property
     def wanted(self) -> _budget_pb2.Amounts: ...
     @_builtins.property
@@ -743,10 +746,11 @@ class ParkTask(_message.Message):
         cause: Global___ParkCause.ValueType = ...,
         question: Global___Question | None = ...,
         failure: _answer_pb2.Failure | None = ...,
+        not_before_unix_micros: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure", "question", b"question", "so_far", b"so_far", "wanted", b"wanted"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_unix_micros", b"at_unix_micros", "budget_id", b"budget_id", "cause", b"cause", "failure", b"failure", "generation", b"generation", "question", b"question", "run_id", b"run_id", "so_far", b"so_far", "task_id", b"task_id", "wanted", b"wanted"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_unix_micros", b"at_unix_micros", "budget_id", b"budget_id", "cause", b"cause", "failure", b"failure", "generation", b"generation", "not_before_unix_micros", b"not_before_unix_micros", "question", b"question", "run_id", b"run_id", "so_far", b"so_far", "task_id", b"task_id", "wanted", b"wanted"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1326,8 +1330,6 @@ class TaskResult(_message.Message):
     """Of the cost: for calls whose answer was lost."""
     saved_usd_micros: _builtins.int
     """What the same tokens would have cost more without the provider's cache."""
-    messages_read: _builtins.int
-    """How many of the messages that were sent to the task its agent has read."""
     @_builtins.property
     def output(self) -> _body_pb2.Body: ...
     @_builtins.property
@@ -1339,6 +1341,10 @@ class TaskResult(_message.Message):
     @_builtins.property
     def spent(self) -> _budget_pb2.Amounts:
         """Everything that counts against the budgets, calls whose answer was lost included."""
+
+    @_builtins.property
+    def messages_read(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """The messages that its agent has read, by their number."""
 
     def __init__(
         self,
@@ -1355,7 +1361,7 @@ class TaskResult(_message.Message):
         spent: _budget_pb2.Amounts | None = ...,
         lost_usd_micros: _builtins.int = ...,
         saved_usd_micros: _builtins.int = ...,
-        messages_read: _builtins.int = ...,
+        messages_read: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["output", b"output", "snapshot", b"snapshot", "spent", b"spent", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
@@ -2106,9 +2112,12 @@ class RunPaused(_message.Message):
     FAILURE_FIELD_NUMBER: _builtins.int
     BY_FIELD_NUMBER: _builtins.int
     AT_UNIX_MICROS_FIELD_NUMBER: _builtins.int
+    RESUMES_AT_UNIX_MICROS_FIELD_NUMBER: _builtins.int
     reason: _builtins.str
     by: _builtins.str
     at_unix_micros: _builtins.int
+    resumes_at_unix_micros: _builtins.int
+    """The run goes on by itself then: the provider has said how long to wait. 0: somebody has to resume it."""
     @_builtins.property
     def failure(self) -> _answer_pb2.Failure:
         """What has to be mended first, where the run paused by itself."""
@@ -2120,10 +2129,11 @@ class RunPaused(_message.Message):
         failure: _answer_pb2.Failure | None = ...,
         by: _builtins.str = ...,
         at_unix_micros: _builtins.int = ...,
+        resumes_at_unix_micros: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_unix_micros", b"at_unix_micros", "by", b"by", "failure", b"failure", "reason", b"reason"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_unix_micros", b"at_unix_micros", "by", b"by", "failure", b"failure", "reason", b"reason", "resumes_at_unix_micros", b"resumes_at_unix_micros"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
