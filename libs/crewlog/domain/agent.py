@@ -3,13 +3,9 @@
     host -> RUNNING --(model call | tool calls)*--> SUCCEEDED | FAILED | CANCELLED
 
 Before an effect there is an intent, after it one outcome. The tool calls of an answer become intents in the entry that
-records the answer. The first entry of a generation fences out the older ones and settles what they left open, by the
-class of each effect:
-
-    model                 called again; the lost call counts as spent
-    pure, keyed           run again
-    queryable, reversible run again in a fresh worktree that has the files of the last snapshot
-    opaque                not run again: the model is told that nobody knows
+records the answer. The first entry of a generation fences out the older ones and settles what they left open:
+crewlog.domain.agent_recovery. From then on an older generation may append one thing only, what came of an effect that
+it had performed; it is evidence and decides nothing.
 """
 
 from __future__ import annotations
@@ -17,54 +13,53 @@ from __future__ import annotations
 from typing import TypeAlias, assert_never
 
 from crewlog.domain import amounts
+from crewlog.domain.agent_events import Event, evolve
+from crewlog.domain.agent_recovery import NOOP_TOOL, host, noop_step, told_unknown
 from crewlog.domain.agent_state import (
     INITIAL,
     MODEL,
     Agent,
-    Effect,
-    Event,
-    Place,
     amounts_of,
     amounts_used,
-    evolve,
     fits,
     is_noop,
     is_over,
+    late_key,
     place_of,
+    readable,
 )
 from crewlog.domain.errors import BudgetExceeded, NotFound, StaleClaim, WrongState
 from crewlog.v1.agent_pb2 import (
     AgentCancelled,
     AgentFailed,
     AgentParked,
-    AgentStarted,
     AgentStatus,
     AgentSucceeded,
-    AgentTakenOver,
     AllotmentRaised,
     ContentBlock,
     EffectClass,
     EffectKey,
-    EffectPutInDoubt,
     EffectReconciled,
     FinishAgent,
     FinishModelCall,
     FinishToolCall,
     HostAgent,
+    LateOutcomeRecorded,
+    MessageReceived,
     ModelCallFailed,
     ModelCallStarted,
     ModelCallSucceeded,
     ParkAgent,
     RaiseAllotment,
+    ReceiveMessage,
+    ReconcileEffect,
+    RecordLateOutcome,
     ReservationExceeded,
     StartModelCall,
     ToolCallFailed,
     ToolCallStarted,
     ToolCallSucceeded,
-    ToolFailure,
-    ToolUse,
 )
-from crewlog.v1.body_pb2 import Body
 from crewlog.v1.run_pb2 import TaskResult
 from google.protobuf.message import Message
 
@@ -72,29 +67,26 @@ __all__ = ["INITIAL", "KIND", "NOOP_TOOL", "VERSION", "Command", "Event", "decid
 
 KIND = "agent"
 VERSION = 1
-NOOP_TOOL = "noop"
-IN_DOUBT_TEXT = (
-    "The process that ran this was killed. Nobody knows whether it took effect: look before you do it again."
-)
 
-Command: TypeAlias = (
-    HostAgent | StartModelCall | FinishModelCall | FinishToolCall | RaiseAllotment | ParkAgent | FinishAgent
+ClaimedCommand: TypeAlias = (
+    StartModelCall
+    | FinishModelCall
+    | FinishToolCall
+    | ReconcileEffect
+    | RaiseAllotment
+    | ReceiveMessage
+    | ParkAgent
+    | FinishAgent
 )
-ClaimedCommand: TypeAlias = StartModelCall | FinishModelCall | FinishToolCall | RaiseAllotment | ParkAgent | FinishAgent
-
-_RESOLUTIONS = {
-    EffectClass.EFFECT_CLASS_MODEL: EffectReconciled.RESOLUTION_RUN_AGAIN,
-    EffectClass.EFFECT_CLASS_PURE: EffectReconciled.RESOLUTION_RUN_AGAIN,
-    EffectClass.EFFECT_CLASS_KEYED: EffectReconciled.RESOLUTION_RUN_AGAIN,
-    EffectClass.EFFECT_CLASS_QUERYABLE: EffectReconciled.RESOLUTION_RESTORED_AND_RUN_AGAIN,
-    EffectClass.EFFECT_CLASS_REVERSIBLE: EffectReconciled.RESOLUTION_RESTORED_AND_RUN_AGAIN,
-}
+Command: TypeAlias = HostAgent | RecordLateOutcome | ClaimedCommand
 
 
 def decide(agent: Agent, command: Command) -> list[Message]:
     """What a command causes. Raises InvalidCommand, NotFound, StaleClaim, WrongState or BudgetExceeded."""
     if isinstance(command, HostAgent):
-        return _host(agent, command)
+        return host(agent, command)
+    if isinstance(command, RecordLateOutcome):
+        return _record_late_outcome(agent, command)
     _check_claim(agent, command)
     match command:
         case FinishToolCall():
@@ -103,8 +95,12 @@ def decide(agent: Agent, command: Command) -> list[Message]:
             return _start_model_call(agent, command)
         case FinishModelCall():
             return _finish_model_call(agent, command)
+        case ReconcileEffect():
+            return _reconcile(agent, command)
         case RaiseAllotment():
             return _raise_allotment(agent, command)
+        case ReceiveMessage():
+            return _receive(agent, command)
         case ParkAgent():
             return _park(agent, command)
         case FinishAgent():
@@ -123,65 +119,15 @@ def _check_claim(agent: Agent, command: ClaimedCommand) -> None:
         )
     if command.generation > agent.generation:
         raise WrongState(f"generation {command.generation} of agent {command.agent_id!r} has not taken over yet")
-
-
-def _host(agent: Agent, command: HostAgent) -> list[Message]:
-    if agent.status == AgentStatus.AGENT_STATUS_UNSPECIFIED:
-        return _begin(command)
-    if command.generation == agent.generation and command.executor_id == agent.executor_id:
-        return []
-    if command.generation <= agent.generation:
-        raise StaleClaim(f"agent {command.agent_id!r} is at generation {agent.generation} already")
-    if is_over(agent):
-        return []
-    taken_over = AgentTakenOver(
-        generation=command.generation, executor_id=command.executor_id, at_unix_micros=command.at_unix_micros
-    )
-    doubts = (_settle(place, effect, command.at_unix_micros) for place, effect in sorted(agent.open.items()))
-    return [taken_over, *(event for doubt in doubts for event in doubt)]
-
-
-def _begin(command: HostAgent) -> list[Message]:
-    started = AgentStarted(
-        run_id=command.run_id,
-        task_id=command.task_id,
-        generation=command.generation,
-        executor_id=command.executor_id,
-        node=command.node if command.HasField("node") else None,
-        noop=command.noop if command.HasField("noop") else None,
-        model=command.model,
-        prompt=command.prompt,
-        tools=command.tools,
-        limits=command.limits,
-        allotment=command.allotment,
-        at_unix_micros=command.at_unix_micros,
-    )
-    return [started, *_noop_step(command.noop.steps, 1, command.at_unix_micros)]
-
-
-def _noop_step(steps: int, turn: int, at: int) -> list[Message]:
-    if turn > steps:
-        return []
-    key = EffectKey(turn=turn, index=0, attempt=1)
-    pure = EffectClass.EFFECT_CLASS_PURE
-    return [ToolCallStarted(key=key, call=ToolUse(tool=NOOP_TOOL), effect_class=pure, at_unix_micros=at)]
-
-
-def _settle(place: Place, effect: Effect, at: int) -> list[Message]:
-    key = EffectKey(turn=place[0], index=place[1], attempt=effect.attempt)
-    resolution = _RESOLUTIONS.get(effect.effect_class, EffectReconciled.RESOLUTION_TOLD_UNKNOWN)
-    events: list[Message] = [EffectPutInDoubt(key=key), EffectReconciled(key=key, resolution=resolution)]
-    if resolution == EffectReconciled.RESOLUTION_TOLD_UNKNOWN:
-        unknown = ToolFailure(reason="in_doubt", text=Body(inline=IN_DOUBT_TEXT.encode()))
-        events.append(ToolCallFailed(key=key, failure=unknown, at_unix_micros=at))
-    return events
+    if agent.parked is not None and not isinstance(command, (ParkAgent, RaiseAllotment, ReceiveMessage)):
+        raise WrongState(f"agent {command.agent_id!r} is parked under generation {command.generation}")
 
 
 def _start_model_call(agent: Agent, command: StartModelCall) -> list[Message]:
     open_call = agent.open.get(place_of(command.key))
     if open_call is not None and open_call.attempt == command.key.attempt:
         return []
-    if is_over(agent) or agent.open or agent.is_parked:
+    if is_over(agent) or agent.open:
         raise WrongState(f"agent {command.agent_id!r} cannot call the model now")
     if place_of(command.key) != (len(agent.turns) + 1, MODEL):
         raise WrongState(f"the next turn of agent {command.agent_id!r} is {len(agent.turns) + 1}")
@@ -202,6 +148,7 @@ def _start_model_call(agent: Agent, command: StartModelCall) -> list[Message]:
             reservation=command.reservation,
             at_unix_micros=command.at_unix_micros,
             credential=command.credential,
+            messages=[message.number for message in readable(agent)],
         )
     ]
 
@@ -229,20 +176,78 @@ def _exceeded(agent: Agent, command: FinishModelCall) -> list[Message]:
 
 
 def _raise_allotment(agent: Agent, command: RaiseAllotment) -> list[Message]:
-    if is_over(agent) or command.run_revision <= agent.allotment_revision:
+    if is_over(agent) or agent.parked is not None or command.run_revision <= agent.allotment_revision:
         return []
     at = command.at_unix_micros
     return [AllotmentRaised(allotment=command.allotment, run_revision=command.run_revision, at_unix_micros=at)]
 
 
 def _park(agent: Agent, command: ParkAgent) -> list[Message]:
-    if is_over(agent) or agent.is_parked:
+    if is_over(agent) or agent.parked is not None:
         return []
-    if agent.open:
-        raise WrongState(f"agent {command.agent_id!r} has effects without an outcome")
-    at = command.at_unix_micros
-    so_far = _with_totals(agent, TaskResult(), at)
-    return [AgentParked(budget_id=command.budget_id, wanted=command.wanted, so_far=so_far, at_unix_micros=at)]
+    if any(effect.call is None for effect in agent.open.values()):
+        raise WrongState(f"agent {command.agent_id!r} is in the middle of a model call")
+    return [
+        AgentParked(
+            cause=command.cause,
+            budget_id=command.budget_id,
+            wanted=command.wanted if command.HasField("wanted") else None,
+            question=command.question if command.HasField("question") else None,
+            failure=command.failure if command.HasField("failure") else None,
+            not_before_unix_micros=command.not_before_unix_micros,
+            so_far=_with_totals(agent, TaskResult(), command.at_unix_micros),
+            at_unix_micros=command.at_unix_micros,
+        )
+    ]
+
+
+def _receive(agent: Agent, command: ReceiveMessage) -> list[Message]:
+    if is_over(agent) or agent.parked is not None or command.number <= agent.messages:
+        return []
+    if command.number != agent.messages + 1:
+        raise WrongState(f"agent {command.agent_id!r} has not heard message {agent.messages + 1} yet")
+    return [
+        MessageReceived(
+            message_id=command.message_id,
+            number=command.number,
+            mode=command.mode,
+            text=command.text,
+            at_unix_micros=command.at_unix_micros,
+        )
+    ]
+
+
+def _reconcile(agent: Agent, command: ReconcileEffect) -> list[Message]:
+    effect = agent.open.get(place_of(command.key))
+    if effect is None or effect.attempt != command.key.attempt or not effect.is_asked:
+        return []
+    reconciled = EffectReconciled(key=command.key, resolution=command.resolution)
+    if command.resolution == EffectReconciled.RESOLUTION_TOLD_UNKNOWN:
+        return [reconciled, told_unknown(command.key, command.at_unix_micros)]
+    return [reconciled]
+
+
+def _record_late_outcome(agent: Agent, command: RecordLateOutcome) -> list[Message]:
+    if agent.status == AgentStatus.AGENT_STATUS_UNSPECIFIED:
+        raise NotFound(f"there is no agent {command.agent_id!r}")
+    if command.generation >= agent.generation:
+        raise WrongState(f"generation {command.generation} of agent {command.agent_id!r} is not an older one")
+    came_of = command.model_call if command.HasField("model_call") else command.tool_call
+    if late_key(command.generation, came_of.key) in agent.late:
+        return []
+    model, tool = command.model_call, command.tool_call
+    return [
+        LateOutcomeRecorded(
+            generation=command.generation,
+            executor_id=command.executor_id,
+            key=came_of.key,
+            model_answer=model.answer if model.HasField("answer") else None,
+            model_failure=model.failure if model.HasField("failure") else None,
+            tool_output=tool.output if tool.HasField("output") else None,
+            tool_failure=tool.failure if tool.HasField("failure") else None,
+            at_unix_micros=command.at_unix_micros,
+        )
+    ]
 
 
 def result_so_far(agent: Agent, at_unix_micros: int) -> TaskResult:
@@ -273,7 +278,7 @@ def _finish_tool_call(agent: Agent, command: FinishToolCall) -> list[Message]:
         return [ToolCallFailed(key=command.key, failure=command.failure, at_unix_micros=at)]
     ended = ToolCallSucceeded(key=command.key, output=command.output, at_unix_micros=at)
     if is_noop(agent):
-        return [ended, *_noop_step(agent.started.noop.steps, command.key.turn + 1, at)]
+        return [ended, *noop_step(agent.started.noop.steps, command.key.turn + 1, at)]
     return [ended]
 
 
@@ -291,6 +296,8 @@ def _finish(agent: Agent, command: FinishAgent) -> list[Message]:
         case "succeeded":
             if agent.open:
                 raise WrongState(f"agent {command.agent_id!r} has effects without an outcome")
+            if agent.inbox:
+                raise WrongState(f"agent {command.agent_id!r} has messages to read")
             return [AgentSucceeded(result=_with_totals(agent, command.succeeded, at), at_unix_micros=at)]
         case "failed":
             result = _with_totals(agent, command.failed.result, at)
@@ -310,7 +317,8 @@ def _with_totals(agent: Agent, result: TaskResult, at: int) -> TaskResult:
             spent=(agent.spent + agent.reserved).message(),
             lost_usd_micros=agent.lost_usd_micros + agent.reserved.usd_micros,
             saved_usd_micros=agent.saved_usd_micros,
-            duration_micros=max(0, at - agent.started.at_unix_micros),
+            duration_micros=max(0, at - agent.started.at_unix_micros - agent.idle_micros),
+            messages_read=agent.read,
             turns=len(agent.turns),
             tool_calls=agent.tool_calls,
             snapshot=agent.snapshot,

@@ -8,8 +8,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from crewlog.domain.agent_state import Agent, Effect, Place, Turn, is_noop, tokens
+from crewlog.domain.agent_state import (
+    ASK_TOOL,
+    INTERRUPTED,
+    Agent,
+    Effect,
+    Place,
+    Turn,
+    is_last,
+    is_noop,
+    readable,
+    tokens,
+)
 from crewlog.v1.answer_pb2 import Failure
+from crewlog.v1.run_pb2 import GateKind
 
 TURNS_MAX = 200
 DURATION_SECONDS_MAX = 3_600
@@ -17,18 +29,22 @@ OUTPUT_TOKENS_MAX = 8_192
 MODEL_ATTEMPTS_MAX = 6
 RETRY_MILLIS_FIRST = 500
 RETRY_MILLIS_MAX = 60_000
+WAIT_MILLIS_MAX = 120_000
 OUTPUT_CHARACTERS_MAX = 48_000
 SUMMARY_CHARACTERS_MAX = 2_000
 
 
 @dataclass(frozen=True, slots=True)
 class CallModel:
-    """`after_millis`: how long to wait before it, when an attempt has failed."""
+    """`messages` are read with it for the first time. When an attempt has failed: `after_millis` is how long to wait,
+    which the caller may shorten by chance, but not below the provider's wish, `after_millis_min`."""
 
     turn: int
     attempt: int
     output_tokens_max: int
+    messages: tuple[int, ...] = ()
     after_millis: int = 0
+    after_millis_min: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +52,23 @@ class RunTools:
     """The tool calls without an outcome, in the order of the answer."""
 
     calls: tuple[tuple[Place, Effect], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """A person has to say something before the conversation can go on: an answer, or what to do about a doubt."""
+
+    place: Place
+    effect: Effect
+    kind: GateKind.ValueType
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """The provider refuses. It is asked again when somebody says so, or by itself after `millis`."""
+
+    failure: Failure
+    millis: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,17 +82,17 @@ class Fail:
     output: str
 
 
-Step: TypeAlias = CallModel | RunTools | Succeed | Fail
+Step: TypeAlias = CallModel | RunTools | Ask | Wait | Succeed | Fail
 
 
 def next_step(agent: Agent, now_unix_micros: int) -> Step:
     """The next thing to do. Tool calls come first: a conversation goes on only when each of them has an outcome."""
     if agent.open:
-        return RunTools(tuple(sorted(agent.open.items(), key=lambda item: item[0])))
+        return _settle_open(agent)
     if is_noop(agent):
         return Succeed("")
     last = agent.turns[-1] if agent.turns else None
-    if last is not None and _is_last(last):
+    if last is not None and is_last(last) and not agent.inbox:
         return _end(agent, last)
     failure = _limit_reached(agent, now_unix_micros)
     if failure is not None:
@@ -67,14 +100,33 @@ def next_step(agent: Agent, now_unix_micros: int) -> Step:
     return _call_model(agent)
 
 
+def seconds_left(agent: Agent, now_unix_micros: int) -> float:
+    """Of the time that the task may be worked on. What it has waited for money, people or a pause does not count."""
+    return (agent.started.limits.duration_seconds_max or DURATION_SECONDS_MAX) - _seconds(agent, now_unix_micros)
+
+
+def _seconds(agent: Agent, now_unix_micros: int) -> float:
+    return (now_unix_micros - agent.started.at_unix_micros - agent.idle_micros) / 1e6
+
+
+def _settle_open(agent: Agent) -> Step:
+    """What an executor can do comes before what a person has to."""
+    effects = sorted(agent.open.items(), key=lambda item: item[0])
+    calls = tuple((place, effect) for place, effect in effects if not _needs_a_person(effect))
+    if calls:
+        return RunTools(calls)
+    place, effect = effects[0]
+    return Ask(place, effect, GateKind.GATE_KIND_UNKNOWN_OUTCOME if effect.is_asked else GateKind.GATE_KIND_QUESTION)
+
+
+def _needs_a_person(effect: Effect) -> bool:
+    return effect.is_asked or (effect.call is not None and effect.call.tool == ASK_TOOL)
+
+
 def output_of(agent: Agent) -> str:
     """The last thing that the agent said, cut at the front: its verdict stands at the end."""
     texts = (_text(turn) for turn in reversed(agent.turns))
     return next((text for text in texts if text.strip()), "")[-OUTPUT_CHARACTERS_MAX:]
-
-
-def _is_last(turn: Turn) -> bool:
-    return not turn.outcomes and turn.stop_reason not in ("pause_turn", "max_tokens")
 
 
 def _end(agent: Agent, last: Turn) -> Step:
@@ -90,23 +142,29 @@ def _end(agent: Agent, last: Turn) -> Step:
 
 def _call_model(agent: Agent) -> Step:
     last = agent.last_failure
-    if last is not None and (not last.failure.retryable or agent.attempts >= MODEL_ATTEMPTS_MAX):
-        return Fail(last.failure, output_of(agent))
+    wish = 0 if last is None else last.retry_after_millis
+    if last is not None and last.failure.reason != INTERRUPTED:
+        if not last.failure.retryable or agent.failures >= MODEL_ATTEMPTS_MAX:
+            return Wait(last.failure)
+        if wish > WAIT_MILLIS_MAX:
+            return Wait(last.failure, wish)
     return CallModel(
         turn=len(agent.turns) + 1,
         attempt=agent.attempts + 1,
         output_tokens_max=agent.started.limits.output_tokens_max or OUTPUT_TOKENS_MAX,
-        after_millis=0 if last is None else max(last.retry_after_millis, _back_off(agent.attempts)),
+        messages=tuple(message.number for message in readable(agent)),
+        after_millis=max(wish, _back_off(agent.failures)),
+        after_millis_min=wish,
     )
 
 
-def _back_off(attempts: int) -> int:
-    return min(RETRY_MILLIS_MAX, RETRY_MILLIS_FIRST << max(0, attempts - 1))
+def _back_off(failures: int) -> int:
+    return min(RETRY_MILLIS_MAX, RETRY_MILLIS_FIRST << (failures - 1)) if failures else 0
 
 
 def _limit_reached(agent: Agent, now_unix_micros: int) -> Failure | None:
     limits = agent.started.limits
-    seconds = (now_unix_micros - agent.started.at_unix_micros) / 1e6
+    seconds = _seconds(agent, now_unix_micros)
     used: tuple[tuple[str, float, float], ...] = (
         ("turns", len(agent.turns), limits.turns_max or TURNS_MAX),
         ("seconds", seconds, limits.duration_seconds_max or DURATION_SECONDS_MAX),

@@ -1,13 +1,17 @@
 """A run: one execution of a workflow, with its tasks and its money.
 
     start -> RUNNING --(every task ended)--------------> SUCCEEDED
-                |  \\--(a task failed, the rest ended)--> FAILED
-                \\----cancel--> CANCELLING --------------> CANCELLED
+                |  \\--(a task failed, the rest ended)--> FAILED ----retry--> RUNNING
+                \\----cancel--> CANCELLING --------------> CANCELLED --retry--> RUNNING
 
 A task is one visit of a node:
 
     waiting -> ready --claim--> claimed --end--> succeeded | failed | cancelled
-                 ^----lapse-------/
+                 ^ ^---lapse-------/ |
+                 \\--unpark-- parked <-/
+
+A task that has begun is ended by who holds it. Where nobody does and nobody shall any more, the scheduler claims it to
+end it: only a new generation can say that an agent does nothing any more.
 
 Nothing says that a task is ready: `evolve` works it out, once per event and at a cost that does not grow with the
 number of tasks. The money of a run is taken in allotments: the claim and its allotment are one event, and what a task
@@ -19,7 +23,7 @@ from __future__ import annotations
 import hashlib
 from typing import TypeAlias
 
-from crewlog.domain import amounts, names, run_money, workflow
+from crewlog.domain import amounts, names, run_control, run_gates, run_money, workflow
 from crewlog.domain.amounts import ZERO, Amounts
 from crewlog.domain.errors import Conflict, NotFound, WrongState
 from crewlog.domain.run_events import evolve
@@ -29,6 +33,7 @@ from crewlog.domain.run_state import (
     Run,
     Task,
     claimable,
+    closable,
     is_finishing,
     is_over,
     is_stopping,
@@ -37,19 +42,28 @@ from crewlog.domain.run_state import (
 from crewlog.v1.answer_pb2 import Failure
 from crewlog.v1.body_pb2 import Body
 from crewlog.v1.run_pb2 import (
+    AnswerGate,
     BackEdge,
     CancelRun,
+    CancelTask,
+    CheckDeadlines,
     ClaimTask,
     EdgeTaken,
     EndTask,
+    ExpireGate,
     FinishRun,
     LapseClaim,
+    ParkTask,
+    PauseRun,
+    ResumeRun,
+    RetryRun,
     RunCancelled,
     RunCancelRequested,
     RunFailed,
     RunStarted,
     RunStatus,
     RunSucceeded,
+    SendMessage,
     StartRun,
     TaskCancelled,
     TaskClaimed,
@@ -65,9 +79,18 @@ __all__ = ["INITIAL", "KIND", "VERSION", "Command", "decide", "evolve"]
 
 KIND = "run"
 VERSION = 1
-CLAIMS_MAX = 10
 
-Command: TypeAlias = StartRun | ClaimTask | LapseClaim | EndTask | CancelRun | FinishRun | run_money.Command
+Command: TypeAlias = (
+    StartRun
+    | ClaimTask
+    | LapseClaim
+    | EndTask
+    | CancelRun
+    | FinishRun
+    | run_control.Command
+    | run_gates.Command
+    | run_money.Command
+)
 
 
 def decide(run: Run, command: Command) -> list[Message]:
@@ -87,6 +110,10 @@ def decide(run: Run, command: Command) -> list[Message]:
             return _cancel(run, command)
         case FinishRun():
             return _finish(run, command)
+        case PauseRun() | ResumeRun() | CancelTask() | RetryRun() | SendMessage() | CheckDeadlines():
+            return run_control.decide(run, command)
+        case ParkTask() | AnswerGate() | ExpireGate():
+            return run_gates.decide(run, command)
         case _:
             return run_money.decide(run, command)
 
@@ -116,6 +143,7 @@ def _start(run: Run, command: StartRun) -> list[Message]:
             budget_ids=run_money.budget_ids(command),
             on_exhausted=command.on_exhausted,
             gate_seconds=command.gate_seconds,
+            limits=command.limits if command.HasField("limits") else None,
         )
     ]
 
@@ -132,6 +160,8 @@ def _request_hash(command: StartRun) -> bytes:
 
 
 def _claim(run: Run, command: ClaimTask) -> list[Message]:
+    if command.to_close:
+        return _claim_to_close(run, command)
     task = _task_of(run, command.task_id)
     if task.node_id not in claimable(run):
         raise WrongState(f"task {command.task_id!r} of run {command.run_id!r} cannot be claimed now")
@@ -144,6 +174,15 @@ def _claim(run: Run, command: ClaimTask) -> list[Message]:
     if allotment is None:
         return run_money.exhausted(run, task, run_money.own_budget(run), command.at_unix_micros)
     return [_claimed(task, command, allotment)]
+
+
+def _claim_to_close(run: Run, command: ClaimTask) -> list[Message]:
+    task = next((task for task in closable(run) if task.task_id == command.task_id), None)
+    if task is None:
+        raise WrongState(f"task {command.task_id!r} of run {command.run_id!r} does not have to be closed")
+    claimed = _claimed(task, command, task.allotment)
+    claimed.to_close = True
+    return [claimed]
 
 
 def _claimed(task: Task, command: ClaimTask, allotment: Amounts) -> TaskClaimed:
@@ -174,22 +213,7 @@ def _lapse(run: Run, command: LapseClaim) -> list[Message]:
         so_far=command.so_far if command.HasField("so_far") else None,
         at_unix_micros=command.at_unix_micros,
     )
-    if is_stopping(run):
-        return [
-            lapsed,
-            TaskCancelled(task_id=task.task_id, result=command.so_far, at_unix_micros=command.at_unix_micros),
-        ]
-    if task.generation < CLAIMS_MAX:
-        return [lapsed]
-    failure = Failure(
-        reason="claims_exhausted",
-        message=f"{CLAIMS_MAX} executors in a row did not finish the task; the last one: {command.reason}",
-        what_to_do="look at the executors' logs, then start the run again",
-    )
-    failed = TaskFailed(
-        task_id=task.task_id, failure=failure, result=command.so_far, at_unix_micros=command.at_unix_micros
-    )
-    return [lapsed, failed]
+    return [lapsed]
 
 
 def _end(run: Run, command: EndTask) -> list[Message]:
@@ -203,7 +227,8 @@ def _end(run: Run, command: EndTask) -> list[Message]:
     after = run
     for event in events:
         after = evolve(after, event)  # type: ignore[arg-type]
-    return [*events, *run_money.warnings(run, after, at)]
+    unread = run_control.undelivered(after, task.task_id, at)
+    return [*events, *unread, *run_money.warnings(run, after, at)]
 
 
 def _ended(run: Run, task: Task, command: EndTask) -> list[Message]:
@@ -222,7 +247,7 @@ def _succeed(run: Run, task: Task, result: TaskResult, at: int) -> list[Message]
     edge = _edge_back(run, task, result)
     if edge is None or is_stopping(run):
         return [TaskSucceeded(task_id=task.task_id, result=result, at_unix_micros=at)]
-    if run.visits[edge.to] >= edge.visits_max:
+    if run.visits[edge.to] - run.extra_visits.get(edge.to, 0) >= edge.visits_max:
         return [TaskFailed(task_id=task.task_id, failure=_visits_used_up(edge), result=result, at_unix_micros=at)]
     return [
         TaskSucceeded(task_id=task.task_id, result=result, at_unix_micros=at),
@@ -251,7 +276,14 @@ def _visits_used_up(edge: BackEdge) -> Failure:
 def _cancel(run: Run, command: CancelRun) -> list[Message]:
     if run.status != RunStatus.RUN_STATUS_RUNNING:
         return []
-    return [RunCancelRequested(reason=command.reason, at_unix_micros=command.at_unix_micros)]
+    return [
+        RunCancelRequested(
+            reason=command.reason,
+            grace_seconds=command.grace_seconds,
+            by=command.by,
+            at_unix_micros=command.at_unix_micros,
+        )
+    ]
 
 
 def _finish(run: Run, command: FinishRun) -> list[Message]:
@@ -261,7 +293,7 @@ def _finish(run: Run, command: FinishRun) -> list[Message]:
         raise WrongState(f"run {command.run_id!r} still has something to do")
     change = command.change if command.HasField("change") else None
     at = command.at_unix_micros
-    given_up = run_money.given_up(run, at)
+    given_up = [*run_money.given_up(run, at), *run_control.all_undelivered(run, at)]
     failure = run.failure or (command.failure if command.HasField("failure") else None)
     if run.status == RunStatus.RUN_STATUS_CANCELLING:
         return [*given_up, RunCancelled(change=change, at_unix_micros=at)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TypeAlias, assert_never
 
-from crewlog.domain import amounts, budget, names
+from crewlog.domain import amounts, budget, names, run_control_events
 from crewlog.domain.amounts import ZERO, Amounts
 from crewlog.domain.run_state import (
     Gate,
@@ -15,6 +15,7 @@ from crewlog.domain.run_state import (
     inherited,
     is_current,
     next_task,
+    with_request,
 )
 from crewlog.domain.workflow import Graph
 from crewlog.v1.answer_pb2 import Failure
@@ -26,6 +27,7 @@ from crewlog.v1.run_pb2 import (
     GateExpired,
     GateOpened,
     GateStatus,
+    ParkCause,
     RunBudgetWarned,
     RunCancelled,
     RunCancelRequested,
@@ -68,9 +70,8 @@ Event: TypeAlias = (
     | GateOpened
     | GateAnswered
     | GateExpired
+    | run_control_events.Event
 )
-
-REQUESTS_KEPT_MAX = 1_000
 
 
 def evolve(run: Run, event: Event) -> Run:
@@ -90,11 +91,11 @@ def evolve(run: Run, event: Event) -> Run:
                 failure=run.failure or event.failure,
             )
         case TaskCancelled():
-            return _on_ended(run, event, TaskStatus.TASK_STATUS_CANCELLED, None)
+            return _on_cancelled(run, event)
         case EdgeTaken():
             return _on_edge_taken(run, event)
         case RunCancelRequested():
-            return replace(run, status=RunStatus.RUN_STATUS_CANCELLING)
+            return replace(run, status=RunStatus.RUN_STATUS_CANCELLING, cancel_requested=event, paused=None)
         case TaskParked():
             return _on_parked(run, event)
         case TaskUnparked():
@@ -105,20 +106,16 @@ def evolve(run: Run, event: Event) -> Run:
             return _on_over(run, RunStatus.RUN_STATUS_FAILED, event, event.failure)
         case RunCancelled():
             return _on_over(run, RunStatus.RUN_STATUS_CANCELLED, event, None)
-        case _:
+        case AllotmentGrown() | AllotmentShrunk() | RunLimitRaised() | RunLimitLowered() | RunBudgetWarned():
             return _evolve_money(run, event)
+        case GateOpened() | GateAnswered() | GateExpired():
+            return _evolve_gate(run, event)
+        case _:
+            return run_control_events.evolve(run, event)
 
 
 def _evolve_money(
-    run: Run,
-    event: AllotmentGrown
-    | AllotmentShrunk
-    | RunLimitRaised
-    | RunLimitLowered
-    | RunBudgetWarned
-    | GateOpened
-    | GateAnswered
-    | GateExpired,
+    run: Run, event: AllotmentGrown | AllotmentShrunk | RunLimitRaised | RunLimitLowered | RunBudgetWarned
 ) -> Run:
     match event:
         case AllotmentGrown():
@@ -126,22 +123,34 @@ def _evolve_money(
             return _reallotted(run, task, task.allotment + Amounts.of(event.by), growths=event.number)
         case AllotmentShrunk():
             shrunk = _reallotted(run, run.tasks[event.task_id], Amounts.of(event.allotment))
-            return replace(shrunk, requests=_with_request(run, event.request_id))
+            return replace(shrunk, requests=with_request(run, event.request_id))
         case RunLimitRaised():
             return _with_limit(run, run.limit + Amounts.of(event.by), event.request_id)
         case RunLimitLowered():
             return _with_limit(run, budget.lowered(run.limit, Amounts.of(event.by)), event.request_id)
         case RunBudgetWarned():
             return replace(run, warned_percent=event.percent)
-        case GateOpened():
-            return replace(run, gates=run.gates.set(event.gate_id, Gate(event)))
-        case GateAnswered():
-            answered = GateStatus.GATE_STATUS_ANSWERED
-            return _with_gate(run, event.gate_id, status=answered, choice=event.choice, answered_by=event.answered_by)
-        case GateExpired():
-            return _with_gate(run, event.gate_id, status=GateStatus.GATE_STATUS_EXPIRED)
         case _:
             assert_never(event)
+
+
+def _evolve_gate(run: Run, event: GateOpened | GateAnswered | GateExpired) -> Run:
+    match event:
+        case GateOpened():
+            gate = Gate(event)
+        case GateAnswered():
+            gate = replace(
+                run.gates[event.gate_id],
+                status=GateStatus.GATE_STATUS_ANSWERED,
+                choice=event.choice,
+                text=event.text,
+                answered_by=event.answered_by,
+            )
+        case GateExpired():
+            gate = replace(run.gates[event.gate_id], status=GateStatus.GATE_STATUS_EXPIRED)
+        case _:
+            assert_never(event)
+    return replace(run, gates=run.gates.set(event.gate_id, gate))
 
 
 def _on_started(event: RunStarted) -> Run:
@@ -174,6 +183,8 @@ def _on_claimed(run: Run, event: TaskClaimed) -> Run:
         tasks=run.tasks.set(task.task_id, claimed),
         ready=_without(run.ready, task.node_id),
         open=run.open.set(task.task_id, event.generation),
+        adrift=_without(run.adrift, task.task_id),
+        parked=_without(run.parked, task.task_id),
         allotted=run.allotted + (ZERO if task.generation else claimed.allotment),
     )
 
@@ -181,12 +192,14 @@ def _on_claimed(run: Run, event: TaskClaimed) -> Run:
 def _on_lapsed(run: Run, event: TaskClaimLapsed) -> Run:
     task = run.tasks[event.task_id]
     result = event.so_far if event.HasField("so_far") else task.result
-    lapsed = replace(task, status=TaskStatus.TASK_STATUS_READY, executor_id="", result=result)
+    lapsed = replace(task, status=TaskStatus.TASK_STATUS_READY, executor_id="", result=result, lapses=task.lapses + 1)
     return replace(
         run,
         tasks=run.tasks.set(task.task_id, lapsed),
         ready=(task.node_id, *run.ready) if is_current(run, task) else run.ready,
+        waiting_since=run.waiting_since.set(task.node_id, event.at_unix_micros),
         open=run.open.delete(task.task_id),
+        adrift=(*run.adrift, task.task_id),
     )
 
 
@@ -195,13 +208,28 @@ def _on_succeeded(run: Run, event: TaskSucceeded) -> Run:
     task = ended.tasks[event.task_id]
     if not is_current(run, task):
         return ended
-    unmet, ready = ended.unmet, list(ended.ready)
+    unmet, ready, since = ended.unmet, list(ended.ready), ended.waiting_since
     for dependent in run.graph.dependents(task.node_id):
         left = unmet[dependent] - 1
         unmet = unmet.set(dependent, left)
         if left == 0:
             ready.append(dependent)
-    return replace(ended, unmet=unmet, ready=tuple(ready))
+            since = since.set(dependent, event.at_unix_micros)
+    return replace(ended, unmet=unmet, ready=tuple(ready), waiting_since=since)
+
+
+def _on_cancelled(run: Run, event: TaskCancelled) -> Run:
+    """A task that somebody has cancelled by itself: the others cannot go on without it."""
+    ended = _on_ended(run, event, TaskStatus.TASK_STATUS_CANCELLED, None)
+    task = ended.tasks[event.task_id]
+    if task.cancel_requested is None or run.status != RunStatus.RUN_STATUS_RUNNING or not is_current(run, task):
+        return ended
+    failure = Failure(
+        reason="task_cancelled",
+        message=f"{task.task_id} was cancelled: {task.cancel_requested.reason or 'no reason was given'}",
+        what_to_do="take the run up again with `crewlog retry`; what was done is on its branch",
+    )
+    return replace(ended, failure=run.failure or failure)
 
 
 def _on_ended(
@@ -226,6 +254,7 @@ def _on_ended(
         ready=_without(run.ready, task.node_id),
         open=run.open.delete(task.task_id) if task.task_id in run.open else run.open,
         parked=_without(run.parked, task.task_id),
+        adrift=_without(run.adrift, task.task_id),
         spent=run.spent + spent,
         allotted=run.allotted - task.allotment,
     )
@@ -245,6 +274,7 @@ def _on_edge_taken(run: Run, event: EdgeTaken) -> Run:
         visits=visits,
         unmet=unmet,
         feedback=run.feedback.set(event.to_node_id, event.from_task_id),
+        waiting_since=run.waiting_since.set(event.to_node_id, run.tasks[event.from_task_id].ended_at_unix_micros),
         ready=(*(node_id for node_id in run.ready if node_id not in again), event.to_node_id),
     )
 
@@ -280,6 +310,7 @@ def _on_parked(run: Run, event: TaskParked) -> Run:
         status=TaskStatus.TASK_STATUS_PARKED,
         executor_id="",
         parked_on=event.budget_id,
+        park_cause=event.cause or ParkCause.PARK_CAUSE_BUDGET,
         wanted=Amounts.of(event.wanted),
         result=event.so_far if event.HasField("so_far") else task.result,
     )
@@ -289,6 +320,7 @@ def _on_parked(run: Run, event: TaskParked) -> Run:
         ready=_without(run.ready, task.node_id),
         open=run.open.delete(task.task_id) if task.task_id in run.open else run.open,
         parked=(*run.parked, task.task_id),
+        adrift=(*run.adrift, task.task_id) if task.generation else run.adrift,
     )
 
 
@@ -303,9 +335,17 @@ def _on_unparked(run: Run, event: TaskUnparked) -> Run:
     return replace(
         run,
         tasks=run.tasks.set(task.task_id, ready),
-        ready=(*run.ready, task.node_id) if is_current(run, task) else run.ready,
+        ready=_queued(run, task) if is_current(run, task) else run.ready,
+        waiting_since=run.waiting_since.set(task.node_id, event.at_unix_micros),
         parked=_without(run.parked, task.task_id),
     )
+
+
+def _queued(run: Run, task: Task) -> tuple[str, ...]:
+    """Who had to let go of an executor that ends keeps its place; who has waited for something else lines up."""
+    if task.park_cause == ParkCause.PARK_CAUSE_HANDED_OVER:
+        return (task.node_id, *run.ready)
+    return (*run.ready, task.node_id)
 
 
 def _reallotted(run: Run, task: Task, allotment: Amounts, *, growths: int | None = None) -> Run:
@@ -319,13 +359,4 @@ def _reallotted(run: Run, task: Task, allotment: Amounts, *, growths: int | None
 
 def _with_limit(run: Run, limit: Amounts, request_id: str) -> Run:
     warned = min(run.warned_percent, amounts.percent_of(limit, run.spent))
-    return replace(run, limit=limit, warned_percent=warned, requests=_with_request(run, request_id))
-
-
-def _with_request(run: Run, request_id: str) -> tuple[str, ...]:
-    return (*run.requests, request_id)[-REQUESTS_KEPT_MAX:] if request_id else run.requests
-
-
-def _with_gate(run: Run, gate_id: str, *, status: GateStatus.ValueType, choice: str = "", answered_by: str = "") -> Run:
-    gate = replace(run.gates[gate_id], status=status, choice=choice, answered_by=answered_by)
-    return replace(run, gates=run.gates.set(gate_id, gate))
+    return replace(run, limit=limit, warned_percent=warned, requests=with_request(run, request_id))

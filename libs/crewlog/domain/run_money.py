@@ -11,24 +11,20 @@ from typing import TypeAlias, assert_never
 from crewlog.domain import amounts
 from crewlog.domain.amounts import ZERO, Amounts
 from crewlog.domain.budget import check_raised, check_units
-from crewlog.domain.errors import BudgetExceeded, Conflict, InvalidCommand, NotFound, WrongState
+from crewlog.domain.errors import BudgetExceeded, WrongState
 from crewlog.domain.run_events import evolve
-from crewlog.domain.run_state import ENDED, Run, Task, claimable, is_over, next_task
+from crewlog.domain.run_state import ENDED, Run, Task, is_over
 from crewlog.v1.answer_pb2 import Failure
 from crewlog.v1.budget_pb2 import OnExhausted
 from crewlog.v1.run_pb2 import (
     AllotmentGrown,
     AllotmentShrunk,
-    AnswerGate,
-    ExpireGate,
     GateAnswered,
-    GateExpired,
     GateKind,
     GateOpened,
     GateStatus,
     GrowAllotment,
     LowerRunBudget,
-    ParkTask,
     RaiseRunBudget,
     RunBudgetWarned,
     RunLimitLowered,
@@ -44,9 +40,7 @@ from crewlog.v1.run_pb2 import (
 )
 from google.protobuf.message import Message
 
-Command: TypeAlias = (
-    GrowAllotment | ShrinkAllotment | ParkTask | UnparkTask | RaiseRunBudget | LowerRunBudget | AnswerGate | ExpireGate
-)
+Command: TypeAlias = GrowAllotment | ShrinkAllotment | UnparkTask | RaiseRunBudget | LowerRunBudget
 
 WARN_PERCENT = 80
 GATE_SECONDS_DEFAULT = 7 * 24 * 3_600
@@ -61,18 +55,12 @@ def decide(run: Run, command: Command) -> list[Message]:
             return _grow(run, command)
         case ShrinkAllotment():
             return _shrink(run, command)
-        case ParkTask():
-            return _park(run, command)
         case UnparkTask():
             return _unpark(run, command)
         case RaiseRunBudget():
             return _raise(run, command)
         case LowerRunBudget():
             return _lower(run, command)
-        case AnswerGate():
-            return _answer(run, command)
-        case ExpireGate():
-            return _expire(run, command)
         case _:
             assert_never(command)
 
@@ -117,7 +105,7 @@ def exhausted(run: Run, task: Task, budget_id: str, at: int) -> list[Message]:
     parked = TaskParked(
         task_id=task.task_id, node_id=task.node_id, visit=task.visit, budget_id=budget_id, at_unix_micros=at
     )
-    return [parked, *_gate(run, task, budget_id, ZERO, at)]
+    return [parked, *budget_gate(run, task, budget_id, ZERO, at)]
 
 
 def no_money() -> Failure:
@@ -137,15 +125,15 @@ def warnings(before: Run, after: Run, at: int) -> list[Message]:
 
 
 def given_up(run: Run, at: int) -> list[Message]:
-    """Tasks that have begun and wait when the run ends, for money or for an executor: what they have spent is kept."""
+    """Tasks that wait when the run ends, and have never begun."""
     return [_cancelled(task, at) for task in run.tasks.values() if task.status not in ENDED]
 
 
 def outdated(run: Run, to: str, at: int) -> list[Message]:
-    """Tasks that wait, of nodes that are visited again: they are not waited for any more."""
+    """Tasks that wait, have never begun, and whose nodes are visited again: they are not waited for any more."""
     again = {to, *run.graph.descendants(to)}
     waiting = (run.tasks[task_id] for task_id in run.parked)
-    return [_cancelled(task, at) for task in waiting if task.node_id in again]
+    return [_cancelled(task, at) for task in waiting if task.node_id in again and not task.generation]
 
 
 def _cancelled(task: Task, at: int) -> TaskCancelled:
@@ -184,38 +172,8 @@ def _shrunk(task: Task, by: Amounts, request_id: str, at: int) -> AllotmentShrun
     return AllotmentShrunk(task_id=task.task_id, allotment=allotment, request_id=request_id, at_unix_micros=at)
 
 
-def _park(run: Run, command: ParkTask) -> list[Message]:
-    task = _task_to_park(run, command.task_id)
-    if task is None or (command.generation and command.generation != task.generation):
-        return []
-    at = command.at_unix_micros
-    if not task.generation:
-        return exhausted(run, task, command.budget_id, at)
-    parked = TaskParked(
-        task_id=task.task_id,
-        node_id=task.node_id,
-        visit=task.visit,
-        budget_id=command.budget_id,
-        wanted=command.wanted,
-        so_far=command.so_far if command.HasField("so_far") else None,
-        at_unix_micros=at,
-    )
-    return [parked, *_gate(run, task, command.budget_id, Amounts.of(command.wanted), at)]
-
-
-def _task_to_park(run: Run, task_id: str) -> Task | None:
-    """One that is worked on, or one that could be."""
-    task = run.tasks.get(task_id)
-    if task is not None:
-        return task if task.status == TaskStatus.TASK_STATUS_CLAIMED else None
-    node_id = task_id.rpartition("-")[0]
-    if node_id not in claimable(run):
-        return None
-    waiting = next_task(run, node_id)
-    return waiting if waiting.task_id == task_id else None
-
-
-def _gate(run: Run, task: Task, budget_id: str, wanted: Amounts, at: int) -> list[Message]:
+def budget_gate(run: Run, task: Task, budget_id: str, wanted: Amounts, at: int) -> list[Message]:
+    """The question whether more may be spent, where the run is to ask."""
     if run.started.on_exhausted != OnExhausted.ON_EXHAUSTED_ASK:
         return []
     seconds = run.started.gate_seconds or GATE_SECONDS_DEFAULT
@@ -249,10 +207,10 @@ def _raise(run: Run, command: RaiseRunBudget) -> list[Message]:
     check_raised(run.limit, Amounts.of(command.by))
     at = command.at_unix_micros
     raised = RunLimitRaised(by=command.by, request_id=command.request_id, at_unix_micros=at)
-    return [raised, *_all_unparked(run, "", at)]
+    return [raised, *all_unparked(run, "", at)]
 
 
-def _all_unparked(run: Run, answered_by: str, at: int) -> list[Message]:
+def all_unparked(run: Run, answered_by: str, at: int) -> list[Message]:
     """Everything that waits for the run's own budget goes on, in the order in which it began to wait."""
     events: list[Message] = []
     for task_id in run.parked:
@@ -294,52 +252,6 @@ def _check_change(run: Run, command: RaiseRunBudget | LowerRunBudget) -> None:
         raise WrongState(f"run {command.run_id!r} is over")
     amounts.check("by", command.by, needs_one=True)
     check_units(run.limit, Amounts.of(command.by))
-
-
-def _answer(run: Run, command: AnswerGate) -> list[Message]:
-    gate = run.gates.get(command.gate_id)
-    if gate is None:
-        raise NotFound(f"run {command.run_id!r} has no gate {command.gate_id!r}", what_to_do="see `crewlog gates`")
-    if command.choice not in gate.opened.choices:
-        why = f"has to be one of {', '.join(gate.opened.choices)}"
-        raise InvalidCommand(f"choice {why}", violations={"choice": why})
-    if gate.status == GateStatus.GATE_STATUS_ANSWERED and gate.choice == command.choice:
-        return []
-    if gate.status != GateStatus.GATE_STATUS_OPEN or is_over(run) or gate.opened.task_id not in run.parked:
-        raise Conflict(f"gate {command.gate_id!r} is closed already", what_to_do="see `crewlog gates --all`")
-    return _answered(run, command)
-
-
-def _answered(run: Run, command: AnswerGate) -> list[Message]:
-    opened, at = run.gates[command.gate_id].opened, command.at_unix_micros
-    answered = GateAnswered(
-        gate_id=command.gate_id,
-        choice=command.choice,
-        by=command.by,
-        answered_by=command.answered_by,
-        at_unix_micros=at,
-    )
-    if command.choice == STOP:
-        return [answered, TaskUnparked(task_id=opened.task_id, has_to_stop=True, at_unix_micros=at)]
-    if opened.budget_id != own_budget(run):
-        return [answered, TaskUnparked(task_id=opened.task_id, at_unix_micros=at)]
-    amounts.check("by", command.by, needs_one=True)
-    check_units(run.limit, Amounts.of(command.by))
-    check_raised(run.limit, Amounts.of(command.by))
-    raised = RunLimitRaised(by=command.by, request_id=f"gate:{command.gate_id}", at_unix_micros=at)
-    others = [event for event in _all_unparked(evolve(run, answered), command.answered_by, at) if event != answered]
-    return [answered, raised, *others]
-
-
-def _expire(run: Run, command: ExpireGate) -> list[Message]:
-    gate = run.gates.get(command.gate_id)
-    if gate is None or gate.status != GateStatus.GATE_STATUS_OPEN or is_over(run):
-        return []
-    at = command.at_unix_micros
-    expired = GateExpired(gate_id=command.gate_id, at_unix_micros=at)
-    if gate.opened.task_id not in run.parked:
-        return [expired]
-    return [expired, TaskUnparked(task_id=gate.opened.task_id, has_to_stop=True, at_unix_micros=at)]
 
 
 def _smaller(own: int, given: int) -> int:

@@ -12,9 +12,14 @@ from crewlog.v1.answer_pb2 import Failure
 from crewlog.v1.run_pb2 import (
     GateOpened,
     GateStatus,
+    MessageSent,
     Node,
+    ParkCause,
+    RunCancelRequested,
+    RunPaused,
     RunStarted,
     RunStatus,
+    TaskCancelRequested,
     TaskResult,
     TaskStatus,
 )
@@ -22,12 +27,15 @@ from crewlog.v1.workspace_pb2 import Change
 from immutables import Map
 
 _OVER = (RunStatus.RUN_STATUS_SUCCEEDED, RunStatus.RUN_STATUS_FAILED, RunStatus.RUN_STATUS_CANCELLED)
+CLAIMS_MAX = 10
+REQUESTS_KEPT_MAX = 1_000
 ENDED = (TaskStatus.TASK_STATUS_SUCCEEDED, TaskStatus.TASK_STATUS_FAILED, TaskStatus.TASK_STATUS_CANCELLED)
 
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """A visit of a node that was claimed at least once. `based_on` are the tasks whose files and output it has."""
+    """A visit of a node that was claimed at least once. `based_on` are the tasks whose files and output it has;
+    `lapses` counts the claims that an executor has lost."""
 
     task_id: str
     node_id: str
@@ -38,7 +46,10 @@ class Task:
     generation: int = 0
     allotment: Amounts = ZERO
     growths: int = 0
+    lapses: int = 0
     parked_on: str = ""
+    park_cause: ParkCause.ValueType = ParkCause.PARK_CAUSE_UNSPECIFIED
+    cancel_requested: TaskCancelRequested | None = None
     wanted: Amounts = ZERO
     has_to_stop: bool = False
     result: TaskResult | None = None
@@ -55,12 +66,14 @@ class Gate:
     opened: GateOpened
     status: GateStatus.ValueType = GateStatus.GATE_STATUS_OPEN
     choice: str = ""
+    text: str = ""
     answered_by: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """What the events of a run mean. `ready` are nodes in the order in which they became so."""
+    """What the events of a run mean. `ready` are nodes in the order in which they became so; `adrift` are the tasks
+    that have begun, have not ended, and that nobody holds."""
 
     status: RunStatus.ValueType = RunStatus.RUN_STATUS_UNSPECIFIED
     started: RunStarted = field(default_factory=RunStarted)
@@ -72,6 +85,14 @@ class Run:
     ready: tuple[str, ...] = ()
     open: Map[str, int] = field(default_factory=Map)
     parked: tuple[str, ...] = ()
+    adrift: tuple[str, ...] = ()
+    waiting_since: Map[str, int] = field(default_factory=Map)
+    paused: RunPaused | None = None
+    cancel_requested: RunCancelRequested | None = None
+    messages: Map[str, tuple[MessageSent, ...]] = field(default_factory=Map)
+    retries: int = 0
+    extra_visits: Map[str, int] = field(default_factory=Map)
+    went_on_at_unix_micros: int = 0
     gates: Map[str, Gate] = field(default_factory=Map)
     limit: Amounts = ZERO
     spent: Amounts = ZERO
@@ -92,7 +113,22 @@ def is_over(run: Run) -> bool:
 
 def claimable(run: Run) -> tuple[str, ...]:
     """The nodes that an executor may take now, oldest first."""
-    return run.ready if run.status == RunStatus.RUN_STATUS_RUNNING and run.failure is None else ()
+    if run.status != RunStatus.RUN_STATUS_RUNNING or run.failure is not None or run.paused is not None:
+        return ()
+    closing = {task.node_id for task in closable(run)}
+    return tuple(node_id for node_id in run.ready if node_id not in closing) if closing else run.ready
+
+
+def closable(run: Run) -> list[Task]:
+    """The tasks that have begun, that nobody holds, and that nobody shall take again but to end them."""
+    if is_over(run):
+        return []
+    tasks = (run.tasks[task_id] for task_id in run.adrift)
+    return [task for task in tasks if is_stopping(run) or _is_unwanted(run, task)]
+
+
+def _is_unwanted(run: Run, task: Task) -> bool:
+    return task.cancel_requested is not None or task.lapses >= CLAIMS_MAX or not is_current(run, task)
 
 
 def is_stopping(run: Run) -> bool:
@@ -103,8 +139,8 @@ def is_stopping(run: Run) -> bool:
 def is_finishing(run: Run) -> bool:
     """Whether nothing is left but to bring the change home and to close the run."""
     active = run.status in (RunStatus.RUN_STATUS_RUNNING, RunStatus.RUN_STATUS_CANCELLING)
-    waits = bool(run.parked) and not is_stopping(run)
-    return active and not run.open and not claimable(run) and not waits
+    waits = (bool(run.parked) or run.paused is not None) and not is_stopping(run)
+    return active and not run.open and not claimable(run) and not closable(run) and not waits
 
 
 def is_current(run: Run, task: Task) -> bool:
@@ -124,11 +160,37 @@ def base_commits(run: Run, task: Task) -> tuple[str, ...]:
 
 
 def tips(run: Run) -> tuple[str, ...]:
-    """The commits that hold everything that was done, without those that others are based on."""
-    ended = [task for task in run.tasks.values() if task.commits and task.status in ENDED]
+    """The commits that hold everything that was done, without those that others are based on, or have replaced."""
+    ended = [task for task in run.tasks.values() if task.commits and task.status in ENDED and _counts(run, task)]
     inner = {name for task in ended for name in task.based_on}
     commits = {commit: None for task in ended if task.task_id not in inner for commit in task.commits}
     return tuple(sorted(commits.keys() - {run.started.base_commit}))
+
+
+def _counts(run: Run, task: Task) -> bool:
+    return is_current(run, task) or task.status == TaskStatus.TASK_STATUS_SUCCEEDED
+
+
+def visit_of(task_id: str) -> int:
+    """From 1; 0 where the id names none."""
+    visit = task_id.rpartition("-")[2]
+    return int(visit) if visit.isdecimal() else 0
+
+
+def run_due_at(run: Run, seconds_default: int) -> int:
+    """When the run has taken too long; a retry gives it its time anew."""
+    seconds = run.started.limits.duration_seconds_max or seconds_default
+    return (run.went_on_at_unix_micros if run.retries else run.started.at_unix_micros) + seconds * 1_000_000
+
+
+def waits_since(run: Run, node_id: str) -> int:
+    """Since when the node could have been taken; a pause does not count."""
+    return max(run.waiting_since.get(node_id, 0), run.went_on_at_unix_micros, run.started.at_unix_micros)
+
+
+def with_request(run: Run, request_id: str) -> tuple[str, ...]:
+    """The ids of the latest requests of clients, by which a repeated one is recognised."""
+    return (*run.requests, request_id)[-REQUESTS_KEPT_MAX:] if request_id else run.requests
 
 
 def node_of(run: Run, task: Task) -> Node:

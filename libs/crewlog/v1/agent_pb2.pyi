@@ -360,9 +360,11 @@ class ReconcileEffect(_message.Message):
     GENERATION_FIELD_NUMBER: _builtins.int
     KEY_FIELD_NUMBER: _builtins.int
     RESOLUTION_FIELD_NUMBER: _builtins.int
+    AT_UNIX_MICROS_FIELD_NUMBER: _builtins.int
     agent_id: _builtins.str
     generation: _builtins.int
     resolution: Global___EffectReconciled.Resolution.ValueType
+    at_unix_micros: _builtins.int
     @_builtins.property
     def key(self) -> Global___EffectKey: ...
     def __init__(
@@ -372,10 +374,11 @@ class ReconcileEffect(_message.Message):
         generation: _builtins.int = ...,
         key: Global___EffectKey | None = ...,
         resolution: Global___EffectReconciled.Resolution.ValueType = ...,
+        at_unix_micros: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["key", b"key"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "generation", b"generation", "key", b"key", "resolution", b"resolution"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "at_unix_micros", b"at_unix_micros", "generation", b"generation", "key", b"key", "resolution", b"resolution"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

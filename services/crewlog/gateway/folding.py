@@ -11,7 +11,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, cast
 
-from crewlog.domain import agent_state, agent_view, names, run_state, run_view
+from crewlog.domain import agent as agent_rules
+from crewlog.domain import agent_events, agent_view, names, run_state, run_view
 from crewlog.domain import run as run_rules
 from crewlog.domain.agent_state import Agent
 from crewlog.domain.run_state import Run
@@ -41,7 +42,7 @@ class Folded:
     costs: tuple[Cost, ...] = ()
 
 
-FOLDS = {"run": run_rules, "agent": agent_state}
+FOLDS = {"run": run_rules, "agent": agent_rules}
 
 
 class Hot:
@@ -85,7 +86,7 @@ def _fold_agent(before: Folded, revision: int, entry: Entry) -> Folded:
     state, calls, rows = before.state, before.calls, list[Cost]()
     agent_id, at = entry.aggregate.id, entry.recorded_at_unix_micros
     for fact in codec.known_facts((entry,)):
-        after = agent_state.evolve(state, cast(agent_state.Event, fact))
+        after = agent_events.evolve(state, cast(agent_events.Event, fact))
         rows += costs.costs_of(agent_id, fact, state, after, calls, at)
         state, calls = after, costs.remember(calls, fact)
     return Folded(state, revision, before.started, calls, tuple(rows))

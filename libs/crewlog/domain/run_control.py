@@ -1,0 +1,304 @@
+"""What people and the clock ask of a run: pause, resume, cancel one task, retry, messages to agents, deadlines.
+
+Nothing here stops an agent. A request is a fact of the run; who hosts an agent is told, as often as it takes, and what
+came of it is read from the agent.
+"""
+
+from __future__ import annotations
+
+from typing import TypeAlias, assert_never
+
+from crewlog.domain import amounts, names, run_gates
+from crewlog.domain.amounts import Amounts
+from crewlog.domain.budget import check_raised, check_units
+from crewlog.domain.errors import Conflict, InvalidCommand, NotFound, WrongState
+from crewlog.domain.run_state import (
+    ENDED,
+    Run,
+    Task,
+    claimable,
+    is_over,
+    is_stopping,
+    run_due_at,
+    visit_of,
+    waits_since,
+)
+from crewlog.v1.answer_pb2 import Failure
+from crewlog.v1.body_pb2 import Body
+from crewlog.v1.run_pb2 import (
+    CancelTask,
+    CheckDeadlines,
+    GateStatus,
+    MessageMode,
+    MessageSent,
+    MessageUndelivered,
+    ParkCause,
+    PauseRun,
+    ResumeRun,
+    RetryRun,
+    RunLimitRaised,
+    RunPaused,
+    RunResumed,
+    RunRetried,
+    RunStatus,
+    RunTimedOut,
+    SendMessage,
+    TaskCancelled,
+    TaskCancelRequested,
+    TaskStatus,
+    TaskUnparked,
+)
+from google.protobuf.message import Message
+
+Command: TypeAlias = PauseRun | ResumeRun | CancelTask | RetryRun | SendMessage | CheckDeadlines
+
+RUN_SECONDS_MAX = 30 * 24 * 3_600
+WAITING_SECONDS_MAX = 7 * 24 * 3_600
+MESSAGES_PER_TASK_MAX = 200
+MESSAGE_ID_CHARACTERS_MAX = 64
+
+_RETRYABLE = (RunStatus.RUN_STATUS_FAILED, RunStatus.RUN_STATUS_CANCELLED)
+
+
+def decide(run: Run, command: Command) -> list[Message]:
+    """Raises InvalidCommand, NotFound, Conflict or WrongState."""
+    match command:
+        case PauseRun():
+            return _pause(run, command)
+        case ResumeRun():
+            return _resume(run, command)
+        case CancelTask():
+            return _cancel_task(run, command)
+        case RetryRun():
+            return _retry(run, command)
+        case SendMessage():
+            return _send(run, command)
+        case CheckDeadlines():
+            return _check_deadlines(run, command.at_unix_micros)
+        case _:
+            assert_never(command)
+
+
+def _pause(run: Run, command: PauseRun) -> list[Message]:
+    _check_active(run, "pause")
+    if run.paused is not None:
+        return []
+    return [RunPaused(reason=command.reason, by=command.by, at_unix_micros=command.at_unix_micros)]
+
+
+def _resume(run: Run, command: ResumeRun) -> list[Message]:
+    _check_active(run, "resume")
+    return resumed(run, command.by, command.at_unix_micros)
+
+
+def resumed(run: Run, by: str, at: int) -> list[Message]:
+    """What was parked because of the pause goes on; what waits for money or a person still does."""
+    if run.paused is None:
+        return []
+    causes = (ParkCause.PARK_CAUSE_PAUSED, ParkCause.PARK_CAUSE_HANDED_OVER, ParkCause.PARK_CAUSE_MODEL)
+    freed = (task_id for task_id in run.parked if run.tasks[task_id].park_cause in causes)
+    unparked = (TaskUnparked(task_id=task_id, at_unix_micros=at) for task_id in freed)
+    return [RunResumed(by=by, at_unix_micros=at), *unparked]
+
+
+def _check_active(run: Run, verb: str) -> None:
+    if is_over(run):
+        raise WrongState(
+            f"run {run.started.run_id!r} is over", what_to_do="see `crewlog show`; `crewlog retry` takes it up"
+        )
+    if is_stopping(run):
+        raise WrongState(f"run {run.started.run_id!r} is being stopped: it is too late to {verb} it")
+
+
+def _cancel_task(run: Run, command: CancelTask) -> list[Message]:
+    task = run.tasks.get(command.task_id)
+    if task is None:
+        return _cancel_unbegun(run, command)
+    if task.status in ENDED or task.cancel_requested is not None or is_over(run):
+        return []
+    return [_cancel_request(command)]
+
+
+def _cancel_request(command: CancelTask) -> TaskCancelRequested:
+    return TaskCancelRequested(
+        task_id=command.task_id,
+        reason=command.reason,
+        grace_seconds=command.grace_seconds,
+        by=command.by,
+        at_unix_micros=command.at_unix_micros,
+    )
+
+
+def _cancel_unbegun(run: Run, command: CancelTask) -> list[Message]:
+    """A task that nobody has taken yet."""
+    node_id = command.task_id.rpartition("-")[0]
+    if node_id not in run.visits or visit_of(command.task_id) > run.visits[node_id]:
+        raise NotFound(f"run {command.run_id!r} has no task {command.task_id!r}", what_to_do="see `crewlog show`")
+    if command.task_id != names.task_id(node_id, run.visits[node_id]) or is_over(run):
+        return []
+    if node_id not in run.ready:
+        raise WrongState(
+            f"task {command.task_id!r} waits for others and cannot be cancelled by itself",
+            what_to_do="cancel the run, or the task that it waits for",
+        )
+    at = command.at_unix_micros
+    cancelled = TaskCancelled(task_id=command.task_id, at_unix_micros=at)
+    return [_cancel_request(command), cancelled, *undelivered(run, command.task_id, at)]
+
+
+def _retry(run: Run, command: RetryRun) -> list[Message]:
+    if command.request_id and command.request_id in run.requests:
+        return []
+    if run.status not in _RETRYABLE:
+        raise WrongState(
+            f"run {command.run_id!r} has neither failed nor been cancelled",
+            what_to_do="a paused run goes on with `crewlog resume`; see `crewlog show`",
+        )
+    at = command.at_unix_micros
+    unfinished = sorted(task.task_id for task in _current(run) if task.status != TaskStatus.TASK_STATUS_SUCCEEDED)
+    retried = RunRetried(request_id=command.request_id, task_ids=unfinished, by=command.requested_by, at_unix_micros=at)
+    return [*_raised(run, command), retried]
+
+
+def _raised(run: Run, command: RetryRun) -> list[Message]:
+    if not Amounts.of(command.by):
+        return []
+    amounts.check("by", command.by, needs_one=True)
+    check_units(run.limit, Amounts.of(command.by))
+    check_raised(run.limit, Amounts.of(command.by))
+    return [RunLimitRaised(by=command.by, at_unix_micros=command.at_unix_micros)]
+
+
+def _current(run: Run) -> list[Task]:
+    ids = (names.task_id(node_id, visit) for node_id, visit in run.visits.items())
+    return [run.tasks[task_id] for task_id in ids if task_id in run.tasks]
+
+
+def _send(run: Run, command: SendMessage) -> list[Message]:
+    names.check_name("message_id", command.message_id, MESSAGE_ID_CHARACTERS_MAX)
+    known = _sent(run, command.message_id)
+    if known is not None:
+        if (known.text.inline, known.mode) == (command.text.encode(), _mode(command)):
+            return []
+        raise Conflict(f"message {command.message_id!r} was sent with other content", what_to_do="choose another id")
+    task_id = command.task_id or _only_open_task(run)
+    _check_can_hear(run, task_id)
+    return [
+        MessageSent(
+            message_id=command.message_id,
+            task_id=task_id,
+            number=len(run.messages.get(task_id, ())) + 1,
+            mode=_mode(command),
+            text=Body(inline=command.text.encode()),
+            sent_by=command.sent_by,
+            at_unix_micros=command.at_unix_micros,
+        )
+    ]
+
+
+def _mode(command: SendMessage) -> MessageMode.ValueType:
+    return command.mode or MessageMode.MESSAGE_MODE_STEER
+
+
+def _sent(run: Run, message_id: str) -> MessageSent | None:
+    messages = (message for sent in run.messages.values() for message in sent)
+    return next((message for message in messages if message.message_id == message_id), None)
+
+
+def _only_open_task(run: Run) -> str:
+    agents = [task_id for task_id in (*run.open, *run.parked) if _is_agent(run, run.tasks[task_id].node_id)]
+    if len(agents) == 1:
+        return agents[0]
+    why = f"has to be one of {', '.join(agents)}" if agents else "is needed: nobody works on the run now"
+    raise InvalidCommand(f"task_id {why}", violations={"task_id": why})
+
+
+def _check_can_hear(run: Run, task_id: str) -> None:
+    node_id = task_id.rpartition("-")[0]
+    if node_id not in run.visits or not _is_agent(run, node_id):
+        raise NotFound(f"run {run.started.run_id!r} has no agent for task {task_id!r}", what_to_do="see `crewlog show`")
+    current = names.task_id(node_id, run.visits[node_id])
+    task = run.tasks.get(task_id)
+    if is_over(run) or is_stopping(run) or (task is not None and task.status in ENDED):
+        raise WrongState(f"task {task_id!r} has ended or is being stopped", what_to_do="see `crewlog show`")
+    if task_id != current:
+        raise WrongState(f"task {task_id!r} is over or not there yet: its node is at {current!r}")
+    if len(run.messages.get(task_id, ())) >= MESSAGES_PER_TASK_MAX:
+        raise WrongState(f"task {task_id!r} has got {MESSAGES_PER_TASK_MAX} messages: it takes no more")
+
+
+def _is_agent(run: Run, node_id: str) -> bool:
+    return run.graph.nodes[node_id].HasField("agent")
+
+
+def undelivered(run: Run, task_id: str, at: int) -> list[Message]:
+    """The messages of a task that has ended, or will not go on, which its agent has not read."""
+    task = run.tasks.get(task_id)
+    read = task.result.messages_read if task is not None and task.result is not None else ()
+    return [
+        MessageUndelivered(message_id=message.message_id, task_id=task_id, at_unix_micros=at)
+        for message in run.messages.get(task_id, ())
+        if message.number not in read
+    ]
+
+
+def all_undelivered(run: Run, at: int) -> list[Message]:
+    """Those of tasks that have not ended when the run does."""
+    events: list[Message] = []
+    for task_id in run.messages:
+        task = run.tasks.get(task_id)
+        if task is None or task.status not in ENDED:
+            events += undelivered(run, task_id, at)
+    return events
+
+
+def next_due_at(run: Run) -> int | None:
+    """When the clock has to be looked at next for this run, in microseconds since 1970; None when it is over."""
+    if is_over(run):
+        return None
+    due = [run_due_at(run, RUN_SECONDS_MAX)]
+    due += [gate.opened.expires_at_unix_micros for gate in run.gates.values() if gate.status == _OPEN]
+    if run.paused is not None and run.paused.resumes_at_unix_micros:
+        due.append(run.paused.resumes_at_unix_micros)
+    waiting = claimable(run)
+    if waiting:
+        due.append(_waiting_due_at(run, waiting[0]))
+    return min(due)
+
+
+_OPEN = GateStatus.GATE_STATUS_OPEN
+
+
+def _waiting_due_at(run: Run, node_id: str) -> int:
+    seconds = run.started.limits.waiting_seconds_max or WAITING_SECONDS_MAX
+    return waits_since(run, node_id) + seconds * 1_000_000
+
+
+def _check_deadlines(run: Run, now: int) -> list[Message]:
+    if is_over(run):
+        return []
+    events: list[Message] = []
+    for gate in run.gates.values():
+        if gate.status == _OPEN and gate.opened.expires_at_unix_micros <= now:
+            events += run_gates.expired(run, gate.opened, now)
+    if run.paused is not None and 0 < run.paused.resumes_at_unix_micros <= now and not is_stopping(run):
+        events += resumed(run, "", now)
+    failure = None if is_stopping(run) else _overdue(run, now)
+    return [*events, RunTimedOut(failure=failure, at_unix_micros=now)] if failure is not None else events
+
+
+def _overdue(run: Run, now: int) -> Failure | None:
+    if run_due_at(run, RUN_SECONDS_MAX) <= now:
+        return Failure(
+            reason="run_timed_out",
+            message="the run has taken longer than its time",
+            what_to_do="give it more time (`crewlog run --timeout`), or take it up again with `crewlog retry`",
+        )
+    waiting = next((node_id for node_id in claimable(run) if _waiting_due_at(run, node_id) <= now), None)
+    if waiting is None:
+        return None
+    return Failure(
+        reason="waiting_timed_out",
+        message=f"no executor has taken {names.task_id(waiting, run.visits[waiting])} in time",
+        what_to_do="start more executors, with the labels that it asks for; then `crewlog retry`",
+    )
