@@ -307,8 +307,73 @@ def test_a_bad_token_is_no_aggregate_id(bad: str) -> None:
 def test_a_bad_kind_cannot_be_followed(log: EventLog, bad: str) -> None:
     with pytest.raises(InvalidCommand):
         log.follow(0, (bad,))
+    with pytest.raises(InvalidCommand):
+        log.last_of_each(bad)
 
 
 def test_an_aggregate_id_comes_back_from_its_subject() -> None:
     one = AggregateId("local", "agent", "fix-slug-7_implementer-2")
     assert AggregateId.of_subject(one.subject) == one
+
+
+async def lasts(log: EventLog, kind: str) -> dict[AggregateId, Stored]:
+    """What a look at a kind gives while nobody appends; checks that each comes once, in order, in batches."""
+    seen = await look(log, kind)
+    found = {stored.aggregate: stored for stored in seen}
+    assert len(found) == len(seen)
+    return found
+
+
+async def look(log: EventLog, kind: str) -> list[Stored]:
+    seen: list[Stored] = []
+    async with asyncio.timeout(20), aclosing(log.last_of_each(kind)) as batches:
+        async for batch in batches:
+            assert batch
+            seen.extend(batch)
+    assert [stored.revision for stored in seen] == sorted({stored.revision for stored in seen})
+    return seen
+
+
+async def test_the_last_entry_of_an_aggregate(log: EventLog, run: AggregateId) -> None:
+    assert await log.last(run) is None
+    revisions = await append_all(log, run, [b"1", b"2", bytes(range(256)) * 4_096])
+    assert await log.last(run) == Stored(revisions[-1], run, bytes(range(256)) * 4_096)
+    assert await log.last(AggregateId("local", "run", run.id + "_a")) is None
+
+
+async def test_the_last_of_each_of_a_kind(log: EventLog, unique_id: UniqueId) -> None:
+    runs = [AggregateId("local", "run", unique_id()) for _ in range(1_103)]
+    agent = AggregateId("local", "agent", unique_id())
+    await asyncio.gather(*(append_all(log, one, [b"first", one.id.encode()]) for one in runs))
+    await append_all(log, agent, [b"agent"])
+    found = await lasts(log, "run")
+    assert [found[one].payload for one in runs] == [one.id.encode() for one in runs]
+    assert agent not in found and (await lasts(log, "agent"))[agent].payload == b"agent"
+
+
+async def test_there_is_no_last_of_a_kind_without_aggregates(log: EventLog, empty_log: EventLog) -> None:
+    assert await lasts(empty_log, "run") == {}
+    assert await lasts(log, "nothing") == {}
+
+
+async def test_the_last_of_each_ends_while_others_append(log: EventLog, unique_id: UniqueId) -> None:
+    async def append_on() -> None:
+        revision = 0
+        while True:
+            revision = await log.append(busy, b"x", revision)
+
+    quiet, busy = (AggregateId("local", "run", unique_id()) for _ in range(2))
+    await append_all(log, quiet, [b"1", b"2"])
+    appending = asyncio.create_task(append_on())
+    try:
+        for _ in range(5):
+            assert [stored.payload for stored in await look(log, "run") if stored.aggregate == quiet] == [b"2"]
+    finally:
+        appending.cancel()
+
+
+async def test_what_was_acknowledged_before_is_among_the_last_of_each(log: EventLog, run: AggregateId) -> None:
+    revision = 0
+    for number in range(20):
+        revision = await log.append(run, b"%d" % number, revision)
+        assert (await lasts(log, "run"))[run].revision == revision

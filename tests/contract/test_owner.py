@@ -97,6 +97,7 @@ class InterferingLog:
         self._before_append = before_append
         self.epoch = log.epoch
         self.follow, self.head, self.read = log.follow, log.head, log.read
+        self.last, self.last_of_each = log.last, log.last_of_each
         self.appends = 0
 
     async def append(self, aggregate: AggregateId, payload: bytes, expected_revision: int) -> int:

@@ -78,6 +78,14 @@ class FaultyLog:
     async def head(self) -> int:
         return len(self.stored)
 
+    async def last(self, aggregate: AggregateId) -> Stored | None:
+        await self._delay()
+        entries = self._of[aggregate]
+        return entries[-1] if entries else None
+
+    def last_of_each(self, kind: str) -> AsyncGenerator[Sequence[Stored], None]:
+        raise NotImplementedError("nobody looks at all of a kind in a simulation")
+
     def follow(self, after_revision: int, kinds: Sequence[str] = ()) -> AsyncGenerator[Sequence[Stored], None]:
         raise NotImplementedError("nobody follows in a simulation")
 

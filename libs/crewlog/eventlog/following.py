@@ -1,109 +1,32 @@
-"""Following the log: pulls of our own from a consumer that lives in memory and is made anew whenever it is in doubt.
+"""Following the log for ever, and looking once at the last entry of every aggregate of a kind.
 
-A consumer counts what it delivers. Whatever breaks that count, a lost connection, silence, or word that the consumer is
-gone ends it, and the next one begins behind the last entry that was seen. So nothing is missed and nothing comes twice.
+Both read from consumers, which are made anew whenever one is in doubt, behind the last entry that was seen: so nothing
+is missed and nothing comes twice.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
-from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from contextlib import aclosing, asynccontextmanager, suppress
-from itertools import count
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 
 from crewlog.domain.errors import Unavailable
 from crewlog.eventlog import verdicts
-from crewlog.eventlog.connection import ApiError, Connection, Expecting, NoAnswer, status_of
-from crewlog.eventlog.limits import BATCH_BYTES_MAX, BATCH_ENTRIES_MAX
-from crewlog.eventlog.port import SUBJECTS, AggregateId, Stored
-from nats.aio.msg import Msg
+from crewlog.eventlog.connection import ApiError, Connection, NoAnswer
+from crewlog.eventlog.indoubt import next_entry
+from crewlog.eventlog.port import Stored
+from crewlog.eventlog.pulls import Consumers, Delivered, subjects_of
 
-HEARTBEAT_SECONDS = 2.0
-SILENCE_SECONDS_MAX = 5.0
-PULL_SECONDS = 30.0
-CONSUMER_IDLE_SECONDS = 30.0
 PAUSE_SECONDS = 0.05
-NANOSECONDS = 1_000_000_000
-
-_HEARTBEAT = "100"
-_PULL_ENDED = {"404", "408"}
-_PULL_TOO_LARGE = "Message Size Exceeds MaxBytes"
-_PULL_BATCH_COMPLETED = "Batch Completed"
-
-
-class _Pulls:
-    """What one consumer delivers to one reader: at most one pull is open, so at most two batches are held here."""
-
-    def __init__(self, position: int) -> None:
-        self.entries: deque[Stored] = deque()
-        self.pull_is_open = False
-        self._position = position
-        self._delivered = 0
-        self._wanted = 0
-        self._pull = 0
-        self._broken: Exception | None = None
-        self._stirred = asyncio.Event()
-
-    def open_pull(self) -> str:
-        """The token of a new pull: what the server says of an earlier one is of no interest any more."""
-        self.pull_is_open, self._wanted = True, BATCH_ENTRIES_MAX
-        self._pull += 1
-        return str(self._pull)
-
-    def take(self, message: Msg) -> None:
-        status = status_of(message)
-        if not status:
-            self._deliver(message)
-        elif message.subject.rpartition(".")[2] != str(self._pull):
-            return
-        elif status in _PULL_ENDED or _ended_by_size(message):
-            self.pull_is_open = False
-        elif status != _HEARTBEAT:
-            self.fail(NoAnswer(f"the consumer ended: {message.headers}"))
-        self._stirred.set()
-
-    def fail(self, error: Exception) -> None:
-        self._broken = self._broken or error
-        self._stirred.set()
-
-    def _deliver(self, message: Msg) -> None:
-        revision, delivered = _place_of(message)
-        if delivered != self._delivered + 1:
-            self.fail(NoAnswer("the consumer left something out"))
-        if self._broken is not None:
-            return
-        self._delivered = delivered
-        self._wanted -= 1
-        self.pull_is_open = self._wanted > 0
-        if revision > self._position:
-            self._position = revision
-            self.entries.append(Stored(revision, AggregateId.of_subject(message.subject), message.data))
-
-    async def wait(self) -> None:
-        """Returns when there are entries or a pull has ended; raises what broke it, and NoAnswer after silence."""
-        while not self.entries and self.pull_is_open:
-            if self._broken is not None:
-                raise self._broken
-            self._stirred.clear()
-            try:
-                async with asyncio.timeout(SILENCE_SECONDS_MAX):
-                    await self._stirred.wait()
-            except TimeoutError:
-                raise NoAnswer("not even a heartbeat") from None
-        if not self.entries and self._broken is not None:
-            raise self._broken
 
 
 class Following:
-    """Makes the consumers of one connection."""
+    """The readers of one connection."""
 
     def __init__(self, connection: Connection, stream: str) -> None:
         self._connection = connection
         self._stream = stream
-        self._name = connection.client.new_inbox().rpartition(".")[2]
-        self._numbers = count(1)
+        self._consumers = Consumers(connection, stream)
 
     async def follow(self, after_revision: int, kinds: Sequence[str]) -> AsyncGenerator[Sequence[Stored], None]:
         """As the port says; raises Unavailable when the connection is closed."""
@@ -111,98 +34,42 @@ class Following:
         while True:
             try:
                 await self._connection.until_connected()
-                async with aclosing(self._consume(position, kinds)) as batches:
-                    async for batch in batches:
-                        position = batch[-1].revision
-                        yield batch
-            except NoAnswer:
-                await asyncio.sleep(PAUSE_SECONDS)
-            except ApiError as error:
-                if not verdicts.may_pass(error.code):
-                    raise Unavailable(f"the log cannot be followed: {error}") from error
-                await asyncio.sleep(PAUSE_SECONDS)
+                start = {"deliver_policy": "by_start_sequence", "opt_start_seq": position + 1}
+                async with aclosing(self._consumers.consume(kinds, start, position)) as deliveries:
+                    async for delivered in deliveries:
+                        if delivered.entries:
+                            position = delivered.entries[-1].revision
+                            yield delivered.entries
+            except (NoAnswer, ApiError) as error:
+                await _pause_after(error)
 
-    async def _consume(self, position: int, kinds: Sequence[str]) -> AsyncGenerator[Sequence[Stored], None]:
-        pulls = _Pulls(position)
-        async with (
-            _inbox(self._connection, pulls) as inbox,
-            self._consumer(position, kinds) as name,
-        ):
-            while True:
-                if not pulls.pull_is_open:
-                    await self._pull(name, f"{inbox}.{pulls.open_pull()}")
-                batch = tuple(pulls.entries)
-                pulls.entries.clear()
-                if batch:
-                    yield batch
-                else:
-                    await pulls.wait()
+    async def last_of_each(self, kind: str, head: int) -> AsyncGenerator[Sequence[Stored], None]:
+        """As the port says, for a log that ended at `head` just now."""
+        position = 0
+        while True:
+            try:
+                await self._connection.until_connected()
+                start = {"deliver_policy": "last_per_subject"}
+                async with aclosing(self._consumers.consume((kind,), start, position)) as deliveries:
+                    async for delivered in deliveries:
+                        if delivered.entries:
+                            position = delivered.entries[-1].revision
+                            yield delivered.entries
+                        if await self._is_all(kind, delivered, position, head):
+                            return
+            except (NoAnswer, ApiError) as error:
+                await _pause_after(error)
 
-    async def _pull(self, name: str, reply: str) -> None:
-        request = {
-            "batch": BATCH_ENTRIES_MAX,
-            "max_bytes": BATCH_BYTES_MAX,
-            "expires": int(PULL_SECONDS * NANOSECONDS),
-            "idle_heartbeat": int(HEARTBEAT_SECONDS * NANOSECONDS),
-        }
-        subject = f"$JS.API.CONSUMER.MSG.NEXT.{self._stream}.{name}"
-        await self._connection.publish(subject, json.dumps(request).encode(), reply)
-
-    @asynccontextmanager
-    async def _consumer(self, position: int, kinds: Sequence[str]) -> AsyncIterator[str]:
-        name = f"{self._connection.user}-{self._name}{next(self._numbers)}"
-        try:
-            await self._create(name, position, kinds)
-            yield name
-        finally:
-            await self._delete(name)
-
-    async def _create(self, name: str, position: int, kinds: Sequence[str]) -> None:
-        config = {
-            "name": name,
-            "deliver_policy": "by_start_sequence",
-            "opt_start_seq": position + 1,
-            "filter_subjects": [f"{SUBJECTS}.*.{kind}.*" for kind in kinds],
-            "ack_policy": "none",
-            "replay_policy": "instant",
-            "mem_storage": True,
-            "num_replicas": 1,
-            "inactive_threshold": int(CONSUMER_IDLE_SECONDS * NANOSECONDS),
-        }
-        await self._connection.api(
-            f"CONSUMER.CREATE.{self._stream}.{name}", {"stream_name": self._stream, "config": config}
-        )
-
-    async def _delete(self, name: str) -> None:
-        """Says so and does not wait: a consumer that nobody asks ends by itself, too."""
-        with suppress(NoAnswer, Unavailable):
-            await self._connection.publish(f"$JS.API.CONSUMER.DELETE.{self._stream}.{name}", b"")
+    async def _is_all(self, kind: str, delivered: Delivered, position: int, head: int) -> bool:
+        """A replica that holds the consumer may be behind, so the leader is asked whether anything is missing."""
+        if delivered.left or position >= head:
+            return position >= head
+        following = await next_entry(self._connection, self._stream, subjects_of(kind), position)
+        return following is None or following[0] > head
 
 
-@asynccontextmanager
-async def _inbox(connection: Connection, pulls: _Pulls) -> AsyncIterator[str]:
-    """An inbox of its own, `<inbox>.<pull>`, for what comes in numbers."""
-    inbox = connection.client.new_inbox()
-
-    async def on_message(message: Msg) -> None:
-        pulls.take(message)
-
-    with connection.expect(Expecting(inbox, pulls.take, pulls.fail)):
-        subscription = await connection.client.subscribe(f"{inbox}.*", cb=on_message)
-        try:
-            yield inbox
-        finally:
-            if not connection.client.is_closed:
-                await subscription.unsubscribe()
-
-
-def _ended_by_size(message: Msg) -> bool:
-    description = (message.headers or {}).get("Description", "")
-    return description in (_PULL_TOO_LARGE, _PULL_BATCH_COMPLETED)
-
-
-def _place_of(message: Msg) -> tuple[int, int]:
-    """Revision and number of the delivery, from `$JS.ACK...`, which has two forms."""
-    tokens = message.reply.split(".")
-    first = 5 if len(tokens) == 9 else 7
-    return int(tokens[first]), int(tokens[first + 1])
+async def _pause_after(error: NoAnswer | ApiError) -> None:
+    """Before the next consumer; raises Unavailable where there is no hope for one."""
+    if isinstance(error, ApiError) and not verdicts.may_pass(error.code):
+        raise Unavailable(f"the log cannot be followed: {error}") from error
+    await asyncio.sleep(PAUSE_SECONDS)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 from crewlog.domain.errors import Unavailable
 from crewlog.eventlog.connection import ANSWER_SECONDS, NO_RESPONDERS, Connection, Expecting, NoAnswer, status_of
-from crewlog.eventlog.indoubt import PAUSE_SECONDS, next_entry
+from crewlog.eventlog.indoubt import PAUSE_SECONDS, last_entry, next_entry
 from crewlog.eventlog.limits import BATCH_BYTES_MAX, BATCH_ENTRIES_MAX
 from crewlog.eventlog.port import AggregateId, Stored
 from nats.aio.msg import Msg
@@ -55,13 +57,21 @@ class History:
     async def read(self, aggregate: AggregateId, after_revision: int) -> list[Stored]:
         """Everything acknowledged before the call; raises Unavailable when the log does not answer for long."""
         entries: list[Stored] = []
-        try:
-            async with asyncio.timeout(READ_SECONDS_MAX):
-                while not await self._read_on(aggregate, after_revision, entries):
-                    pass
-        except TimeoutError:
-            raise Unavailable(f"the log did not answer for {READ_SECONDS_MAX} s", what_to_do="try again") from None
+        async with _within_time():
+            while not await self._read_on(aggregate, after_revision, entries):
+                pass
         return entries
+
+    async def last(self, aggregate: AggregateId) -> Stored | None:
+        """The last entry, as the leader has it; raises Unavailable when the log does not answer for long."""
+        async with _within_time():
+            while True:
+                try:
+                    await self._connection.until_connected()
+                    found = await last_entry(self._connection, self._stream, aggregate.subject)
+                    return Stored(found[0], aggregate, found[1]) if found else None
+                except NoAnswer:
+                    await asyncio.sleep(PAUSE_SECONDS)
 
     async def _read_on(self, aggregate: AggregateId, after_revision: int, entries: list[Stored]) -> bool:
         """Adds what comes next; says whether that was all."""
@@ -92,6 +102,15 @@ class History:
             return False
         last = entries[-1].revision if entries else position
         return await next_entry(self._connection, self._stream, aggregate.subject, last) is not None
+
+
+@asynccontextmanager
+async def _within_time() -> AsyncIterator[None]:
+    try:
+        async with asyncio.timeout(READ_SECONDS_MAX):
+            yield
+    except TimeoutError:
+        raise Unavailable(f"the log did not answer for {READ_SECONDS_MAX} s", what_to_do="try again") from None
 
 
 def _next_entries(aggregate: AggregateId, position: int) -> bytes:

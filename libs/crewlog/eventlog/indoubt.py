@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+from collections.abc import Mapping
 
 from crewlog.domain.errors import Unavailable
 from crewlog.eventlog import verdicts
@@ -36,9 +37,18 @@ async def send_alone(connection: Connection, outgoing: Outgoing) -> int:
 
 
 async def next_entry(connection: Connection, stream: str, subject: str, after: int) -> tuple[int, bytes] | None:
-    """The first entry of a subject after a revision, as the leader has it."""
+    """The first entry of a subject, or of those that it stands for, after a revision, as the leader has it."""
+    return await _entry(connection, stream, {"seq": after + 1, "next_by_subj": subject})
+
+
+async def last_entry(connection: Connection, stream: str, subject: str) -> tuple[int, bytes] | None:
+    """The last entry of a subject, as the leader has it."""
+    return await _entry(connection, stream, {"last_by_subj": subject})
+
+
+async def _entry(connection: Connection, stream: str, which: Mapping[str, object]) -> tuple[int, bytes] | None:
     try:
-        answer = await connection.api(f"STREAM.MSG.GET.{stream}", {"seq": after + 1, "next_by_subj": subject})
+        answer = await connection.api(f"STREAM.MSG.GET.{stream}", which)
     except ApiError as error:
         if error.code == verdicts.NO_MESSAGE_FOUND:
             return None

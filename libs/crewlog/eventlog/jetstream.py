@@ -2,6 +2,7 @@
 
 appends.py     sending, group commit          indoubt.py   lost acknowledgements
 history.py     reading one aggregate          following.py reading everything, for ever
+pulls.py       what a consumer delivers
 connection.py  one connection that comes back verdicts.py  what the server's error codes mean
 """
 
@@ -9,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 from typing import Any
 
 from crewlog.domain.errors import NotFound, Unavailable, WrongState
@@ -57,6 +59,13 @@ class JetStreamLog:
     async def read(self, aggregate: AggregateId, after_revision: int = 0) -> list[Stored]:
         return await self._history.read(aggregate, after_revision)
 
+    async def last(self, aggregate: AggregateId) -> Stored | None:
+        return await self._history.last(aggregate)
+
+    def last_of_each(self, kind: str) -> AsyncGenerator[Sequence[Stored], None]:
+        check_kinds((kind,))
+        return self._last_of_each(kind)
+
     def follow(self, after_revision: int, kinds: Sequence[str] = ()) -> AsyncGenerator[Sequence[Stored], None]:
         check_kinds(tuple(kinds))
         return self._following.follow(after_revision, tuple(kinds))
@@ -64,6 +73,11 @@ class JetStreamLog:
     async def head(self) -> int:
         info = await _answer(self._connection, f"STREAM.INFO.{self._stream}", {})
         return int(info["state"]["last_seq"])
+
+    async def _last_of_each(self, kind: str) -> AsyncGenerator[Sequence[Stored], None]:
+        async with aclosing(self._following.last_of_each(kind, await self.head())) as batches:
+            async for batch in batches:
+                yield batch
 
     async def close(self) -> None:
         await self._connection.close()

@@ -47,6 +47,21 @@ class MemoryLog:
         entries = self._of.get(aggregate, [])
         return entries[bisect_right(entries, after_revision, key=_revision) :]
 
+    async def last(self, aggregate: AggregateId) -> Stored | None:
+        await asyncio.sleep(0)
+        entries = self._of.get(aggregate)
+        return entries[-1] if entries else None
+
+    def last_of_each(self, kind: str) -> AsyncGenerator[Sequence[Stored], None]:
+        check_kinds((kind,))
+        return self._last_of_each(kind)
+
+    async def _last_of_each(self, kind: str) -> AsyncGenerator[Sequence[Stored], None]:
+        lasts = (entries[-1] for aggregate, entries in self._of.items() if entries and aggregate.kind == kind)
+        found = sorted(lasts, key=_revision)
+        for start in range(0, len(found), BATCH_ENTRIES_MAX):
+            yield found[start : start + BATCH_ENTRIES_MAX]
+
     def follow(self, after_revision: int, kinds: Sequence[str] = ()) -> AsyncGenerator[Sequence[Stored], None]:
         check_kinds(tuple(kinds))
         return self._follow(after_revision, tuple(kinds))

@@ -81,6 +81,19 @@ class EventLog(Protocol):
         Raises Unavailable when the log does not answer.
         """
 
+    async def last(self, aggregate: AggregateId) -> Stored | None:
+        """The last entry of one aggregate, no older than the last one acknowledged before the call; None without one.
+
+        Raises Unavailable when the log does not answer.
+        """
+
+    def last_of_each(self, kind: str) -> AsyncGenerator[Sequence[Stored], None]:
+        """The last entry of every aggregate of a kind, by revision, in batches that are not empty; then it ends.
+
+        It grows with the aggregates and not with their entries. Shows the log as it is at the first step or later: an
+        aggregate that gets an entry meanwhile may come again with that. Raises Unavailable and NotPermitted.
+        """
+
     def follow(self, after_revision: int, kinds: Sequence[str] = ()) -> AsyncGenerator[Sequence[Stored], None]:
         """Every entry after a revision, of these kinds or of all, in order and once, in batches that are not empty.
 
