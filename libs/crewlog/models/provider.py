@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from crewlog.models import failures, prices
 from crewlog.models.answer import Answer
 from crewlog.models.failures import ModelError
+from crewlog.runtime import failpoints
 from crewlog.v1.agent_pb2 import ContentBlock
 from crewlog.v1.budget_pb2 import Usage
 
@@ -104,8 +105,9 @@ class AnthropicModel:
     async def call(self, request: ModelRequest, on_text: Callable[[str], None]) -> ModelReply:
         """Raises ModelError. `on_text` gets the text as it arrives; it counts only once this returns."""
         try:
-            async with asyncio.timeout(self._timeouts.total_seconds):
-                return await self._call(request, on_text)
+            with failpoints.around("model"):
+                async with asyncio.timeout(self._timeouts.total_seconds):
+                    return await self._call(request, on_text)
         except TimeoutError as error:
             message = f"no whole answer within {self._timeouts.total_seconds:g} s"
             raise failures.error_of(failures.TIMED_OUT, message) from error

@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Any, Self
 
 import grpc
-from crewlog.runtime import limits, status
+from crewlog.runtime import failpoints, limits, status
 from crewlog.runtime.auth import AUTHORIZATION
 from crewlog.runtime.auth import claim_metadata as claim_metadata
 from crewlog.telemetry import names, traces
@@ -80,6 +80,7 @@ class _Channel(grpc.aio.Channel):
 class _Unary:
     def __init__(self, method: str, inner: Callable[..., Any], metadata: Metadata) -> None:
         self._method = method.lstrip("/")
+        self._point = failpoints.of_rpc("call", method)
         self._inner = inner
         self._metadata = metadata
 
@@ -96,7 +97,8 @@ class _Unary:
         code = grpc.StatusCode.OK
         try:
             seconds = limits.CALL_SECONDS_DEFAULT if timeout is None else timeout
-            return await self._inner(request, timeout=seconds, metadata=all_metadata, **rest)
+            with failpoints.around(self._point):
+                return await self._inner(request, timeout=seconds, metadata=all_metadata, **rest)
         except grpc.aio.AioRpcError as error:
             code = error.code()
             raise status.refusal_of(error) from None
@@ -119,7 +121,7 @@ class _Stream:
         call = self._inner(*args, metadata=_with_place(self._metadata, metadata, span), **rest)
         if span is not None:
             call.add_done_callback(_ending(span, self._method))
-        return call
+        return failpoints.between(failpoints.of_rpc("call", self._method), call)
 
 
 def _with_place(

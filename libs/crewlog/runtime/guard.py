@@ -15,7 +15,7 @@ from typing import Any, TypeAlias, cast
 
 import grpc
 from crewlog.domain.errors import Refused, Unavailable
-from crewlog.runtime import auth, limits, status
+from crewlog.runtime import auth, failpoints, limits, status
 from crewlog.runtime.auth import Access, Verifier
 from crewlog.telemetry import names, traces
 from crewlog.telemetry.ids import parse_traceparent
@@ -76,23 +76,29 @@ class Guard(grpc.aio.ServerInterceptor):
         return grpc.unary_unary_rpc_method_handler(cast(Any, unary), **coding)
 
     def _unary(self, method: str, behavior: Callable[[Any, Context], Awaitable[Any]], access: Access) -> Any:
+        point = failpoints.of_rpc("serve", method)
+
         async def call(request: Any, context: Context) -> Any:
             async def body() -> Any:
-                if context.time_remaining() is not None:
-                    return await behavior(request, context)
-                async with asyncio.timeout(limits.CALL_SECONDS_MAX):
-                    return await behavior(request, context)
+                with failpoints.around(point):
+                    if context.time_remaining() is not None:
+                        return await behavior(request, context)
+                    async with asyncio.timeout(limits.CALL_SECONDS_MAX):
+                        return await behavior(request, context)
 
             return await self._serve(method, context, access, body)
 
         return call
 
     def _stream(self, method: str, behavior: Callable[[Any, Context], AsyncIterator[Any]], access: Access) -> Any:
+        point = failpoints.of_rpc("serve", method)
+
         async def call(request: Any, context: Context) -> None:
             async def body() -> None:
                 async with aclosing(cast(Any, behavior(request, context))) as messages:
                     async for message in messages:
-                        await context.write(message)
+                        with failpoints.around(point):
+                            await context.write(message)
 
             await self._serve(method, context, access, lambda: self._until_stop(body))
 

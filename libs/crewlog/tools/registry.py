@@ -8,6 +8,7 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from crewlog.domain.errors import InvalidCommand
+from crewlog.runtime import failpoints
 from crewlog.tools.answers import DENIED, FAILED, MALFORMED_INPUT, UNKNOWN_TOOL, NotDone, ToolAnswer, shown
 from crewlog.tools.files import EditInput, ReadInput, WriteInput, edit, read, write
 from crewlog.tools.limits import INPUT_BYTES_MAX
@@ -95,7 +96,8 @@ async def run_tool(name: str, input_json: bytes, context: ToolContext) -> ToolAn
     """Does what a model asks for, and answers."""
     try:
         tool = _allowed(name, context)
-        return await tool.run(_input_of(tool, input_json), context)
+        with failpoints.around(f"tool.{tool.name}"):
+            return await tool.run(_input_of(tool, input_json), context)
     except NotDone as refusal:
         return ToolAnswer(refusal.text, is_error=True, reason=refusal.reason)
     except OSError as error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 from crewlog.executor import app, config
-from crewlog.runtime import log, serve
+from crewlog.runtime import failpoints, log, serve
 from crewlog.telemetry import traces
 
 
@@ -13,6 +13,7 @@ def main() -> int:
     settings = config.from_environment()
     log.configure("executor")
     traces.configure("executor")
+    failpoints.configure("executor")
     return serve.run(lambda stop: app.serve(settings, stop))
 
 

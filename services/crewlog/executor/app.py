@@ -23,6 +23,7 @@ from crewlog.executor.synchronize import Worker
 from crewlog.executor.workspace import Workspace
 from crewlog.models import provider
 from crewlog.models.prices import PriceList
+from crewlog.runtime import failpoint_ports
 from crewlog.runtime.channel import dial
 from crewlog.runtime.clock import now_micros
 from crewlog.runtime.serve import Verifier, start_server
@@ -40,7 +41,8 @@ async def serve(config: Config, stop: asyncio.Event) -> None:
     """Works until `stop` is set. Serves nothing but its health."""
     log = await connect_log(config.nats_url, config.nats_user, config.nats_password, name="executor")
     try:
-        await work(config, log, NatsLive(log.connection), FileBlobs(config.data_directory / "blobs"), stop)
+        blobs = failpoint_ports.blobs(FileBlobs(config.data_directory / "blobs"))
+        await work(config, failpoint_ports.log(log), NatsLive(log.connection), blobs, stop)
     finally:
         await log.close()
 

@@ -12,6 +12,7 @@ from crewlog.eventlog.live import NatsLive
 from crewlog.gateway.config import Config
 from crewlog.gateway.parts import Storage, running
 from crewlog.models import prices
+from crewlog.runtime import failpoint_ports
 from crewlog.v1.run_pb2 import Workflow
 
 BLOBS = "blobs"
@@ -22,7 +23,8 @@ async def serve(config: Config, stop: asyncio.Event) -> None:
     """Serves until `stop` is set."""
     log = await connect_log(config.nats_url, config.nats_user, config.nats_password, name="gateway")
     try:
-        storage = Storage(log, FileBlobs(config.data_directory / BLOBS), NatsLive(log.connection))
+        blobs = failpoint_ports.blobs(FileBlobs(config.data_directory / BLOBS))
+        storage = Storage(failpoint_ports.log(log), blobs, NatsLive(log.connection))
         async with running(config, storage, _load_workflow) as gateway:
             await asyncio.to_thread(prices.warm_up)
             await gateway.until(stop)

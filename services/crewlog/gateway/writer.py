@@ -12,6 +12,7 @@ from crewlog.eventlog.port import Stored
 from crewlog.gateway import costs, folding, schema
 from crewlog.gateway.costs import Cost
 from crewlog.gateway.folding import FOLDS, Folded, Hot, Key
+from crewlog.runtime import failpoints
 from crewlog.v1.entry_pb2 import Entry
 from crewlog.v1.project_pb2 import ProjectRegistered
 from crewlog.v1.run_pb2 import GateStatus, TaskCancelled, TaskFailed
@@ -63,7 +64,8 @@ class Writer:
             self._connection.execute("begin immediate")
             batch = self._fold(entries)
             self._store(batch, entries[-1].revision)
-            self._connection.execute("commit")
+            with failpoints.around("projection"):
+                self._connection.execute("commit")
         except BaseException:
             self._hot.clear()
             if self._connection.in_transaction:

@@ -7,7 +7,7 @@ import sys
 
 from crewlog.domain.errors import Refused
 from crewlog.git import app, config
-from crewlog.runtime import log, serve
+from crewlog.runtime import failpoints, log, serve
 from crewlog.telemetry import traces
 
 _log = logging.getLogger(__name__)
@@ -17,6 +17,7 @@ def main() -> int:
     settings = config.from_environment()
     log.configure("git")
     traces.configure("git")
+    failpoints.configure("git")
     try:
         return serve.run(lambda stop: app.serve(settings, stop))
     except Refused as refusal:

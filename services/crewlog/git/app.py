@@ -17,6 +17,7 @@ from crewlog.git.config import Config
 from crewlog.git.one_at_a_time import OneAtATime
 from crewlog.git.repository import Git
 from crewlog.git.server import FileServer, Host, WorkspaceServer
+from crewlog.runtime import failpoint_ports
 from crewlog.runtime.clock import now_micros
 from crewlog.runtime.serve import Access, Registration, RunningServer, Verifier, start_server
 from crewlog.v1.workspace_pb2_grpc import (
@@ -29,7 +30,7 @@ async def serve(config: Config, stop: asyncio.Event) -> None:
     """Serves until `stop` is set. Raises Unavailable when there is no git, or one that is too old."""
     log = await connect_log(config.nats_url, config.nats_user, config.nats_password, name="git")
     try:
-        async with running(config, log):
+        async with running(config, failpoint_ports.log(log)):
             await stop.wait()
     finally:
         await log.close()

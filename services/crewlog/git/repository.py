@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import IO
 
 from crewlog.domain.errors import TooLarge, Unavailable, WrongState
+from crewlog.runtime import failpoints
 
 Argument = str | bytes | Path
 
@@ -152,7 +153,11 @@ class Git:
         variables = {**self._environment, **(environment or {})}
         if place.index is not None:
             variables["GIT_INDEX_FILE"] = str(place.index)
-        with _input(stdin) as source, self._start([*options, *arguments], place, variables, source) as process:
+        with (
+            failpoints.around(f"git.{arguments[0]!s}"),
+            _input(stdin) as source,
+            self._start([*options, *arguments], place, variables, source) as process,
+        ):
             try:
                 return _collect(process, arguments, limits)
             finally:
@@ -236,7 +241,8 @@ def write_file(path: Path, content: bytes, *, durable: bool = True) -> None:
         file.flush()
         if durable:
             os.fsync(file.fileno())
-    Path(file.name).replace(path)
+    with failpoints.around(f"file.{path.name}"):
+        Path(file.name).replace(path)
 
 
 def _environment(home: Path, search_path: str) -> dict[str, str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from crewlog.runtime import log, serve
+from crewlog.runtime import failpoints, log, serve
 from crewlog.scheduler import app, config
 from crewlog.telemetry import traces
 
@@ -13,6 +13,7 @@ def main() -> int:
     settings = config.from_environment()
     log.configure("scheduler")
     traces.configure("scheduler")
+    failpoints.configure("scheduler")
     return serve.run(lambda stop: app.serve(settings, stop))
 
 

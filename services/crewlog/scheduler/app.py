@@ -16,7 +16,7 @@ from crewlog.domain.run_state import Run
 from crewlog.eventlog.jetstream import connect_log
 from crewlog.eventlog.owner import Owner
 from crewlog.eventlog.port import EventLog
-from crewlog.runtime import auth
+from crewlog.runtime import auth, failpoint_ports
 from crewlog.runtime.channel import dial
 from crewlog.runtime.clock import now_micros
 from crewlog.runtime.serve import Access, Registration, RunningServer, Verifier, start_server
@@ -49,7 +49,7 @@ async def serve(config: Config, stop: asyncio.Event) -> None:
     log = await connect_log(config.nats_url, config.nats_user, config.nats_password, name="scheduler")
     git = dial(config.git_address, config.service_token)
     try:
-        await work(config, log, WorkspaceServiceStub(git), stop)
+        await work(config, failpoint_ports.log(log), WorkspaceServiceStub(git), stop)
     finally:
         await git.close()
         await log.close()

@@ -10,6 +10,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from crewlog.runtime import failpoints
+
 _SCHEMA = """
 create table if not exists position (epoch text primary key, revision integer not null);
 create table if not exists open_run (run_id text primary key) without rowid;
@@ -46,7 +48,7 @@ class Checkpoint:
         return Position(row[0], frozenset(run for (run,) in runs), frozenset(budget for (budget,) in budgets))
 
     def save(self, revision: int, opened: Iterable[str], closed: Iterable[str], budgets: Iterable[str] = ()) -> None:
-        with self._database:
+        with failpoints.around("checkpoint"), self._database:
             self._database.execute("delete from position where epoch <> ?", (self._epoch,))
             if not self._database.execute("select 1 from position").fetchone():
                 self._database.execute("delete from open_run")
