@@ -35,6 +35,12 @@ class _Log:
     async def read(self, aggregate: AggregateId, after_revision: int = 0) -> list[Stored]:
         return await self._inner.read(aggregate, after_revision)
 
+    async def last(self, aggregate: AggregateId) -> Stored | None:
+        return await self._inner.last(aggregate)
+
+    def last_of_each(self, kind: str) -> AsyncGenerator[Sequence[Stored], None]:
+        return self._inner.last_of_each(kind)
+
     async def follow(self, after_revision: int, kinds: Sequence[str] = ()) -> AsyncGenerator[Sequence[Stored], None]:
         async with aclosing(self._inner.follow(after_revision, kinds)) as batches:
             async for batch in batches:
