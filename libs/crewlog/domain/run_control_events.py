@@ -47,7 +47,8 @@ def evolve(run: Run, event: Event) -> Run:
 
 def _on_cancel_requested(run: Run, event: TaskCancelRequested) -> Run:
     task = run.tasks.get(event.task_id) or next_task(run, event.task_id.rpartition("-")[0])
-    return replace(run, tasks=run.tasks.set(task.task_id, replace(task, cancel_requested=event)))
+    asked = replace(task, cancel_requested=event)
+    return replace(run, tasks=run.tasks.set(task.task_id, asked), cancelling=(*run.cancelling, task.task_id))
 
 
 def _on_retried(run: Run, event: RunRetried) -> Run:

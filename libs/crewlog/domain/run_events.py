@@ -255,6 +255,7 @@ def _on_ended(
         open=run.open.delete(task.task_id) if task.task_id in run.open else run.open,
         parked=_without(run.parked, task.task_id),
         adrift=_without(run.adrift, task.task_id),
+        cancelling=_without(run.cancelling, task.task_id),
         spent=run.spent + spent,
         allotted=run.allotted - task.allotment,
     )

@@ -89,6 +89,7 @@ class Run:
     waiting_since: Map[str, int] = field(default_factory=Map)
     paused: RunPaused | None = None
     cancel_requested: RunCancelRequested | None = None
+    cancelling: tuple[str, ...] = ()
     messages: Map[str, tuple[MessageSent, ...]] = field(default_factory=Map)
     retries: int = 0
     extra_visits: Map[str, int] = field(default_factory=Map)

@@ -26,6 +26,7 @@ class Graph:
 
     nodes: Mapping[str, Node] = field(default_factory=dict)
     roots: tuple[str, ...] = ()
+    label_sets: frozenset[frozenset[str]] = frozenset()
     _dependents: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @classmethod
@@ -38,6 +39,7 @@ class Graph:
         return cls(
             nodes={node.node_id: node for node in workflow.nodes},
             roots=tuple(node.node_id for node in workflow.nodes if not node.depends_on),
+            label_sets=frozenset(frozenset(node.executor_labels) for node in workflow.nodes),
             _dependents={node_id: tuple(others) for node_id, others in dependents.items()},
         )
 

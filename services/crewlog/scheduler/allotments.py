@@ -64,7 +64,8 @@ class Allotments:
         """Remembers the tasks of the run that wait for a budget above it."""
         for task_id in run.parked:
             task = run.tasks[task_id]
-            self._parked.setdefault(task.parked_on, {})[run.started.run_id, task_id] = task.wanted
+            if task.parked_on:
+                self._parked.setdefault(task.parked_on, {})[run.started.run_id, task_id] = task.wanted
 
     def waiting_for(self, budget_id: str) -> list[str]:
         """The runs that wait for the budget, in the order in which they will go on."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
+from crewlog.domain import agent as agent_rules
 from crewlog.domain import budget
 from crewlog.domain import run as rules
 from crewlog.domain.names import TENANT
@@ -23,16 +24,17 @@ from crewlog.runtime.serve import Access, Registration, RunningServer, Verifier,
 from crewlog.scheduler.allotments import Allotments
 from crewlog.scheduler.checkpoint import Checkpoint
 from crewlog.scheduler.claims import Claims
+from crewlog.scheduler.closing import Closer
 from crewlog.scheduler.config import Config
 from crewlog.scheduler.dispatch import Dispatch
 from crewlog.scheduler.finishing import Finisher
 from crewlog.scheduler.fleet import Fleet
 from crewlog.scheduler.funding import Funding
-from crewlog.scheduler.gates import Gates
 from crewlog.scheduler.money_server import BudgetServer, GateServer, RunMoney
 from crewlog.scheduler.reactor import Reactor
 from crewlog.scheduler.server import SchedulerServer
 from crewlog.scheduler.tail import Tail
+from crewlog.scheduler.timers import Timers
 from crewlog.v1.budget_service_pb2_grpc import add_BudgetServiceServicer_to_server, add_GateServiceServicer_to_server
 from crewlog.v1.scheduler_pb2_grpc import add_SchedulerServiceServicer_to_server
 from crewlog.v1.workspace_pb2_grpc import WorkspaceServiceStub
@@ -60,7 +62,11 @@ async def work(config: Config, log: EventLog, workspaces: WorkspaceServiceAsyncS
     parts = build(config, log, workspaces)
     await parts.tail.open()
     server = await _listen(config, parts)
-    working = [asyncio.create_task(parts.tail.follow()), asyncio.create_task(_reconcile(parts))]
+    working = [
+        asyncio.create_task(parts.tail.follow()),
+        asyncio.create_task(parts.claims.watch()),
+        asyncio.create_task(_reconcile(parts)),
+    ]
     try:
         await _first_of(working, stop)
     finally:
@@ -68,7 +74,8 @@ async def work(config: Config, log: EventLog, workspaces: WorkspaceServiceAsyncS
         for task in working:
             task.cancel()
         parts.claims.stop()
-        parts.gates.stop()
+        parts.timers.stop()
+        parts.closer.stop()
         await parts.tail.close()
 
 
@@ -81,23 +88,25 @@ class Parts:
     claims: Claims
     tail: Tail
     allotments: Allotments
-    gates: Gates
+    timers: Timers
+    closer: Closer
 
 
 def build(config: Config, log: EventLog, workspaces: WorkspaceServiceAsyncStub) -> Parts:
     code = version("crewlog")
     owner = Owner(log, rules, tenant=TENANT, clock=now_micros, code_version=code)
     budgets = Owner(log, budget, tenant=TENANT, clock=now_micros, code_version=code)
-    fleet, allotments, gates = Fleet(), Allotments(now_micros), Gates(now_micros)
+    agents = Owner(log, agent_rules, tenant=TENANT, clock=now_micros, code_version=code)
+    fleet, allotments, timers, closer = Fleet(), Allotments(now_micros), Timers(now_micros), Closer(agents, now_micros)
     allotments.funding = Funding(budgets, now_micros, allotments.on_room)
     finisher = Finisher(workspaces, now_micros)
     dispatch = Dispatch(fleet, claim_signer(config.claim_signing_key), now_micros)
-    reactor = Reactor(owner, dispatch, finisher, allotments, gates, now_micros)
-    allotments.wake = gates.wake = reactor.wake
-    claims = Claims(log, TENANT, fleet, reactor, now_micros)
+    reactor = Reactor(owner, dispatch, finisher, allotments, timers, closer, now_micros)
+    allotments.wake = timers.wake = closer.wake = reactor.wake
+    claims = Claims(log, TENANT, fleet, reactor, closer, now_micros)
     checkpoint = Checkpoint(config.data_directory / "scheduler" / "checkpoint.sqlite", log.epoch)
     tail = Tail(log, owner, reactor, claims, allotments.funding, checkpoint)
-    return Parts(owner, reactor, claims, tail, allotments, gates)
+    return Parts(owner, reactor, claims, tail, allotments, timers, closer)
 
 
 async def _reconcile(parts: Parts) -> None:

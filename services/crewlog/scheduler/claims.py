@@ -1,14 +1,14 @@
-"""Claims whose executor is gone: they lapse, so that another executor takes the task over.
+"""Claims whose executor is gone, is silent, or does not move: they lapse, so that another executor takes the task over.
 
-Before a claim lapses, the agent's log is asked whether the agent has ended. Time counts against an executor only
-while this scheduler was listening: every wait begins anew when it starts.
+Before a claim lapses, the agent's log is asked whether the agent has ended. Time counts against an executor only while
+this scheduler was listening and leads: every wait begins anew when it starts, and when it was itself held up.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 
 from crewlog.domain import agent as agent_rules
 from crewlog.domain import agent_state, names
@@ -17,7 +17,9 @@ from crewlog.domain.run_state import Run, open_tasks
 from crewlog.eventlog import codec
 from crewlog.eventlog.owner import Clock
 from crewlog.eventlog.port import AggregateId, EventLog
-from crewlog.scheduler.fleet import Executor, Fleet, Held, TaskKey, lost_tasks, stray_tasks
+from crewlog.scheduler import closing
+from crewlog.scheduler.closing import Closer
+from crewlog.scheduler.fleet import Executor, Fleet, Held, TaskKey, deaf_tasks, lost_tasks, stray_tasks
 from crewlog.scheduler.reactor import Reactor
 from crewlog.v1.agent_pb2 import AgentCancelled, AgentFailed, AgentParked, AgentSucceeded
 from crewlog.v1.entry_pb2 import Entry
@@ -25,6 +27,11 @@ from crewlog.v1.run_pb2 import EndTask, LapseClaim, ParkTask, TaskFailure, TaskR
 from crewlog.v1.scheduler_pb2 import ExecutorReport
 
 CLAIM_SECONDS = 10.0
+LOOK_SECONDS = 1.0
+STUCK_MARGIN_SECONDS = 30.0
+
+Lost = tuple[Executor, list[tuple[TaskKey, Held]], str]
+"""Claims of an executor that lapse, and why."""
 
 logger = logging.getLogger(__name__)
 
@@ -36,63 +43,116 @@ class Claims:
         tenant: str,
         fleet: Fleet,
         reactor: Reactor,
+        closer: Closer,
         clock: Clock,
         claim_seconds: float = CLAIM_SECONDS,
+        may_judge: Callable[[], bool] = lambda: True,
     ) -> None:
         self._log = log
         self._tenant = tenant
         self._fleet = fleet
         self._reactor = reactor
+        self._closer = closer
         self._clock = clock
         self._claim_seconds = claim_seconds
+        self._may_judge = may_judge
         self._waits: set[asyncio.Task[None]] = set()
 
     def connected(self, executor_id: str) -> Executor:
         """A stream was opened. Earlier processes of the same name are known to be gone."""
         executor = self._fleet.connect(executor_id)
+        executor.heard_at = _now()
+        for run_id in {run_id for run_id, _ in executor.held}:
+            self._reactor.wake(run_id)
         for older in self._fleet.older_boots(executor):
             self._spawn(self._lapse(older, list(older.held.items()), "its executor was started again"))
         return executor
 
     def reported(self, executor: Executor, report: ExecutorReport) -> None:
-        executor.slots = report.slots
+        executor.slots, executor.labels = report.slots, frozenset(report.labels)
+        executor.heard_at, executor.is_silent = _now(), False
+        for task in report.running:
+            held = executor.held.get((task.run_id, task.task_id))
+            if held is not None and held.generation == task.generation:
+                held.saw(task, executor.heard_at)
+        self._compare(executor, report)
+        self._reactor.feed()
+
+    def _compare(self, executor: Executor, report: ExecutorReport) -> None:
+        """What it does against what it should do."""
         lost = lost_tasks(executor, report)
         if lost:
             self._spawn(self._lapse(executor, lost, "its executor does not work on it"))
         for stop in stray_tasks(executor, report):
             self._fleet.stop(executor.executor_id, stop)
-        self._reactor.feed()
+        for key in deaf_tasks(executor, report):
+            self._spawn(self._reactor.repeat_messages(*key))
 
     def disconnected(self, executor: Executor) -> None:
         executor.connections -= 1
         if not executor.connections:
-            self._spawn(self._lapse_unless_back(executor))
+            executor.heard_at = _now()
+            self._fleet.forget_idle(executor)
+
+    async def watch(self) -> None:
+        """Looks at every executor again and again, until it is cancelled."""
+        looked_at = _now()
+        while True:
+            await asyncio.sleep(min(LOOK_SECONDS, self._claim_seconds / 4))
+            held_up_seconds, looked_at = _now() - looked_at, _now()
+            if held_up_seconds > LOOK_SECONDS * 3 or not self._may_judge():
+                self._begin_anew(looked_at)
+            for executor, claims, reason in list(self._lost(looked_at)):
+                await self._lapse(executor, claims, reason)
+
+    async def recover(self, run: Run) -> None:
+        """Takes the tasks of a run away from their executors, because somebody asks for it."""
+        run_id = run.started.run_id
+        for task in open_tasks(run):
+            executor = self._fleet.executors.get(task.executor_id)
+            held = executor.held.get((run_id, task.task_id)) if executor is not None else None
+            if executor is not None and held is not None and held.generation:
+                await self._lapse(executor, [((run_id, task.task_id), held)], "somebody has taken it away")
+
+    def _begin_anew(self, now: float) -> None:
+        """Nobody is blamed for what we have not heard."""
+        for executor in self._fleet.executors.values():
+            executor.heard_at = now
+            for held in executor.held.values():
+                held.moved_at = now if held.moved_at else 0.0
+
+    def _lost(self, now: float) -> Iterator[Lost]:
+        for executor in list(self._fleet.executors.values()):
+            if now - executor.heard_at > self._claim_seconds:
+                executor.is_silent = bool(executor.connections)
+                reason = "its executor does not report" if executor.connections else "its executor is gone"
+                yield executor, list(executor.held.items()), reason
+                continue
+            stuck = [item for item in executor.held.items() if item[1].is_stuck(now, STUCK_MARGIN_SECONDS)]
+            if stuck:
+                yield executor, stuck, "its executor lives, and does not get on with it"
 
     async def resume(self, run: Run) -> None:
         """Takes over what an earlier scheduler had granted, or had not yet reacted to."""
         run_id = run.started.run_id
         for task in open_tasks(run):
+            if task.executor_id == closing.EXECUTOR_ID:
+                self._closer.close(run, task)
+                continue
             end, _ = await self._end(run_id, task.task_id, task.generation)
             if end is not None:
                 self._reactor.wake(run_id, end)
                 continue
-            known = task.executor_id in self._fleet.executors
-            self._fleet.hold(task.executor_id, (run_id, task.task_id), Held(task.generation))
-            if not known:
-                self._spawn(self._lapse_unless_back(self._fleet.executors[task.executor_id]))
+            held = Held(task.generation, messages=len(run.messages.get(task.task_id, ())))
+            self._fleet.hold(task.executor_id, (run_id, task.task_id), held, _now())
 
     def stop(self) -> None:
         for wait in self._waits:
             wait.cancel()
 
-    async def _lapse_unless_back(self, executor: Executor) -> None:
-        await asyncio.sleep(self._claim_seconds)
-        if not executor.connections:
-            await self._lapse(executor, list(executor.held.items()), "its executor is gone")
-
     async def _lapse(self, executor: Executor, claims: list[tuple[TaskKey, Held]], reason: str) -> None:
         for key, held in claims:
-            if executor.held.get(key) is not held:
+            if executor.held.get(key) is not held or not held.generation:
                 continue
             self._fleet.release(executor.executor_id, key, held.generation)
             end, so_far = await self._end(*key, held.generation)
@@ -130,6 +190,10 @@ class Claims:
         task.add_done_callback(self._waits.discard)
 
 
+def _now() -> float:
+    return asyncio.get_running_loop().time()
+
+
 def end_under(entry: Entry, generation: int) -> EndTask | ParkTask | None:
     """As `end_of`, for a claim of this generation: that an older one has parked the agent does not end it."""
     end = end_of(entry)
@@ -151,6 +215,10 @@ def end_of(entry: Entry) -> EndTask | ParkTask | None:
                 wanted=last.wanted,
                 so_far=last.so_far,
                 at_unix_micros=entry.recorded_at_unix_micros,
+                cause=last.cause,
+                question=last.question if last.HasField("question") else None,
+                failure=last.failure if last.HasField("failure") else None,
+                not_before_unix_micros=last.not_before_unix_micros,
             )
         case AgentSucceeded():
             end.succeeded.CopyFrom(last.result)

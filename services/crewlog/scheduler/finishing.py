@@ -104,6 +104,7 @@ class Finisher:
             base_commit=started.base_commit,
             commits=run_state.tips(run),
             branch=BRANCH_PREFIX + started.run_id,
+            attempt=run.retries,
             at_unix_micros=self._clock(),
         )
 

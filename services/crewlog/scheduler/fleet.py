@@ -11,7 +11,16 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
-from crewlog.v1.scheduler_pb2 import ChangedAllotment, ExecutorReport, Grant, SchedulerOrder, Stop
+from crewlog.v1.scheduler_pb2 import (
+    ChangedAllotment,
+    ExecutorReport,
+    Grant,
+    RunningTask,
+    SchedulerOrder,
+    Stop,
+    StopKind,
+    TaskMessage,
+)
 
 ORDERS_PER_MESSAGE_MAX = 256
 
@@ -21,23 +30,43 @@ TaskKey: TypeAlias = tuple[str, str]
 
 @dataclass(slots=True)
 class Held:
-    """A claim of an executor. `granted` is the revision of the claim; 0 when it was read from the log at start."""
+    """A claim of an executor. `granted` is the revision of the claim; 0 when it was read from the log at start.
+    `messages` is how many the task has got; `progress` is the last revision that was reported of its agent, `moved_at`
+    when that changed, and `step_seconds` how long the step that it is in may take."""
 
     generation: int
     granted: int = 0
+    messages: int = 0
+    progress: int = 0
+    moved_at: float = 0.0
+    step_seconds: float = 0.0
+
+    def saw(self, task: RunningTask, now: float) -> None:
+        if task.progress_revision != self.progress or not self.moved_at:
+            self.progress, self.moved_at = task.progress_revision, now
+        self.step_seconds = task.step_seconds_max
+
+    def is_stuck(self, now: float, margin_seconds: float) -> bool:
+        """It has been in one step for longer than that step may take."""
+        return bool(self.moved_at and self.step_seconds) and now - self.moved_at > self.step_seconds + margin_seconds
 
 
 @dataclass(slots=True)
 class Executor:
-    """One process that performs tasks, connected or recently lost."""
+    """One process that performs tasks, connected or recently lost. `heard_at` is when it last reported, or was lost;
+    `is_silent`: its stream is open, and it says nothing."""
 
     executor_id: str
     slots: int = 0
+    labels: frozenset[str] = frozenset()
+    heard_at: float = 0.0
+    is_silent: bool = False
     held: dict[TaskKey, Held] = field(default_factory=dict)
     connections: int = 0
     grants: list[Grant] = field(default_factory=list)
     stops: list[Stop] = field(default_factory=list)
     allotments: list[ChangedAllotment] = field(default_factory=list)
+    messages: list[TaskMessage] = field(default_factory=list)
     wanted: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
@@ -46,16 +75,17 @@ class Executor:
 
     @property
     def free(self) -> int:
-        return self.slots - len(self.held) if self.connections else 0
+        return self.slots - len(self.held) if self.connections and not self.is_silent else 0
 
     def order(self) -> SchedulerOrder:
         """Takes what waits to be told; `wanted` is set while something does."""
         grants, self.grants = self.grants[:ORDERS_PER_MESSAGE_MAX], self.grants[ORDERS_PER_MESSAGE_MAX:]
         stops, self.stops = self.stops, []
         allotments, self.allotments = self.allotments, []
+        messages, self.messages = self.messages, []
         if not self.grants:
             self.wanted.clear()
-        return SchedulerOrder(grants=grants, stops=stops, allotments=allotments)
+        return SchedulerOrder(grants=grants, stops=stops, allotments=allotments, messages=messages)
 
 
 @dataclass(slots=True)
@@ -67,15 +97,24 @@ class Fleet:
         executor.connections += 1
         return executor
 
-    def hold(self, executor_id: str, key: TaskKey, held: Held) -> None:
+    def hold(self, executor_id: str, key: TaskKey, held: Held, now: float) -> None:
+        """A claim that was made by an earlier scheduler."""
+        if executor_id not in self.executors:
+            self._get(executor_id).heard_at = now
         self._get(executor_id).held[key] = held
 
-    def reserve(self, key: TaskKey) -> Executor | None:
-        """A slot of the executor with the most room; None when all are full."""
-        best = max(self.executors.values(), key=lambda executor: executor.free, default=None)
-        if best is None or best.free <= 0:
-            return None
-        best.held[key] = Held(generation=0)
+    def forget_idle(self, executor: Executor) -> None:
+        """An executor that is gone and holds nothing."""
+        if not executor.held and not executor.connections:
+            self.executors.pop(executor.executor_id, None)
+
+    def reserve(self, key: TaskKey, labels: frozenset[str] = frozenset()) -> Executor | None:
+        """A slot of an executor that has the labels, and no more of them than it takes; of these, the one with the most
+        room. None when all are full."""
+        able = (executor for executor in self.executors.values() if executor.free > 0 and labels <= executor.labels)
+        best = max(able, key=lambda executor: (-len(executor.labels), executor.free), default=None)
+        if best is not None:
+            best.held[key] = Held(generation=0)
         return best
 
     def release(self, executor_id: str, key: TaskKey, generation: int) -> None:
@@ -83,11 +122,12 @@ class Fleet:
         executor = self.executors.get(executor_id)
         if executor is not None and key in executor.held and executor.held[key].generation <= generation:
             del executor.held[key]
-        if executor is not None and not executor.held and not executor.connections:
-            del self.executors[executor_id]
+        if executor is not None:
+            self.forget_idle(executor)
 
     def grant(self, executor: Executor, grant: Grant) -> None:
-        executor.held[grant.run_id, grant.task_id] = Held(grant.generation, grant.revision)
+        held = Held(grant.generation, grant.revision, messages=len(grant.messages))
+        executor.held[grant.run_id, grant.task_id] = held
         executor.grants.append(grant)
         executor.wanted.set()
 
@@ -103,13 +143,23 @@ class Fleet:
             executor.allotments.append(changed)
             executor.wanted.set()
 
+    def say(self, executor_id: str, message: TaskMessage) -> None:
+        executor = self.executors.get(executor_id)
+        if executor is not None:
+            held = executor.held.get((message.run_id, message.task_id))
+            if held is not None:
+                held.messages = max(held.messages, message.number)
+            executor.messages.append(message)
+            executor.wanted.set()
+
     def older_boots(self, executor: Executor) -> list[Executor]:
         """Earlier processes of the same name: they are gone."""
         others = self.executors.values()
         return [other for other in others if other.name == executor.name and other is not executor]
 
-    def free(self) -> int:
-        return sum(executor.free for executor in self.executors.values() if executor.free > 0)
+    def free(self, labels: frozenset[str] = frozenset()) -> int:
+        able = (executor for executor in self.executors.values() if labels <= executor.labels)
+        return sum(executor.free for executor in able if executor.free > 0)
 
     def _get(self, executor_id: str) -> Executor:
         return self.executors.setdefault(executor_id, Executor(executor_id))
@@ -130,4 +180,18 @@ def stray_tasks(executor: Executor, report: ExecutorReport) -> Iterable[Stop]:
     for task in report.running:
         held = executor.held.get((task.run_id, task.task_id))
         if held is None or held.generation != task.generation:
-            yield Stop(run_id=task.run_id, task_id=task.task_id, generation=task.generation, reason="not its claim")
+            yield Stop(
+                run_id=task.run_id,
+                task_id=task.task_id,
+                generation=task.generation,
+                reason="not its claim",
+                kind=StopKind.STOP_KIND_DROP,
+            )
+
+
+def deaf_tasks(executor: Executor, report: ExecutorReport) -> Iterable[TaskKey]:
+    """Tasks whose agents have not heard everything that was said to them."""
+    for task in report.running:
+        held = executor.held.get((task.run_id, task.task_id))
+        if held is not None and held.generation == task.generation and task.messages < held.messages:
+            yield task.run_id, task.task_id

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from crewlog.domain import amounts, budget, names
 from crewlog.domain.amounts import Amounts
 from crewlog.domain.budget import Budget
-from crewlog.domain.errors import BudgetExceeded, Unavailable
+from crewlog.domain.errors import BudgetExceeded, Contention, Unavailable
 from crewlog.domain.run_state import ENDED, Run, Task
 from crewlog.eventlog.owner import Clock, Meta, Outcome, Owner
 from crewlog.scheduler import periods
@@ -157,7 +157,7 @@ class Funding:
                 try:
                     await self._stamped(budget_id, command, names.run_of(agent_id))
                     break
-                except Unavailable as reason:
+                except (Unavailable, Contention) as reason:
                     logger.warning("budget %s waits: %s", budget_id, reason)
                     await asyncio.sleep(RETRY_SECONDS)
             await self._on_room(budget_id)

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from crewlog.domain import names, run_state
-from crewlog.domain.run_state import Run, Task
+from crewlog.domain.run_state import Gate, Run, Task
 from crewlog.scheduler import prompts
 from crewlog.telemetry import traces
-from crewlog.v1.scheduler_pb2 import Grant
+from crewlog.v1.run_pb2 import GateKind, GateStatus, MessageSent
+from crewlog.v1.scheduler_pb2 import GateOutcome, Grant, TaskMessage
 
 ClaimSigner = Callable[[str, str, int], str]
 """(run id, task id, generation) -> claim token."""
@@ -32,11 +33,46 @@ def make(run: Run, task: Task, revision: int, sign: ClaimSigner) -> Grant:
         traceparent=traces.traceparent_of_run(run_id),
     )
     if node.HasField("agent"):
+        grant.messages.extend(message(run, task, sent) for sent in run.messages.get(task.task_id, ()))
+        grant.gate_outcomes.extend(_gate_outcomes(run, task))
         grant.prompt = prompts.compose(run, task)
         grant.base_commits.extend(run_state.base_commits(run, task))
         grant.base_tree = _base_tree(run, task)
         grant.claim_token = sign(run_id, task.task_id, task.generation)
     return grant
+
+
+def message(run: Run, task: Task, sent: MessageSent) -> TaskMessage:
+    return TaskMessage(
+        run_id=run.started.run_id,
+        task_id=task.task_id,
+        generation=task.generation,
+        message_id=sent.message_id,
+        number=sent.number,
+        mode=sent.mode,
+        text=sent.text,
+    )
+
+
+def _gate_outcomes(run: Run, task: Task) -> list[GateOutcome]:
+    """What people have said to the questions of the agent, or what was declared for when nobody does."""
+    gates = (gate for gate in run.gates.values() if gate.opened.task_id == task.task_id)
+    closed = (GateStatus.GATE_STATUS_ANSWERED, GateStatus.GATE_STATUS_EXPIRED)
+    asked = (gate for gate in gates if gate.opened.kind != GateKind.GATE_KIND_BUDGET)
+    return [_gate_outcome(gate) for gate in asked if gate.status in closed]
+
+
+def _gate_outcome(gate: Gate) -> GateOutcome:
+    is_expired = gate.status == GateStatus.GATE_STATUS_EXPIRED
+    return GateOutcome(
+        gate_id=gate.opened.gate_id,
+        kind=gate.opened.kind,
+        turn=gate.opened.turn,
+        index=gate.opened.index,
+        answer=gate.opened.default_choice if is_expired else gate.choice or gate.text,
+        answered_by=gate.answered_by,
+        is_expired=is_expired,
+    )
 
 
 def _base_tree(run: Run, task: Task) -> str:

@@ -16,17 +16,20 @@ from crewlog.domain import run as rules
 from crewlog.domain import run_state
 from crewlog.domain.amounts import Amounts
 from crewlog.domain.decider import fold
-from crewlog.domain.errors import Refused, Unavailable
+from crewlog.domain.errors import Contention, Refused, Unavailable
 from crewlog.domain.run_state import Run
 from crewlog.eventlog.owner import Clock, Meta, Outcome, Owner
 from crewlog.scheduler.allotments import Allotments
+from crewlog.scheduler.closing import Closer
 from crewlog.scheduler.dispatch import Dispatch
 from crewlog.scheduler.finishing import Finisher
-from crewlog.scheduler.gates import Gates
+from crewlog.scheduler.timers import Timers
 from crewlog.v1.run_pb2 import (
     AllotmentShrunk,
     ClaimTask,
+    MessageSent,
     TaskCancelled,
+    TaskClaimed,
     TaskFailed,
     TaskSucceeded,
 )
@@ -54,12 +57,14 @@ class Reactor:
         dispatch: Dispatch,
         finisher: Finisher,
         allotments: Allotments,
-        gates: Gates,
+        timers: Timers,
+        closer: Closer,
         clock: Clock,
     ):
         self._owner = owner
         self._allotments = allotments
-        self._gates = gates
+        self._timers = timers
+        self._closer = closer
         self._dispatch = dispatch
         self._finisher = finisher
         self._boot = f"{clock():x}"
@@ -77,11 +82,25 @@ class Reactor:
             work.task = asyncio.get_running_loop().create_task(self._run(run_id, work))
 
     def changed(self, run_id: str, outcome: Outcome[Run]) -> None:
-        """A client's command has changed the run: executors hear of allotments that are smaller now."""
+        """A client's command has changed the run: executors hear of what concerns them."""
         for event in outcome.events:
             if isinstance(event, AllotmentShrunk):
                 self._dispatch.tell(run_id, outcome, event)
+            elif isinstance(event, MessageSent):
+                self._dispatch.say(outcome.state, event)
         self.wake(run_id)
+
+    def opened(self, run_id: str) -> None:
+        """The run has something to do: it was started, or found open, or was taken up again."""
+        self.closed_runs.discard(run_id)
+        self.open_runs.add(run_id)
+        self.wake(run_id)
+
+    async def repeat_messages(self, run_id: str, task_id: str) -> None:
+        """An executor says that it has not heard all of them."""
+        run, _ = await self._owner.state(run_id)
+        if task_id in run.open:
+            self._dispatch.repeat_messages(run, task_id)
 
     def feed(self) -> None:
         """Slots are free: the runs that have waited longest for one go first."""
@@ -103,7 +122,7 @@ class Reactor:
     async def _try(self, run_id: str, work: _Work, commands: list[Message]) -> None:
         try:
             await self._advance(run_id, commands)
-        except Unavailable as reason:
+        except (Unavailable, Contention) as reason:
             logger.warning("run %s waits: %s", run_id, reason)
             work.commands, work.dirty = commands + work.commands, True
             await asyncio.sleep(RETRY_SECONDS)
@@ -114,14 +133,14 @@ class Reactor:
             self._dispatch.free_slot(run, command)
         after = speculate(run, commands)
         claims, refused = await self._funded(after, self._dispatch.claims(after))
-        commands = commands + refused
+        commands = [*commands, *refused, *self._dispatch.closings(after)]
         if not claims and run_state.is_finishing(after):
             commands = commands + self._finisher.commands(after, self.wake)
         outcomes = await self._handle(run_id, [*commands, *claims])
         self._dispatch.grant(run_id, claims, outcomes[len(commands) :])
         self._raise_unavailable(outcomes)
         run, _ = await self._owner.state(run_id)
-        self._settle_money(run, outcomes)
+        self._follow_up(run, outcomes)
         self._settle(run_id, run)
 
     async def _funded(self, run: Run, claims: list[ClaimTask]) -> tuple[list[ClaimTask], list[Message]]:
@@ -135,13 +154,15 @@ class Reactor:
                 self._dispatch.give_back(claim)
         return funded, refused
 
-    def _settle_money(self, run: Run, outcomes: Sequence[Outcome[Run] | BaseException]) -> None:
+    def _follow_up(self, run: Run, outcomes: Sequence[Outcome[Run] | BaseException]) -> None:
         for outcome in outcomes:
             for event in outcome.events if isinstance(outcome, Outcome) else ():
                 if isinstance(event, (TaskSucceeded, TaskFailed, TaskCancelled)):
                     self._allotments.settle(run, event.task_id, Amounts.of(event.result.spent))
+                elif isinstance(event, TaskClaimed) and event.to_close:
+                    self._closer.close(run, run.tasks[event.task_id])
         self._allotments.watch(run)
-        self._gates.watch(run)
+        self._timers.watch(run)
 
     async def _handle(self, run_id: str, commands: Sequence[Message]) -> list[Outcome[Run] | BaseException]:
         """All of them wait for the owner at the same moment, so they become one entry."""
@@ -153,7 +174,7 @@ class Reactor:
 
     def _raise_unavailable(self, outcomes: Sequence[Outcome[Run] | BaseException]) -> None:
         for outcome in outcomes:
-            if isinstance(outcome, Unavailable) or (
+            if isinstance(outcome, (Unavailable, Contention)) or (
                 isinstance(outcome, BaseException) and not isinstance(outcome, Refused)
             ):
                 raise outcome
@@ -161,8 +182,7 @@ class Reactor:
     def _settle(self, run_id: str, run: Run) -> None:
         if run_state.is_over(run):
             self._close(run_id, run)
-        if run_state.is_stopping(run):
-            self._dispatch.stop_open_tasks(run)
+        self._dispatch.stop_open_tasks(run)
         if run_state.is_finishing(run) and not self._finisher.is_at_work(run_id):
             self.wake(run_id)
         self.feed()

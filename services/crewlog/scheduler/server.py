@@ -7,7 +7,7 @@ import secrets
 from collections.abc import AsyncIterator
 from typing import Any
 
-from crewlog.domain.errors import InvalidCommand
+from crewlog.domain.errors import InvalidCommand, NotFound
 from crewlog.domain.names import is_aggregate_id
 from crewlog.domain.run_state import Run
 from crewlog.eventlog.owner import Clock, Meta, Owner
@@ -18,11 +18,14 @@ from crewlog.scheduler.money_server import RunMoney
 from crewlog.scheduler.reactor import Reactor
 from crewlog.scheduler.tail import Tail
 from crewlog.v1.answer_pb2 import Receipt
-from crewlog.v1.run_pb2 import CancelRun, StartRun
+from crewlog.v1.recovery_pb2 import RecoverRun
+from crewlog.v1.run_pb2 import CancelRun, CancelTask, PauseRun, ResumeRun, RetryRun, SendMessage, StartRun
 from crewlog.v1.scheduler_pb2 import ExecutorReport, GrantedAllotment, RequestAllotment, SchedulerOrder
 from crewlog.v1.scheduler_pb2_grpc import SchedulerServiceServicer
 
 SLOTS_MAX = 10_000
+
+Control = CancelRun | CancelTask | PauseRun | ResumeRun | RetryRun | SendMessage
 
 
 class SchedulerServer(SchedulerServiceServicer):
@@ -37,20 +40,40 @@ class SchedulerServer(SchedulerServiceServicer):
         self._clock = clock
 
     async def Start(self, request: StartRun, context: object) -> Receipt:
-        if not is_aggregate_id(request.run_id):
-            raise InvalidCommand("run_id is missing or has other characters than a-z, 0-9 and '-'")
+        _check_run_id(request.run_id)
+        request.at_unix_micros = request.at_unix_micros or self._clock()
         outcome = await self._owner.handle(request.run_id, request, self._meta(request.run_id, request.requested_by))
         if outcome.events:
             self._tail.started(request.run_id)
         return Receipt(revision=outcome.revision)
 
     async def Cancel(self, request: CancelRun, context: object) -> Receipt:
-        if not is_aggregate_id(request.run_id):
-            raise InvalidCommand("run_id is missing or has other characters than a-z, 0-9 and '-'")
-        command = CancelRun(run_id=request.run_id, reason=request.reason, at_unix_micros=self._clock())
-        outcome = await self._owner.handle(request.run_id, command, self._meta(request.run_id, ""))
-        self._reactor.wake(request.run_id)
-        return Receipt(revision=outcome.revision)
+        return await self._handle(request, request.by)
+
+    async def CancelTask(self, request: CancelTask, context: object) -> Receipt:
+        return await self._handle(request, request.by)
+
+    async def Pause(self, request: PauseRun, context: object) -> Receipt:
+        return await self._handle(request, request.by)
+
+    async def Resume(self, request: ResumeRun, context: object) -> Receipt:
+        return await self._handle(request, request.by)
+
+    async def Retry(self, request: RetryRun, context: object) -> Receipt:
+        receipt = await self._handle(request, request.requested_by)
+        self._tail.started(request.run_id)
+        return receipt
+
+    async def Send(self, request: SendMessage, context: object) -> Receipt:
+        return await self._handle(request, request.sent_by)
+
+    async def Recover(self, request: RecoverRun, context: object) -> Receipt:
+        _check_run_id(request.run_id)
+        run, revision = await self._owner.state(request.run_id)
+        if not revision:
+            raise NotFound(f"there is no run {request.run_id!r}", what_to_do="see `crewlog runs`")
+        await self._claims.recover(run)
+        return Receipt(revision=revision)
 
     async def Grow(self, request: RequestAllotment, context: object) -> GrantedAllotment:
         return await self._money.grow(request)
@@ -78,6 +101,13 @@ class SchedulerServer(SchedulerServiceServicer):
             if executor is not None:
                 self._claims.disconnected(executor)
 
+    async def _handle(self, request: Control, by: str) -> Receipt:
+        _check_run_id(request.run_id)
+        request.at_unix_micros = self._clock()
+        outcome = await self._owner.handle(request.run_id, request, self._meta(request.run_id, by))
+        self._reactor.changed(request.run_id, outcome)
+        return Receipt(revision=outcome.revision)
+
     def _connect(self, first: ExecutorReport) -> Executor:
         if not is_aggregate_id(first.executor_id) or not 0 <= first.slots <= SLOTS_MAX:
             raise InvalidCommand(f"executor_id has to be a name, and slots 0 to {SLOTS_MAX}")
@@ -91,3 +121,8 @@ class SchedulerServer(SchedulerServiceServicer):
 
     def _meta(self, run_id: str, on_behalf_of: str) -> Meta:
         return Meta(secrets.token_hex(8), current_principal(), correlation_id=run_id, on_behalf_of=on_behalf_of)
+
+
+def _check_run_id(run_id: str) -> None:
+    if not is_aggregate_id(run_id):
+        raise InvalidCommand("run_id is missing or has other characters than a-z, 0-9 and '-'")

@@ -69,9 +69,8 @@ class Tail:
             await self._save_sometimes()
 
     def started(self, run_id: str) -> None:
-        """A run that this process has started."""
-        self._reactor.open_runs.add(run_id)
-        self._reactor.wake(run_id)
+        """A run that this process has started, or taken up again."""
+        self._reactor.opened(run_id)
 
     async def save(self) -> None:
         opened, closed = self._reactor.open_runs - self._saved, self._reactor.closed_runs & self._saved
@@ -109,9 +108,8 @@ class Tail:
         # Before anything of the run is claimed: a budget that was set after the checkpoint limits it, too.
         for budget_id in run.started.budget_ids:
             await self._funding.learn(budget_id)
-        self._reactor.open_runs.add(run_id)
         await self._claims.resume(run)
-        self._reactor.wake(run_id)
+        self._reactor.opened(run_id)
 
     async def _save_sometimes(self) -> None:
         if time.monotonic() - self._saved_at >= CHECKPOINT_SECONDS:
