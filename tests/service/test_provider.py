@@ -22,10 +22,12 @@ from crewlog.models.provider import (
     ModelRequest,
     Timeouts,
     input_tokens_bound,
+    timeouts_of,
     warm_up,
 )
 from crewlog.models.scripted import serve_scripted
 from crewlog.v1.budget_pb2 import Usage
+from crewlog.v1.run_pb2 import AgentLimits
 
 KEY = "sk-canary-0123456789"
 TOOLS = [{"name": "read", "description": "Reads a file", "input_schema": {"type": "object"}}]
@@ -160,6 +162,8 @@ REFUSALS = [
     ("{status: 413}", failures.TOO_LARGE),
     ("{status: 429}", failures.RATE_LIMITED),
     ("{status: 429, code: enforced_spend_limit_reached}", failures.SPEND_LIMIT),
+    ("{status: 400, message: 'Your credit balance is too low to access the API.'}", failures.SPEND_LIMIT),
+    ("{status: 400, message: 'You have reached your specified API usage limits.'}", failures.SPEND_LIMIT),
     ("{status: 500}", failures.BROKEN),
     ("{status: 503}", failures.UNAVAILABLE),
     ("{status: 504}", failures.BROKEN),
@@ -186,7 +190,19 @@ async def test_refusals_are_classified_and_not_retried(play: Start, error: str, 
         ("retry-after: '-3'", 0, 0),
         ("retry-after: soon", 0, 0),
         ("retry-after: nan", 0, 0),
-        ("retry-after: '1e300'", failures.RETRY_AFTER_MILLIS_MAX, failures.RETRY_AFTER_MILLIS_MAX),
+        ("retry-after: '1e300'", 0, 0),
+        ("retry-after: '1_0'", 0, 0),
+        ("retry-after: inf", 0, 0),
+        ("retry-after: '0.0005'", 1, 1),
+        ("retry-after-ms: '0', retry-after: '7'", 0, 0),
+        ("retry-after-ms: never, retry-after: '7'", 7000, 7000),
+        (f"retry-after: '{'9' * 400}'", failures.RETRY_AFTER_MILLIS_MAX, failures.RETRY_AFTER_MILLIS_MAX),
+        ("retry-after: 'Fri, 01 Jan 2010 00:00:00 GMT'", 0, 0),
+        (
+            "retry-after: 'Fri, 31 Dec 9999 23:59:59 GMT'",
+            failures.RETRY_AFTER_MILLIS_MAX,
+            failures.RETRY_AFTER_MILLIS_MAX,
+        ),
     ],
 )
 async def test_the_provider_says_when_to_try_again(play: Start, headers: str, least: int, most: int) -> None:
@@ -198,6 +214,13 @@ async def test_the_provider_says_at_which_time_to_try_again(play: Start) -> None
     at = formatdate(time.time() + 1000, usegmt=True)
     model = await play(f"      - {{error: {{status: 429, headers: {{retry-after: '{at}'}}}}}}")
     assert 900_000 <= (await failure_of(model)).retry_after_millis <= 1_000_000
+
+
+async def test_the_provider_counts_on_its_own_clock(play: Start) -> None:
+    """A date to try again is one of its clock, however far that is from ours."""
+    dated = "date: 'Mon, 05 Jan 2060 10:00:00 GMT', retry-after: 'Mon, 05 Jan 2060 10:00:42 GMT'"
+    model = await play(f"      - {{error: {{status: 429, headers: {{{dated}}}}}}}")
+    assert (await failure_of(model)).retry_after_millis == 42_000
 
 
 @pytest.mark.parametrize(("status", "says"), [(529, "false"), (400, "true")])
@@ -262,7 +285,7 @@ async def test_silence_in_the_middle_of_an_answer_ends_it(play: Start) -> None:
 async def test_an_answer_that_does_not_begin_ends(play: Start) -> None:
     late = await failure_of(await play("      - {say: Hi, delay_millis: 60000}", SHORT))
     assert late.failure.reason == failures.TIMED_OUT.reason
-    assert "no answer" in late.failure.message
+    assert "did not begin within 0.3 s" in late.failure.message
     assert late.may_have_charged
 
 
@@ -271,12 +294,64 @@ async def test_an_answer_that_takes_too_long_altogether_ends(play: Start) -> Non
     assert "no whole answer" in (await failure_of(model)).failure.message
 
 
+@pytest.mark.parametrize(
+    ("step", "limits", "message"),
+    [
+        ("      - {say: Hi, delay_millis: 60000}", {"first_byte_seconds": 0.2}, "did not begin within 0.2 s"),
+        (f"{CUT} stall_after: 0}}", {"first_byte_seconds": 0.2}, "did not begin within 0.2 s"),
+        (f"{CUT} stall_after: 4}}", {"silence_seconds": 0.2, "first_byte_seconds": 9}, "silence for 0.2 s"),
+        (f"{CUT} stall_after: 4}}", {"total_seconds": 0.2}, "no whole answer within 0.2 s"),
+    ],
+)
+async def test_each_limit_of_a_call_has_its_own_message(
+    play: Start, step: str, limits: dict[str, float], message: str
+) -> None:
+    """Whatever the limits of the client are: those of the call hold."""
+    model = await play(step, Timeouts(total_seconds=30))
+    with pytest.raises(ModelError) as raised:
+        await model.call(asked(), ignore, Timeouts(**limits))
+    error = raised.value
+    assert (error.failure.reason, error.failure.retryable) == (failures.TIMED_OUT.reason, True)
+    assert message in error.failure.message
+
+
+def test_the_limits_of_an_agent_are_those_of_its_calls() -> None:
+    assert timeouts_of(AgentLimits()) == Timeouts()
+    limits = AgentLimits(model_call_seconds_max=3, first_byte_seconds_max=2, silence_seconds_max=1)
+    assert timeouts_of(limits) == Timeouts(first_byte_seconds=2, silence_seconds=1, total_seconds=3)
+
+
 async def test_where_nobody_listens_nothing_is_charged(unused_tcp_port: int) -> None:
     model = AnthropicModel(KEY, f"http://127.0.0.1:{unused_tcp_port}")
     unreachable = await failure_of(model)
     assert unreachable.failure.reason == failures.UNREACHABLE.reason
     assert unreachable.failure.retryable and not unreachable.may_have_charged
     await model.close()
+
+
+@pytest.mark.parametrize("sent", [b"", b"event: ping\ndata: {}\n\n"], ids=["before it answers", "while it answers"])
+async def test_cancelling_closes_the_connection_at_once(stack: AsyncExitStack, sent: bytes) -> None:
+    """The provider goes on computing, and charging, for as long as somebody listens."""
+    asked_for, left = asyncio.Event(), asyncio.Event()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        if sent:
+            writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n" + sent)
+        asked_for.set()
+        await reader.read()  # to its end, past the body
+        left.set()
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    stack.callback(server.close)
+    model = _client(stack, f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", None)
+    call = asyncio.create_task(model.call(asked(), ignore))
+    await asyncio.wait_for(asked_for.wait(), 10)
+    call.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await call
+    await asyncio.wait_for(left.wait(), 1)
 
 
 async def test_a_cancelled_call_leaves_a_client_that_works(play: Start) -> None:

@@ -36,11 +36,13 @@ class _Block:
 
 @dataclass
 class Answer:
-    """`take` every event in order; then, if `complete`, read the fields and `content`."""
+    """`take` every event in order; then, if `complete`, read the fields and `content`. `has_shrunk`: a count of `usage`
+    became smaller, so it is not to be believed."""
 
     model: str = ""
     stop_reason: str = ""
     usage: dict[str, Any] = field(default_factory=dict)
+    has_shrunk: bool = False
     complete: bool = False
     size_bytes: int = 0
     _blocks: dict[int, _Block] = field(default_factory=dict)
@@ -77,7 +79,10 @@ class Answer:
 
     def _count(self, usage: Mapping[str, Any] | None) -> None:
         # Later figures are cumulative and may leave out what has not changed.
-        self.usage.update({key: value for key, value in (usage or {}).items() if value is not None})
+        for name, value in (usage or {}).items():
+            if value is not None:
+                self.has_shrunk |= _is_less(value, self.usage.get(name))
+                self.usage[name] = value
 
     def _start(self, index: int, start: Mapping[str, Any]) -> str:
         if index in self._blocks:
@@ -133,6 +138,10 @@ class Answer:
         return ToolUse(
             tool_use_id=_sound(block.start["id"]), tool=_sound(block.start["name"]), input_json=Body(inline=written)
         )
+
+
+def _is_less(count: object, before: object) -> bool:
+    return isinstance(count, int) and isinstance(before, int) and count < before
 
 
 def _as_json(value: object) -> str:

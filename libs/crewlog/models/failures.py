@@ -11,8 +11,10 @@ The statuses and types are those of https://platform.claude.com/docs/en/api/erro
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from datetime import UTC
 from email.utils import parsedate_to_datetime
 
 from crewlog.v1.answer_pb2 import Failure
@@ -41,29 +43,40 @@ class ModelError(Exception):
         self.retry_after_millis = retry_after_millis
 
 
-_WAIT = "Nothing: it is tried again after a while."
-_KEY = "Set ANTHROPIC_API_KEY to a valid key, then start again."
-_SPEND = "Raise the spend limit or add credit in the provider's console, then start again."
+# Each ends with the next step of somebody who finds the run paused. Where it is tried again, that comes before.
+_RESUME = "then `crewlog resume RUN`."
+_AGAIN = f"start the platform again, {_RESUME}"
+_KEY = f"Set ANTHROPIC_API_KEY to a valid key, {_AGAIN}"
+_WAIT = f"Wait until the provider answers again, {_RESUME}"
+_OTHERWISE = "to try this one once more: `crewlog resume RUN`."
 
-REQUEST_INVALID = Kind("model_request_invalid", "Look at the message: the request has to change.")
-CONTEXT_TOO_LONG = Kind("context_too_long", "Give the agent a smaller task, or a model with a larger context.")
+REQUEST_INVALID = Kind("model_request_invalid", f"Mend what the message names, {_RESUME}")
+CONTEXT_TOO_LONG = Kind(
+    "context_too_long", f"Start another run with a smaller task or a model with a larger context; {_OTHERWISE}"
+)
 KEY_MISSING = Kind("model_key_missing", _KEY)
 KEY_REFUSED = Kind("model_key_refused", _KEY)
-SPEND_LIMIT = Kind("model_spend_limit", _SPEND)
-NOT_PERMITTED = Kind("model_not_permitted", "Use a key that may use this model, or choose another model.")
-UNKNOWN = Kind("model_unknown", "Choose a model that the provider has, with --model; check CREWLOG_MODEL_BASE_URL.")
-TOO_LARGE = Kind("model_request_too_large", "Give the agent a smaller task.")
+SPEND_LIMIT = Kind("model_spend_limit", f"Raise the spend limit or add credit in the provider's console, {_RESUME}")
+NOT_PERMITTED = Kind("model_not_permitted", f"Let the key use this model in the provider's console, {_RESUME}")
+UNKNOWN = Kind(
+    "model_unknown",
+    f"Where the name of the model is wrong, start another run with --model; else set CREWLOG_MODEL_BASE_URL, {_AGAIN}",
+)
+TOO_LARGE = Kind("model_request_too_large", f"Start another run with a smaller task; {_OTHERWISE}")
 RATE_LIMITED = Kind("model_rate_limited", _WAIT, retryable=True)
 OVERLOADED = Kind("model_overloaded", _WAIT, retryable=True)
 UNAVAILABLE = Kind("model_unavailable", _WAIT, retryable=True)
 BROKEN = Kind("model_unavailable", _WAIT, retryable=True, may_have_charged=True)
-UNREACHABLE = Kind("model_unreachable", "Check the network and the address of the provider.", retryable=True)
-ADDRESS_INVALID = Kind("model_address_invalid", "Give the provider's address as http://HOST or https://HOST.")
+UNREACHABLE = Kind("model_unreachable", f"Mend the network or the provider's address, {_RESUME}", retryable=True)
+ADDRESS_INVALID = Kind(
+    "model_address_invalid",
+    f"Set CREWLOG_MODEL_BASE_URL to http://HOST or https://HOST, {_AGAIN}",
+)
 TIMED_OUT = Kind("model_timed_out", _WAIT, retryable=True, may_have_charged=True)
 DISCONNECTED = Kind("model_disconnected", _WAIT, retryable=True, may_have_charged=True)
 UNREADABLE = Kind(
     "model_answer_unreadable",
-    "Check that the address is one of an Anthropic Messages API.",
+    f"Set CREWLOG_MODEL_BASE_URL to the address of an Anthropic Messages API, {_AGAIN}",
     may_have_charged=True,
 )
 
@@ -97,6 +110,7 @@ _STATUS_OF_TYPE: Mapping[str, int] = {
 _SPEND_CODES = frozenset({"contract_spend_limit_reached", "enforced_spend_limit_reached"})
 # The provider has no code for it, only these words.
 _TOO_LONG_WORDS = ("prompt is too long", "exceed context limit", "context window")
+_SPENT_WORDS = ("credit balance is too low", "reached your specified api usage limits")
 
 KINDS: tuple[Kind, ...] = (
     *(REQUEST_INVALID, CONTEXT_TOO_LONG, KEY_MISSING, KEY_REFUSED, SPEND_LIMIT, NOT_PERMITTED, UNKNOWN, TOO_LARGE),
@@ -110,11 +124,15 @@ def kind_of(status: int, error_type: str = "", error_code: str = "", message: st
     if 300 <= status < 400:
         return ADDRESS_INVALID
     status = status if status >= 400 else _STATUS_OF_TYPE.get(error_type, 500)
-    if error_code in _SPEND_CODES:
+    if error_code in _SPEND_CODES or (status < 500 and _says(message, _SPENT_WORDS)):
         return SPEND_LIMIT
-    if status == 400 and any(words in message.lower() for words in _TOO_LONG_WORDS):
+    if status == 400 and _says(message, _TOO_LONG_WORDS):
         return CONTEXT_TOO_LONG
     return _BY_STATUS.get(status, BROKEN if status >= 500 else REQUEST_INVALID)
+
+
+def _says(message: str, words: Iterable[str]) -> bool:
+    return any(word in message.lower() for word in words)
 
 
 def error_of(kind: Kind, message: str, *, retry_after_millis: int = 0) -> ModelError:
@@ -141,25 +159,24 @@ def answered_error(status: int, body: object, headers: Mapping[str, str], now: f
 
 def retry_after_millis(headers: Mapping[str, str], now: float) -> int:
     """From `retry-after-ms`, else from `retry-after` in seconds or as a date; 0 where there is none, or nonsense."""
-    seconds = _number(headers.get("retry-after-ms", ""), 1000) or _number(headers.get("retry-after", ""), 1)
-    if seconds is None:
-        seconds = _until(headers.get("retry-after", ""), now)
+    for name, millis in (("retry-after-ms", 1), ("retry-after", 1000)):
+        if _NUMBER.fullmatch(headers.get(name, "").strip()):
+            return math.ceil(min(float(headers[name]) * millis, RETRY_AFTER_MILLIS_MAX))
+    at = _time(headers.get("retry-after", ""))
+    # A date is one of the provider's clock; what its answer is dated says how far that is from ours.
+    seconds = 0.0 if at is None else at - (_time(headers.get("date", "")) or now)
     return min(max(0, math.ceil(seconds * 1000)), RETRY_AFTER_MILLIS_MAX)
 
 
-def _number(text: str, divisor: int) -> float | None:
-    try:
-        value = float(text) / divisor
-    except ValueError:
-        return None
-    return min(value, RETRY_AFTER_MILLIS_MAX) if not math.isnan(value) and value >= 0 else None
+_NUMBER = re.compile(r"[0-9]+(\.[0-9]+)?")
 
 
-def _until(text: str, now: float) -> float:
+def _time(text: str) -> float | None:
     try:
-        return parsedate_to_datetime(text).timestamp() - now
+        at = parsedate_to_datetime(text)
     except (ValueError, OverflowError):
-        return 0.0
+        return None
+    return (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()
 
 
 def _parts(body: object) -> tuple[str, str, str]:

@@ -13,6 +13,7 @@ import json
 import ssl
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import anthropic.resources.messages  # noqa: F401 - otherwise the library imports it in the first call
@@ -21,10 +22,10 @@ from anthropic import APIConnectionError, APIError, APIStatusError, AsyncAnthrop
 from crewlog.models import failures
 from crewlog.models.answer import Answer, Unreadable
 from crewlog.models.failures import ModelError
+from crewlog.models.timeouts import Timeouts, in_time
 
 if TYPE_CHECKING:
     from anthropic._streaming import ServerSentEvent
-    from crewlog.models.provider import Timeouts
 
 T = TypeVar("T")
 
@@ -52,27 +53,26 @@ class MessagesApi:
     async def close(self) -> None:
         await self._client.close()
 
-    async def stream(self, body: dict[str, Any], answer: Answer, on_text: Callable[[str], None]) -> str:
+    async def stream(
+        self, body: dict[str, Any], answer: Answer, on_text: Callable[[str], None], timeouts: Timeouts
+    ) -> str:
         """Folds the answer to `body` into `answer` until it is complete; returns the provider's id of the request.
         Raises ModelError."""
-        stream = await self._open(body)
-        # The raw events, as the library's own parser hides pings and refuses malformed tool input.
-        events = AsyncStream.raw_events(stream.response)
         try:
-            while not answer.complete:
-                if text := answer.take(await self._next(events)):
-                    on_text(text)
-            await _end(events)
+            async with AsyncExitStack() as opened:
+                begin = self._begin(body, opened)
+                message = "the answer did not begin within {}"
+                response, events, first = await in_time(begin, timeouts.first_byte_seconds, message)
+                await self._fold(first, events, answer, on_text, timeouts)
+                return str(response.headers.get("request-id", ""))
         except Unreadable as error:
             raise failures.error_of(failures.UNREADABLE, str(error)) from error
-        finally:
-            await stream.close()
-        return str(stream.response.headers.get("request-id", ""))
 
     async def count_tokens(self, body: dict[str, Any]) -> int:
         """The provider's count of the input of `body`, at least 1. Raises ModelError."""
         try:
-            counted = await self._answer_to(self._client.messages.count_tokens(**body))
+            answer = self._answer_to(self._client.messages.count_tokens(**body))
+            counted = await in_time(answer, self._timeouts.first_byte_seconds, "no answer within {}")
         except (APIError, ValueError, RecursionError) as error:
             raise failures.error_of(failures.UNREADABLE, "the answer is not JSON") from error
         count = getattr(counted, "input_tokens", None)
@@ -80,18 +80,39 @@ class MessagesApi:
             raise failures.error_of(failures.UNREADABLE, "the answer has no count of tokens")
         return count
 
-    async def _open(self, body: dict[str, Any]) -> AsyncStream[Any]:
+    async def _begin(
+        self, body: dict[str, Any], opened: AsyncExitStack
+    ) -> tuple[httpx2.Response, AsyncIterator[ServerSentEvent], dict[str, Any]]:
+        """The answer up to its first event, which is also returned, and what reads the others."""
         stream: AsyncStream[Any] = await self._answer_to(self._client.messages.create(**body, stream=True))
-        return await _only_events(stream)
+        await opened.enter_async_context(stream)
+        _check_events(stream.response)
+        # The raw events, as the library's own parser hides pings and refuses malformed tool input.
+        events = AsyncStream.raw_events(stream.response)
+        return stream.response, events, await self._next(events)
+
+    async def _fold(
+        self,
+        first: dict[str, Any],
+        events: AsyncIterator[ServerSentEvent],
+        answer: Answer,
+        on_text: Callable[[str], None],
+        timeouts: Timeouts,
+    ) -> None:
+        event = first
+        while True:
+            if text := answer.take(event):
+                on_text(text)
+            if answer.complete:
+                return await _end(events)
+            event = await in_time(
+                self._next(events), timeouts.silence_seconds, "silence for {} in the middle of the answer"
+            )
 
     async def _answer_to(self, call: Awaitable[T]) -> T:
-        """What the call returns, within the time for a first byte. Raises ModelError."""
+        """What the call returns. Raises ModelError."""
         try:
-            async with asyncio.timeout(self._timeouts.first_byte_seconds):
-                return await call
-        except TimeoutError as error:
-            message = f"no answer within {self._timeouts.first_byte_seconds:g} s"
-            raise failures.error_of(failures.TIMED_OUT, message) from error
+            return await call
         except APIStatusError as error:
             raise self._answered(error.status_code, error.body, error.response.headers) from error
         except APIConnectionError as error:
@@ -99,11 +120,7 @@ class MessagesApi:
 
     async def _next(self, events: AsyncIterator[ServerSentEvent]) -> dict[str, Any]:
         try:
-            async with asyncio.timeout(self._timeouts.silence_seconds):
-                event = await anext(events)
-        except TimeoutError as error:
-            message = f"silence for {self._timeouts.silence_seconds:g} s in the middle of the answer"
-            raise failures.error_of(failures.TIMED_OUT, message) from error
+            event = await anext(events)
         except StopAsyncIteration as error:
             raise failures.error_of(failures.DISCONNECTED, "the answer ended before it was whole") from error
         except httpx2.HTTPError as error:
@@ -164,12 +181,10 @@ def _tls() -> ssl.SSLContext:
     return httpx2.create_ssl_context(trust_env=False)
 
 
-async def _only_events(stream: AsyncStream[Any]) -> AsyncStream[Any]:
-    content_type = stream.response.headers.get("content-type", "")
+def _check_events(response: httpx2.Response) -> None:
+    content_type = response.headers.get("content-type", "")
     if content_type.partition(";")[0].strip() != "text/event-stream":
-        await stream.close()
         raise failures.error_of(failures.UNREADABLE, f"the answer is {content_type or 'of no type'}, not a stream")
-    return stream
 
 
 def _unconnected(error: APIConnectionError) -> ModelError:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from crewlog.models import failures, prices
 from crewlog.models.answer import Answer
 from crewlog.models.failures import ModelError
-from crewlog.runtime import failpoints
+from crewlog.models.timeouts import Timeouts, in_time, timeouts_of
 from crewlog.v1.agent_pb2 import ContentBlock
 from crewlog.v1.budget_pb2 import Usage
 
@@ -32,15 +32,11 @@ __all__ = [
     "Timeouts",
     "input_tokens_bound",
     "input_tokens_counted",
+    "timeouts_of",
     "warm_up",
 ]
 
 ANTHROPIC_URL = "https://api.anthropic.com"
-
-CONNECT_SECONDS = 10.0
-FIRST_BYTE_SECONDS = 120.0  # a large prompt waits in the provider's queue
-SILENCE_SECONDS = 60.0  # a live stream sends a ping every few seconds
-TOTAL_SECONDS = 1800.0
 
 # What the provider adds to a request: the preamble of tool use (under 1,000 tokens by its documentation), and per tool
 # and message the marks of its own format. See input_tokens_bound.
@@ -51,16 +47,6 @@ TOKEN_BYTES_MAX = 256
 # The provider says of its own count that the real one "may differ by a small amount", and not by how much.
 COUNT_ALLOWANCE_PERCENT = 2
 COUNT_ALLOWANCE_TOKENS = 256
-
-
-@dataclass(frozen=True)
-class Timeouts:
-    """`silence_seconds` is the time without a single event, pings included, once the answer has begun."""
-
-    connect_seconds: float = CONNECT_SECONDS
-    first_byte_seconds: float = FIRST_BYTE_SECONDS
-    silence_seconds: float = SILENCE_SECONDS
-    total_seconds: float = TOTAL_SECONDS
 
 
 @dataclass(frozen=True)
@@ -94,7 +80,7 @@ async def warm_up() -> None:
 
 
 class AnthropicModel:
-    """The Anthropic Messages API, or what speaks it at `base_url`."""
+    """The Anthropic Messages API, or what speaks it at `base_url`. `timeouts` are those of calls that bring none."""
 
     def __init__(self, api_key: str, base_url: str = "", *, timeouts: Timeouts | None = None) -> None:
         self._api_key = api_key
@@ -102,15 +88,13 @@ class AnthropicModel:
         self._timeouts = timeouts or Timeouts()
         self._api: MessagesApi | None = None
 
-    async def call(self, request: ModelRequest, on_text: Callable[[str], None]) -> ModelReply:
-        """Raises ModelError. `on_text` gets the text as it arrives; it counts only once this returns."""
-        try:
-            with failpoints.around("model"):
-                async with asyncio.timeout(self._timeouts.total_seconds):
-                    return await self._call(request, on_text)
-        except TimeoutError as error:
-            message = f"no whole answer within {self._timeouts.total_seconds:g} s"
-            raise failures.error_of(failures.TIMED_OUT, message) from error
+    async def call(
+        self, request: ModelRequest, on_text: Callable[[str], None], timeouts: Timeouts | None = None
+    ) -> ModelReply:
+        """Raises ModelError. `on_text` gets the text as it arrives; it counts only once this returns. Cancelling it
+        closes the connection."""
+        limits = timeouts or self._timeouts
+        return await in_time(self._call(request, on_text, limits), limits.total_seconds, "no whole answer within {}")
 
     async def count_tokens(self, request: ModelRequest) -> int:
         """How many input tokens the request has, as the provider estimates it: see `input_tokens_counted`. Costs
@@ -126,10 +110,10 @@ class AnthropicModel:
         if api is not None:
             await api.close()
 
-    async def _call(self, request: ModelRequest, on_text: Callable[[str], None]) -> ModelReply:
+    async def _call(self, request: ModelRequest, on_text: Callable[[str], None], timeouts: Timeouts) -> ModelReply:
         api = await self._opened()
         answer = Answer()
-        request_id = await api.stream(body_of(request), answer, on_text)
+        request_id = await api.stream(body_of(request), answer, on_text, timeouts)
         return reply_of(request, answer, request_id)
 
     async def _count_tokens(self, request: ModelRequest) -> int:
@@ -182,7 +166,7 @@ def input_tokens_counted(request: ModelRequest, count: int) -> int:
 
 def reply_of(request: ModelRequest, answer: Answer, request_id: str) -> ModelReply:
     """The reply that a complete answer makes."""
-    usage = _reported(answer)
+    usage = _reported(answer, _text_bytes(request))
     return ModelReply(
         content=answer.content(),
         stop_reason=answer.stop_reason,
@@ -219,15 +203,15 @@ def _with_cache_mark(messages: Sequence[Mapping[str, Any]]) -> list[dict[str, An
     return marked
 
 
-def _reported(answer: Answer) -> Usage | None:
+def _reported(answer: Answer, input_bytes: int) -> Usage | None:
+    """None where the provider gave no count, or one that is too low for the text that there was, or for its own."""
     counts = [_count(answer.usage, name) for name in _USAGE_FIELDS]
-    if None in counts[:2] or -1 in (counts := [count or 0 for count in counts]):
+    if answer.has_shrunk or None in counts[:2] or -1 in (counts := [count or 0 for count in counts]):
         return None
-    if counts[1] * TOKEN_BYTES_MAX < answer.size_bytes:
+    fresh, output, read, written = counts
+    if output * TOKEN_BYTES_MAX < answer.size_bytes or (fresh + read + written) * TOKEN_BYTES_MAX < input_bytes:
         return None
-    return Usage(
-        input_tokens=counts[0], output_tokens=counts[1], cache_read_tokens=counts[2], cache_write_tokens=counts[3]
-    )
+    return Usage(input_tokens=fresh, output_tokens=output, cache_read_tokens=read, cache_write_tokens=written)
 
 
 _USAGE_FIELDS = ("input_tokens", "output_tokens", "cache_read_input_tokens", "cache_creation_input_tokens")
