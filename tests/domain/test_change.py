@@ -42,24 +42,36 @@ def committed(generation: int, commit: str, tree: str, workspace_id: str = "r_t-
     )
 
 
-def asked_delivery(commits: list[str], branch: str = "crewlog/r", at: int = 9) -> DeliverChange:
+def asked_delivery(commits: list[str], branch: str = "crewlog/r", at: int = 9, attempt: int = 0) -> DeliverChange:
     return DeliverChange(
-        run_id="r", project_id="p", base_commit=BASE, commits=commits, branch=branch, at_unix_micros=at
+        run_id="r",
+        project_id="p",
+        base_commit=BASE,
+        commits=commits,
+        branch=branch,
+        at_unix_micros=at,
+        attempt=attempt,
     )
 
 
-def record_delivery(commits: list[str], branch: str = "crewlog/r", at: int = 9) -> RecordDelivery:
+def record_delivery(commits: list[str], branch: str = "crewlog/r", at: int = 9, attempt: int = 0) -> RecordDelivery:
     view = ChangeView(branch=branch, commit=commits[-1], base_commit=BASE)
-    return RecordDelivery(deliver=asked_delivery(commits, branch, at), change=view)
+    return RecordDelivery(deliver=asked_delivery(commits, branch, at, attempt), change=view)
 
 
-DELIVERED = ChangeDelivered(
-    project_id="p",
-    change=ChangeView(branch="crewlog/r", commit=COMMIT, base_commit=BASE),
-    at_unix_micros=9,
-    commits=[COMMIT],
-    branch="crewlog/r",
-)
+def delivered(commit: str, attempt: int = 0) -> ChangeDelivered:
+    return ChangeDelivered(
+        project_id="p",
+        change=ChangeView(branch="crewlog/r", commit=commit, base_commit=BASE),
+        at_unix_micros=9,
+        commits=[commit],
+        branch="crewlog/r",
+        attempt=attempt,
+    )
+
+
+DELIVERED = delivered(COMMIT)
+AGAIN = delivered(LATER, 1)
 
 TABLE: list[tuple[list[Message], change.Command, list[Message] | type[Refused]]] = [
     ([], record_commit(1, COMMIT, TREE), [committed(1, COMMIT, TREE)]),
@@ -79,7 +91,26 @@ TABLE: list[tuple[list[Message], change.Command, list[Message] | type[Refused]]]
     ([DELIVERED], record_delivery([COMMIT], at=10), []),
     ([DELIVERED], record_delivery([COMMIT, LATER]), Conflict),
     ([DELIVERED], record_delivery([COMMIT], "crewlog/other"), Conflict),
-    ([DELIVERED], record_commit(1, LATER, TREE_2), WrongState),
+    ([committed(1, COMMIT, TREE), DELIVERED], record_commit(1, LATER, TREE_2), WrongState),
+    ([committed(1, COMMIT, TREE), DELIVERED], record_commit(2, LATER, TREE_2), WrongState),
+    (
+        [committed(1, COMMIT, TREE), DELIVERED],
+        record_commit(1, LATER, TREE_2, "r_t-2"),
+        [committed(1, LATER, TREE_2, "r_t-2")],
+    ),
+    (
+        [committed(1, COMMIT, TREE), DELIVERED, committed(1, COMMIT, TREE, "r_t-2")],
+        record_commit(2, LATER, TREE_2, "r_t-2"),
+        [committed(2, LATER, TREE_2, "r_t-2")],
+    ),
+    ([committed(1, COMMIT, TREE, "r_t-2"), DELIVERED, AGAIN], record_commit(2, LATER, TREE_2, "r_t-2"), WrongState),
+    ([DELIVERED], record_delivery([LATER], attempt=1), [AGAIN]),
+    ([DELIVERED], record_delivery([COMMIT], attempt=1), [delivered(COMMIT, 1)]),
+    ([DELIVERED], record_delivery([LATER], "crewlog/other", attempt=1), Conflict),
+    ([DELIVERED, AGAIN], record_delivery([LATER], attempt=1), []),
+    ([DELIVERED, AGAIN], record_delivery([COMMIT], attempt=1), Conflict),
+    ([DELIVERED, AGAIN], record_delivery([COMMIT]), Conflict),
+    ([], record_delivery([LATER], attempt=1), [AGAIN]),
     ([committed(1, COMMIT, TREE), DELIVERED], record_commit(1, COMMIT, TREE), []),
 ]
 
@@ -108,3 +139,10 @@ def test_what_was_recorded_is_answered_again() -> None:
     assert change.committed(state, "r_t-2", TREE, BASE) is None
     assert change.delivered(state, asked_delivery([COMMIT], at=99)) == DELIVERED.change
     assert change.delivered(change.INITIAL, asked_delivery([COMMIT])) is None
+
+
+def test_it_is_known_where_the_branch_was_left() -> None:
+    without_branch = ChangeDelivered(project_id="p", change=ChangeView(commit=BASE, base_commit=BASE), attempt=2)
+    assert fold(change, [without_branch]).left_at == ""
+    assert fold(change, [DELIVERED]).left_at == COMMIT
+    assert fold(change, [DELIVERED, AGAIN, without_branch]).left_at == LATER

@@ -1,6 +1,9 @@
 """A change: what comes out of a run. Its id is that of the run.
 
-commits of the run's workspaces, one each, the latest generation's  --deliver-->  one branch, and no more commits
+commits of the run's workspaces, one each, the latest generation's  --deliver-->  one branch
+                                                                    --deliver (a later attempt)-->  the same branch
+
+What was delivered does not change: only workspaces that were not part of it may have further commits.
 """
 
 from __future__ import annotations
@@ -23,10 +26,13 @@ Event: TypeAlias = ChangeCommitted | ChangeDelivered
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """`commits` is by workspace."""
+    """`commits` is by workspace. `delivered` is the last delivery, `sealed` are the workspaces that were part of one,
+    and `left_at` is the commit that the branch was left at; empty while none was made."""
 
     commits: Map[str, ChangeCommitted] = field(default_factory=Map)
     delivered: ChangeDelivered | None = None
+    sealed: frozenset[str] = frozenset()
+    left_at: str = ""
 
 
 INITIAL = Change()
@@ -49,7 +55,8 @@ def evolve(change: Change, event: Event) -> Change:
         case ChangeCommitted():
             return replace(change, commits=change.commits.set(event.workspace_id, event))
         case ChangeDelivered():
-            return replace(change, delivered=event)
+            left_at = event.change.commit if event.change.branch else change.left_at
+            return replace(change, delivered=event, sealed=frozenset(change.commits), left_at=left_at)
         case _:
             assert_never(event)
 
@@ -61,14 +68,17 @@ def committed(change: Change, workspace_id: str, tree: str, base_commit: str) ->
 
 
 def delivered(change: Change, command: DeliverChange) -> ChangeView | None:
-    """What came of this very command; None when it has to be done. Raises Conflict when another was delivered."""
+    """What came of this very command; None when it has to be done. Raises Conflict when another was delivered: by the
+    same attempt or a later one, or to another place."""
     done = change.delivered
     if done is None:
         return None
-    asked = (command.project_id, command.base_commit, list(command.commits), command.branch)
-    if asked != (done.project_id, done.change.base_commit, list(done.commits), done.branch):
+    place = (command.project_id, command.base_commit, command.branch)
+    is_later = command.attempt > done.attempt
+    is_same = command.attempt == done.attempt and list(command.commits) == list(done.commits)
+    if place != (done.project_id, done.change.base_commit, done.branch) or not (is_later or is_same):
         raise Conflict(f"the change of run {command.run_id!r} was delivered as branch {done.branch!r}")
-    return done.change
+    return None if is_later else done.change
 
 
 def _record_commit(change: Change, command: RecordCommit) -> list[Message]:
@@ -78,8 +88,11 @@ def _record_commit(change: Change, command: RecordCommit) -> list[Message]:
         raise StaleClaim(f"generation {known.generation} has made the commit of {asked.workspace_id!r}")
     if committed(change, asked.workspace_id, asked.snapshot.tree, base) or (known is None and made.commit == base):
         return []
-    if change.delivered is not None:
-        raise WrongState(f"the change of run {asked.run_id!r} was delivered", what_to_do="start another run")
+    if asked.workspace_id in change.sealed:
+        raise WrongState(
+            f"the change of run {asked.run_id!r} was delivered with the commit of {asked.workspace_id!r}",
+            what_to_do="take the run up again with `crewlog retry`, or start another one",
+        )
     return [
         ChangeCommitted(
             commit=made.commit,
@@ -104,5 +117,6 @@ def _record_delivery(change: Change, command: RecordDelivery) -> list[Message]:
             at_unix_micros=asked.at_unix_micros,
             commits=asked.commits,
             branch=asked.branch,
+            attempt=asked.attempt,
         )
     ]

@@ -80,6 +80,8 @@ def deliver(command: DeliverChange) -> None:
     names.check_object_id("base_commit", command.base_commit)
     _objects("commits", command.commits)
     git_names.check_branch("branch", command.branch)
+    if command.attempt < 0:
+        raise _invalid("attempt", "has to be 0 or more")
 
 
 def list_files(query: ListFiles) -> None:

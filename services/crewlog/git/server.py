@@ -178,9 +178,10 @@ class WorkspaceServer(WorkspaceServiceServicer):
         if known is not None:
             return known
         clone = self._host.clones.find(command.project_id)
-        change = await self._host.run(delivery.deliver, clone, command)
+        change = await self._host.run(delivery.deliver, clone, command, state.left_at)
         record = RecordDelivery(deliver=command, change=change)
-        await self._changes.handle(command.run_id, record, _meta("deliver", command.run_id))
+        command_id = f"deliver-{command.attempt}" if command.attempt else "deliver"
+        await self._changes.handle(command.run_id, record, _meta(command_id, command.run_id))
         self._changes.forget(command.run_id)
         return change
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
 from tests.service.git.places import Bench, UserRepository, run_git
+from tests.service.git.serving import Service, serving
 
 
 @pytest.fixture
@@ -23,3 +25,9 @@ def user(tmp_path: Path) -> UserRepository:
 @pytest.fixture
 def bench(tmp_path: Path) -> Bench:
     return Bench.at(tmp_path / "data" / "git")
+
+
+@pytest.fixture
+async def service(user: UserRepository, tmp_path: Path) -> AsyncIterator[Service]:
+    async with serving(user, tmp_path / "git") as service:
+        yield service
