@@ -193,7 +193,7 @@ def test_a_wrong_workflow_is_told_the_file_and_the_field(write: Write, text: str
         ("no front matter", "file", "'---'"),
         ("---\ntools: []\n", "file", "'---'"),
         ("---\ntools: []\n---\n", "prompt", "is missing"),
-        ("---\ntools: [curl]\n---\nP", "tools", "'curl'; there are bash, edit"),
+        ("---\ntools: [curl]\n---\nP", "tools", "'curl'; there are ask, bash"),
         ("---\ntools: read\n---\nP", "tools", "a list"),
         ("---\nturns_max: many\n---\nP", "turns_max", "whole number"),
         ("---\nturns: 5\n---\nP", "turns", "is no field"),

@@ -13,7 +13,7 @@ from crewlog.v1 import agent_pb2
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-NAMES = ["read", "write", "edit", "glob", "grep", "bash"]
+NAMES = ["read", "write", "edit", "glob", "grep", "bash", "ask"]
 
 
 @pytest.fixture
@@ -35,6 +35,7 @@ def test_effect_classes() -> None:
         "glob": "EFFECT_CLASS_PURE",
         "grep": "EFFECT_CLASS_PURE",
         "bash": "EFFECT_CLASS_REVERSIBLE",
+        "ask": "EFFECT_CLASS_KEYED",
     }
     assert effect_class_of("bash", network=True) == agent_pb2.EFFECT_CLASS_OPAQUE
     assert effect_class_of("read", network=True) == agent_pb2.EFFECT_CLASS_PURE
@@ -61,7 +62,7 @@ def test_a_definition_of_a_tool_that_does_not_exist_is_refused() -> None:
 @pytest.mark.parametrize(
     ("name", "input_json", "reason", "says"),
     [
-        ("sed", b"{}", "unknown_tool", "sed is no tool. You have: read, write, edit, glob, grep, bash"),
+        ("sed", b"{}", "unknown_tool", "sed is no tool. You have: read, write, edit, glob, grep, bash, ask"),
         ("x\x1b[2J\u202e", b"{}", "unknown_tool", r"x\x1b[2J\u202e is no tool"),
         ("read", b"", "malformed_input", "path: Field required"),
         ("read", b"{", "malformed_input", "Invalid JSON"),

@@ -90,7 +90,7 @@ def test_what_is_valid(workflow: Workflow) -> None:
         (plan(agent(name="My Role")), "nodes[0].agent.role.name", "a-z, 0-9"),
         (plan(BLANK), "nodes[0].agent.role.prompt", "is missing"),
         (plan(agent(prompt="ä" * 40_000)), "nodes[0].agent.prompt", "longer than 65536 bytes"),
-        (plan(agent(tools=["read", "curl"])), "nodes[0].agent.role.tools", "'curl'; there are bash, edit"),
+        (plan(agent(tools=["read", "curl"])), "nodes[0].agent.role.tools", "'curl'; there are ask, bash"),
         (plan(agent(tools=["read", "read"])), "nodes[0].agent.role.tools", "twice"),
         (plan(agent(limits=AgentLimits(turns_max=-1))), "nodes[0].agent.role.limits.turns_max", "0 (the default)"),
         (plan(noop("a", "a")), "nodes", "in a circle: a"),

@@ -17,7 +17,7 @@ PHRASE_CHARACTERS_MAX = 1_000
 VISITS_MAX = 20
 STEPS_MAX = 10_000
 PROMPT_BYTES_MAX = 64 * 1024
-TOOLS = frozenset({"read", "write", "edit", "glob", "grep", "bash"})
+TOOLS = frozenset({"read", "write", "edit", "glob", "grep", "bash", "ask"})
 
 
 @dataclass(frozen=True, slots=True)

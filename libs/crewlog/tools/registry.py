@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import Any, Final
 
 from crewlog.domain.errors import InvalidCommand
 from crewlog.runtime import failpoints
-from crewlog.tools.answers import DENIED, FAILED, MALFORMED_INPUT, UNKNOWN_TOOL, NotDone, ToolAnswer, shown
+from crewlog.tools.answers import DENIED, FAILED, UNKNOWN_TOOL, NotDone, ToolAnswer, shown
+from crewlog.tools.ask import ASK
 from crewlog.tools.files import EditInput, ReadInput, WriteInput, edit, read, write
-from crewlog.tools.limits import INPUT_BYTES_MAX
+from crewlog.tools.inputs import input_of
 from crewlog.tools.root import reason_of
 from crewlog.tools.search import GlobInput, GrepInput, glob, grep
 from crewlog.tools.shell import BashInput, bash
@@ -23,8 +23,6 @@ from crewlog.v1.agent_pb2 import (
     EFFECT_CLASS_REVERSIBLE,
     EffectClass,
 )
-from pydantic import ValidationError
-from pydantic_core import ErrorDetails
 
 _TOOLS: tuple[Tool[Any], ...] = (
     Tool(
@@ -75,6 +73,7 @@ _TOOLS: tuple[Tool[Any], ...] = (
         True,
         bash,
     ),
+    ASK,
 )
 TOOLS: Final[Mapping[str, Tool[Any]]] = MappingProxyType({tool.name: tool for tool in _TOOLS})
 
@@ -97,7 +96,7 @@ async def run_tool(name: str, input_json: bytes, context: ToolContext) -> ToolAn
     try:
         tool = _allowed(name, context)
         with failpoints.around(f"tool.{tool.name}"):
-            return await tool.run(_input_of(tool, input_json), context)
+            return await tool.run(input_of(tool, input_json), context)
     except NotDone as refusal:
         return ToolAnswer(refusal.text, is_error=True, reason=refusal.reason)
     except OSError as error:
@@ -118,38 +117,6 @@ def _allowed(name: str, context: ToolContext) -> Tool[Any]:
         return TOOLS[name]
     reason, what = (DENIED, "may not be used here") if name in TOOLS else (UNKNOWN_TOOL, "is no tool")
     raise NotDone(reason, f"{shown(name[:80])} {what}. You have: {', '.join(allowed) or 'none'}")
-
-
-def _input_of(tool: Tool[Any], input_json: bytes) -> Any:
-    if len(input_json) > INPUT_BYTES_MAX:
-        raise NotDone(
-            MALFORMED_INPUT, f"the input of {tool.name} has {len(input_json)} bytes; at most {INPUT_BYTES_MAX}"
-        )
-    try:
-        return tool.input.model_validate_json(input_json or b"{}")
-    except ValidationError as error:
-        raise NotDone(MALFORMED_INPUT, _what_is_right(tool, error)) from error
-
-
-def _what_is_right(tool: Tool[Any], error: ValidationError) -> str:
-    wrong = "; ".join(_violation(detail) for detail in error.errors(include_url=False, include_context=False)[:10])
-    return f"The input of {tool.name} is wrong: {wrong}. It has to be a JSON object of {_fields(tool)}."
-
-
-def _violation(detail: ErrorDetails) -> str:
-    where = ".".join(shown(str(part)[:80]) for part in detail["loc"])
-    message = "this field does not exist" if detail["type"] == "extra_forbidden" else shown(detail["msg"][:200])
-    return f"{where}: {message}" if where else message
-
-
-def _fields(tool: Tool[Any]) -> str:
-    required = tool.input_schema["required"]
-    fields = tool.input_schema["properties"].items()
-    return ", ".join(_field(name, it["type"], name in required) for name, it in fields)
-
-
-def _field(name: str, type_name: str, is_required: bool) -> str:
-    return f"{json.dumps(name)} ({type_name}{'' if is_required else ', optional'})"
 
 
 __all__ = ["TOOLS", "Tool", "ToolAnswer", "ToolContext", "effect_class_of", "run_tool", "tool_definitions"]
