@@ -73,7 +73,7 @@ def test_an_executor_is_told_to_stop_what_is_not_its_own() -> None:
 
 def test_the_end_of_an_old_claim_does_not_release_its_successor() -> None:
     fleet = fleet_with(3)
-    fleet.hold("e0_boot", KEY, Held(generation=2))
+    fleet.hold("e0_boot", KEY, Held(generation=2), 0.0)
     fleet.release("e0_boot", KEY, generation=1)
     assert KEY in fleet.executors["e0_boot"].held
     fleet.release("e0_boot", KEY, generation=2)

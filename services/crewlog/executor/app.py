@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import secrets
 from contextlib import AsyncExitStack
 from importlib.metadata import version
@@ -17,7 +18,7 @@ from crewlog.eventlog.owner import Owner
 from crewlog.eventlog.port import BlobStore, EventLog, Live
 from crewlog.executor.config import Config
 from crewlog.executor.desk import Desk
-from crewlog.executor.host import Shared
+from crewlog.executor.host import Host, Shared
 from crewlog.executor.models import Models
 from crewlog.executor.synchronize import Worker
 from crewlog.executor.workspace import Workspace
@@ -62,12 +63,15 @@ async def work(config: Config, log: EventLog, live: Live, blobs: BlobStore, stop
         tasks = SchedulerServiceStub(scheduler)
         price_list = PriceList.load(config.prices)
         executor_id = f"{config.name}_{secrets.token_hex(4)}"
-        shared = Shared(owner, blobs, now_micros, executor_id, tasks, price_list)
+        shared = Shared(owner, blobs, now_micros, executor_id, tasks, price_list, random.random)
 
         def desk_for(grant: Grant) -> Desk:
             return Desk(grant, Workspace(workspaces, grant), blobs, live, level, models.find)
 
-        worker = Worker(shared, config.slots, desk_for)
+        def host_for(grant: Grant) -> Host:
+            return Host(shared, desk_for(grant), grant)
+
+        worker = Worker(executor_id, config.slots, config.labels, host_for)
         stack.push_async_callback(worker.stop)
         verifier = Verifier(service_verify_key=config.service_verify_key)
         server = await start_server([], address=config.address, verifier=verifier)
@@ -79,6 +83,7 @@ async def _until(stop: asyncio.Event, worker: Worker, scheduler: SchedulerServic
     """The model's client is loaded while the first grant is on its way."""
     background = [asyncio.create_task(worker.run(scheduler)), asyncio.create_task(provider.warm_up())]
     await stop.wait()
+    await worker.drain()
     for task in background:
         task.cancel()
     await asyncio.gather(*background, return_exceptions=True)

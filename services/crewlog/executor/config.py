@@ -30,6 +30,7 @@ class Config:
     sandbox: str
     search_path: str
     prices: Path | None = None
+    labels: tuple[str, ...] = ()
 
 
 def from_environment(environment: Mapping[str, str] = os.environ) -> Config:
@@ -50,4 +51,5 @@ def from_environment(environment: Mapping[str, str] = os.environ) -> Config:
         sandbox=environment.get("CREWLOG_SANDBOX", "auto"),
         search_path=environment.get("PATH", os.defpath),
         prices=Path(environment["CREWLOG_PRICES"]) if environment.get("CREWLOG_PRICES") else None,
+        labels=tuple(filter(None, environment.get("CREWLOG_EXECUTOR_LABELS", "").split(","))),
     )

@@ -11,16 +11,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from crewlog.domain.agent_state import Agent
-from crewlog.domain.errors import WrongState
+from crewlog.domain.errors import Refused, Unavailable, WrongState
 from crewlog.domain.names import TENANT
 from crewlog.eventlog.port import BlobStore, Live
+from crewlog.executor.control import Control
 from crewlog.executor.live import LiveStream
+from crewlog.executor.patience import patiently
 from crewlog.executor.tool_calls import ToolRunner
 from crewlog.executor.workspace import Workspace
-from crewlog.models.provider import AnthropicModel
+from crewlog.models.provider import AnthropicModel, ModelError
 from crewlog.tools.sandbox import Sandbox
 from crewlog.tools.tool import ToolContext
 from crewlog.v1.agent_pb2 import EffectKey
+from crewlog.v1.answer_pb2 import Failure
 from crewlog.v1.scheduler_pb2 import Grant
 from crewlog.v1.workspace_pb2 import PreparedWorkspace, Snapshot
 
@@ -46,12 +49,19 @@ class Desk:
         self.prepared = await self.workspace.prepare(snapshot)
 
     async def model(self, name: str) -> tuple[AnthropicModel, str]:
+        """Waits for a gateway that is being started again. Raises ModelError where there is no key."""
         if self._model is None:
-            self._model = await self.find_model(self.grant, name)
+            try:
+                self._model = await patiently(lambda: self.find_model(self.grant, name), "gateway")
+            except Unavailable:
+                raise
+            except Refused as refusal:
+                failure = Failure(reason="model_key_missing", message=refusal.message, what_to_do=refusal.what_to_do)
+                raise ModelError(failure, may_have_charged=False) from refusal
         return self._model
 
-    def tools(self) -> ToolRunner:
-        return ToolRunner(self.workspace, self._prepared(), self._context, self.blobs)
+    def tools(self, control: Control) -> ToolRunner:
+        return ToolRunner(self.workspace, self._prepared(), self._context, self.blobs, control)
 
     @contextmanager
     def live(self, key: EffectKey) -> Iterator[LiveStream]:
@@ -84,6 +94,7 @@ class Desk:
             read_only_paths=tuple(Path(path) for path in prepared.read_only_paths),
             on_output=self._stream(key),
             tools=frozenset(self.grant.node.agent.role.tools),
+            network=self.grant.node.agent.role.network,
         )
 
     def _stream(self, key: EffectKey) -> LiveStream:

@@ -7,18 +7,20 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from crewlog.domain.agent_state import Agent, is_noop, is_over
+from crewlog.domain.agent_state import Agent, is_interrupted, is_noop, is_over
 from crewlog.domain.agent_steps import (
     SUMMARY_CHARACTERS_MAX,
+    Ask,
     CallModel,
     Fail,
     RunTools,
     Step,
     Succeed,
+    Wait,
     next_step,
     output_of,
 )
@@ -26,27 +28,40 @@ from crewlog.domain.errors import Refused, StaleClaim
 from crewlog.eventlog import bodies
 from crewlog.eventlog.owner import Clock, Owner
 from crewlog.eventlog.port import BlobStore
-from crewlog.executor import model_calls, paying, spans, tool_calls
+from crewlog.executor import model_calls, paying, questions, spans, tool_calls
+from crewlog.executor.control import Control, Leave
 from crewlog.executor.desk import Desk
+from crewlog.executor.inbox import Inbox
 from crewlog.executor.model_turn import ModelTurn
 from crewlog.executor.session import Session
 from crewlog.models.prices import PriceList
-from crewlog.tools.registry import TOOLS
-from crewlog.v1.agent_pb2 import FinishAgent, FinishToolCall, HostAgent, RaiseAllotment, ToolSpec
+from crewlog.tools.registry import effect_class_of
+from crewlog.v1.agent_pb2 import (
+    FinishAgent,
+    FinishToolCall,
+    HostAgent,
+    ParkAgent,
+    RaiseAllotment,
+    ReconcileEffect,
+    ToolSpec,
+)
 from crewlog.v1.answer_pb2 import Failure
 from crewlog.v1.body_pb2 import Body
-from crewlog.v1.run_pb2 import TaskFailure, TaskResult
-from crewlog.v1.scheduler_pb2 import ChangedAllotment, Grant
+from crewlog.v1.run_pb2 import ParkCause, TaskFailure, TaskResult
+from crewlog.v1.scheduler_pb2 import ChangedAllotment, Grant, TaskMessage
 
 if TYPE_CHECKING:
     from crewlog.v1.scheduler_pb2_grpc import SchedulerServiceAsyncStub
 
 logger = logging.getLogger(__name__)
 
+_PARKED = {Leave.PAUSE: ParkCause.PARK_CAUSE_PAUSED, Leave.HAND_OVER: ParkCause.PARK_CAUSE_HANDED_OVER}
+
 
 @dataclass(frozen=True, slots=True)
 class Shared:
-    """What hosts share: the log of the agents they own, the blobs, the time, and where tasks get their desk."""
+    """What hosts share: the log of the agents they own, the blobs, the time, and where tasks get their desk. `chance`
+    is between 0 and 1, anew with each call."""
 
     owner: Owner[Agent]
     blobs: BlobStore
@@ -54,16 +69,19 @@ class Shared:
     executor_id: str
     scheduler: SchedulerServiceAsyncStub
     price_list: PriceList
+    chance: Callable[[], float]
 
 
 class Host:
-    """Performs one grant. `run` ends when the agent has ended, or another executor has the task."""
+    """Performs one grant. `run` ends when the agent has ended, has let go, or another executor has the task."""
 
     def __init__(self, shared: Shared, desk: Desk, grant: Grant) -> None:
         self._shared = shared
         self._desk = desk
         self._grant = grant
-        self._session = Session(shared.owner, grant, f"service:executor:{shared.executor_id}")
+        self._control = Control()
+        self._session = Session(shared.owner, grant, f"service:executor:{shared.executor_id}", shared.executor_id)
+        self._inbox = Inbox(self._session, self._control, grant, shared.clock)
         self._payer = paying.payer(grant, self._session, desk, shared.scheduler, shared.price_list)
         self._model_turn = ModelTurn(
             grant,
@@ -74,12 +92,22 @@ class Host:
             shared.blobs,
             shared.clock,
             shared.price_list,
+            self._control,
+            shared.chance,
             self._stop_here,
         )
 
     @property
     def progress_revision(self) -> int:
         return self._session.revision
+
+    @property
+    def step_seconds(self) -> float:
+        return self._control.step_seconds
+
+    @property
+    def messages(self) -> int:
+        return self._inbox.heard
 
     async def run(self) -> None:
         try:
@@ -88,48 +116,51 @@ class Host:
         except StaleClaim as reason:
             logger.info("agent %s was taken over: %s", self._grant.agent_id, reason)
         finally:
+            self._control.close()
             self._session.forget()
 
-    def change_allotment(self, changed: ChangedAllotment) -> None:
-        """The run has less for the task than before, or more: the next call has to fit into that."""
-        if self._session.agent.generation == changed.generation and not is_over(self._session.agent):
-            self._session.do(
-                RaiseAllotment(
-                    agent_id=self._grant.agent_id,
-                    generation=changed.generation,
-                    allotment=changed.allotment,
-                    run_revision=changed.run_revision,
-                    at_unix_micros=self._shared.clock(),
-                )
-            )
+    def ask_to_leave(self, leave: Leave, grace_seconds: float = 0.0) -> None:
+        self._control.ask(leave, grace_seconds)
 
-    async def cancel(self) -> None:
-        """Records that the work was stopped, with the files as they are. Call it once `run` has ended."""
-        await self._session.open()
-        if is_over(self._session.agent) or self._session.agent.generation != self._grant.generation:
-            return
-        result = await self._result(output_of(self._session.agent))
-        self._finish(FinishAgent(cancelled=result))
-        await self._session.flush()
-        self._session.forget()
+    def hear(self, message: TaskMessage) -> None:
+        self._inbox.hear(message)
+
+    def change_allotment(self, changed: ChangedAllotment) -> None:
+        """The next call has to fit into that."""
+        if self._session.agent.generation == changed.generation and not is_over(self._session.agent):
+            self._do(RaiseAllotment(allotment=changed.allotment, run_revision=changed.run_revision))
 
     async def _run(self) -> None:
+        await self._open()
+        while not is_over(self._agent) and self._agent.parked is None:
+            await self._refusable(self._take_next())
+        await self._session.flush()
+        if is_over(self._agent):
+            spans.agent(self._grant, self._agent)
+
+    async def _open(self) -> None:
+        """Takes the agent over; from then on nobody else can append to it."""
         await self._session.open()
         prompt = await bodies.store(self._shared.blobs, self._grant.prompt.encode(errors="replace"))
         self._session.do(host_command(self._grant, prompt, self._shared.executor_id, self._shared.clock()))
-        if not is_noop(self._session.agent) and not is_over(self._session.agent):
-            await self._session.flush()
-            await self._refusable(self._desk.set_up(self._session.agent.snapshot))
-            if self._grant.has_to_stop:
-                await self._refusable(self._stop_here(self._payer.own_budget))
-        while not is_over(self._session.agent) and not self._session.agent.is_parked:
-            await self._refusable(self._take(next_step(self._session.agent, self._shared.clock())))
+        if is_noop(self._agent) or is_over(self._agent):
+            return
         await self._session.flush()
-        if is_over(self._session.agent):
-            spans.agent(self._grant, self._session.agent)
+        self._inbox.open()
+        for outcome in self._grant.gate_outcomes:
+            settled = questions.settled(self._agent, outcome)
+            if settled is not None:
+                self._do(settled)
+        await self._refusable(self._desk.set_up(self._agent.snapshot))
+        if self._grant.has_to_stop:
+            await self._refusable(self._stop_here(self._payer.own_budget))
+
+    @property
+    def _agent(self) -> Agent:
+        return self._session.agent
 
     async def _refusable(self, work: Awaitable[None]) -> None:
-        """What the git service, the gateway or the price list refuses ends the agent, with the reason."""
+        """What the git service or the price list refuses ends the agent, with the reason."""
         try:
             await work
         except StaleClaim:
@@ -141,44 +172,81 @@ class Host:
             message = f"the executor failed: {type(bug).__name__}"
             self._fail(Failure(reason="internal_error", message=message, what_to_do="look at the executor's log"), "")
 
+    async def _take_next(self) -> None:
+        leave = self._control.leave
+        if leave is None:
+            await self._take(next_step(self._agent, self._shared.clock()))
+        elif leave is Leave.CANCEL:
+            self._do(FinishAgent(cancelled=await self._result(output_of(self._agent))))
+        else:
+            self._do(ParkAgent(cause=_PARKED[leave]))
+
     async def _take(self, step: Step) -> None:
         match step:
             case RunTools(calls=calls):
                 await self._run_tools(calls)
             case CallModel():
                 await self._model_turn.take(step)
+            case Ask():
+                await self._ask(step)
+            case Wait():
+                self._wait(step)
             case Succeed(output=output):
-                result = TaskResult() if is_noop(self._session.agent) else await self._result(output)
-                self._finish(FinishAgent(succeeded=result))
+                await self._succeed(output)
             case Fail(failure=failure, output=output):
-                self._finish(FinishAgent(failed=TaskFailure(failure=failure, result=await self._result(output))))
+                self._do(FinishAgent(failed=TaskFailure(failure=failure, result=await self._result(output))))
+
+    async def _succeed(self, output: str) -> None:
+        """While the commit is made somebody may have said something: then the agent goes on."""
+        result = TaskResult() if is_noop(self._agent) else await self._result(output)
+        if not self._agent.inbox:
+            self._do(FinishAgent(succeeded=result))
+
+    async def _ask(self, step: Ask) -> None:
+        if is_interrupted(self._agent):
+            self._do(tool_calls.not_begun(step.place, step.effect))
+            return
+        asked = await questions.question_of(step, self._shared.blobs)
+        if isinstance(asked, FinishToolCall):
+            self._do(asked)
+        else:
+            self._do(ParkAgent(cause=ParkCause.PARK_CAUSE_QUESTION, question=asked))
+
+    def _wait(self, step: Wait) -> None:
+        """The provider will not answer for now: nobody has to hold the agent until then."""
+        at = self._shared.clock() + step.millis * 1_000 if step.millis else 0
+        self._do(ParkAgent(cause=ParkCause.PARK_CAUSE_MODEL, failure=step.failure, not_before_unix_micros=at))
 
     async def _stop_here(self, budget_id: str) -> None:
-        agent = self._session.agent
-        result = await self._result(output_of(agent))
-        self._finish(FinishAgent(failed=TaskFailure(failure=paying.failure(agent, budget_id), result=result)))
+        result = await self._result(output_of(self._agent))
+        self._do(FinishAgent(failed=TaskFailure(failure=paying.failure(self._agent, budget_id), result=result)))
 
     async def _run_tools(self, calls: Sequence[tool_calls.Call]) -> None:
         """The intents stand in the log before anything runs; every group's outcomes do before the next one."""
-        if not is_noop(self._session.agent):
+        if not is_noop(self._agent):
             await self._session.flush()
         for group in tool_calls.groups(calls):
             await self._session.flush()
-            finished_calls = await asyncio.gather(*(self._run_tool(call) for call in group))
+            if self._control.leave is not None:
+                return
+            if is_interrupted(self._agent):
+                finished_calls = [tool_calls.not_begun(*call) for call in group]
+            else:
+                finished_calls = await asyncio.gather(*(self._run_tool(call) for call in group))
             for call, finished in zip(group, finished_calls, strict=True):
-                finished.agent_id, finished.generation = self._grant.agent_id, self._grant.generation
-                finished.at_unix_micros = self._shared.clock()
-                self._session.do(finished)
+                self._do(finished)
                 spans.tool_call(self._grant, call, finished)
 
     async def _run_tool(self, call: tool_calls.Call) -> FinishToolCall:
-        if is_noop(self._session.agent):
+        if is_noop(self._agent):
             return tool_calls.noop(*call)
         with spans.within_effect(self._grant, tool_calls.key_of(*call)):
-            return await self._desk.tools().perform(*call)
+            return await self._desk.tools(self._control).perform(
+                *call, tool_calls.seconds_for(self._agent, self._shared.clock())
+            )
 
     async def _result(self, output: str) -> TaskResult:
-        commit, snapshot = await self._desk.commit(self._session.agent, self._session.revision)
+        commit, snapshot = await self._desk.commit(self._agent, self._session.revision)
         return TaskResult(
             output=await bodies.store(self._shared.blobs, output.encode(errors="replace")),
             summary=output.strip()[:SUMMARY_CHARACTERS_MAX],
@@ -188,9 +256,10 @@ class Host:
 
     def _fail(self, failure: Failure, output: str) -> None:
         result = TaskResult(output=Body(inline=output.encode()))
-        self._finish(FinishAgent(failed=TaskFailure(failure=failure, result=result)))
+        self._do(FinishAgent(failed=TaskFailure(failure=failure, result=result)))
 
-    def _finish(self, command: FinishAgent) -> None:
+    def _do(self, command: FinishAgent | FinishToolCall | ParkAgent | RaiseAllotment | ReconcileEffect) -> None:
+        """Decides a command of this claim; it is stored with the next flush."""
         command.agent_id, command.generation = self._grant.agent_id, self._grant.generation
         command.at_unix_micros = self._shared.clock()
         self._session.do(command)
@@ -209,7 +278,7 @@ def host_command(grant: Grant, prompt: Body, executor_id: str, at: int) -> HostA
         noop=node.noop if node.HasField("noop") else None,
         model=grant.model,
         prompt=prompt,
-        tools=[ToolSpec(name=name, effect_class=TOOLS[name].effect_class) for name in role.tools if name in TOOLS],
+        tools=[ToolSpec(name=name, effect_class=effect_class_of(name, network=role.network)) for name in role.tools],
         limits=role.limits,
         allotment=grant.allotment,
         at_unix_micros=at,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -25,6 +25,7 @@ from crewlog.models.provider import (
     ModelError,
     ModelReply,
     ModelRequest,
+    Timeouts,
     input_tokens_bound,
     input_tokens_counted,
 )
@@ -33,11 +34,14 @@ from crewlog.v1.agent_pb2 import (
     ContentBlock,
     EffectKey,
     FinishModelCall,
+    MessageReceived,
     ModelAnswer,
     ModelFailure,
     StartModelCall,
     ToolUse,
 )
+from crewlog.v1.answer_pb2 import Failure
+from crewlog.v1.body_pb2 import Body
 from crewlog.v1.budget_pb2 import Price, Reservation, Usage
 
 logger = logging.getLogger(__name__)
@@ -56,17 +60,27 @@ class Conversation:
     prompt: str = ""
     turns: list[conversation.Turn] = field(default_factory=list)
 
-    async def messages(self, agent: Agent) -> list[dict[str, Any]]:
+    async def messages(self, agent: Agent, unread: Sequence[MessageReceived] = ()) -> list[dict[str, Any]]:
+        """For the next model call, which reads what is `unread` for the first time."""
         if not self.prompt:
-            self.prompt = (await bodies.load(self.blobs, agent.started.prompt)).decode(errors="replace")
-        for turn in agent.turns[len(self.turns) :]:
-            self.turns.append(await self._resolved(turn))
-        return conversation.messages(self.prompt, self.turns)
+            first = Body(inline=await bodies.load(self.blobs, agent.started.prompt))
+            self.prompt = await self._said([first, *agent.told.get(1, ())])
+        for number, turn in enumerate(agent.turns[len(self.turns) :], start=len(self.turns) + 1):
+            self.turns.append(await self._resolved(turn, agent.told.get(number + 1, ())))
+        new = await self._said([message.text for message in unread])
+        told = await self._said(agent.told.get(len(agent.turns) + 1, ()))
+        if not self.turns:
+            return conversation.messages(_joined(self.prompt, new), [])
+        last = replace(self.turns[-1], said=_joined(told, new))
+        return conversation.messages(self.prompt, [*self.turns[:-1], last])
 
-    async def _resolved(self, turn: Turn) -> conversation.Turn:
+    async def _resolved(self, turn: Turn, told: Sequence[Body]) -> conversation.Turn:
         """Asked for only once all calls of the turn have an outcome."""
         outcomes = [await self._outcome(turn.outcomes[index]) for index, _ in tool_uses(turn)]
-        return conversation.Turn([await self._block(block) for block in turn.content], outcomes)
+        return conversation.Turn([await self._block(b) for b in turn.content], outcomes, await self._said(told))
+
+    async def _said(self, texts: Sequence[Body]) -> str:
+        return _joined(*[(await bodies.load(self.blobs, text)).decode(errors="replace") for text in texts])
 
     async def _outcome(self, outcome: ToolOutcome) -> conversation.ToolOutcome:
         text = await bodies.load(self.blobs, outcome.text)
@@ -79,6 +93,10 @@ class Conversation:
         resolved.CopyFrom(block)
         resolved.tool_use.input_json.inline = await bodies.load(self.blobs, block.tool_use.input_json)
         return resolved
+
+
+def _joined(*texts: str) -> str:
+    return "\n\n".join(text for text in texts if text)
 
 
 def request_of(agent: Agent, step: CallModel, messages: list[dict[str, Any]]) -> ModelRequest:
@@ -195,12 +213,13 @@ async def perform(
     on_text: Callable[[str], None],
     now: Callable[[], int],
     price_list: PriceList,
+    timeouts: Timeouts | None = None,
 ) -> FinishModelCall:
     """Makes the call, once; what came of it is the command that records it."""
     finish = FinishModelCall(agent_id=started.agent_id, generation=started.generation, key=started.key)
     began = time.monotonic()
     try:
-        reply = await model.call(request, on_text)
+        reply = await model.call(request, on_text, timeouts)
     except ModelError as error:
         finish.failure.CopyFrom(_failure(error, started.reservation))
     else:
@@ -210,6 +229,15 @@ async def perform(
         finish.answer.CopyFrom(await _answer(reply, usage, price, blobs, duration_micros))
     finish.at_unix_micros = now()
     return finish
+
+
+def cut_off(started: StartModelCall, reason: str, at: int) -> FinishModelCall:
+    """The outcome of a call that was given up while it was under way: the provider may charge it."""
+    failure = Failure(reason=reason, message=f"the call was cut off: {reason}", retryable=True)
+    lost = ModelFailure(failure=failure, cost_usd_micros=started.reservation.usd_micros, may_have_charged=True)
+    return FinishModelCall(
+        agent_id=started.agent_id, generation=started.generation, key=started.key, failure=lost, at_unix_micros=at
+    )
 
 
 def _failure(error: ModelError, reservation: Reservation) -> ModelFailure:

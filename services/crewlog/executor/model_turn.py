@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
-from crewlog.domain.agent_steps import CallModel
+from crewlog.domain.agent_state import readable
+from crewlog.domain.agent_steps import CallModel, seconds_left
 from crewlog.eventlog.owner import Clock
 from crewlog.eventlog.port import BlobStore
 from crewlog.executor import model_calls, paying, spans
+from crewlog.executor.control import Control, Cut
 from crewlog.executor.desk import Desk
 from crewlog.executor.paying import Exhausted, Paid, Payer
 from crewlog.executor.session import Session
 from crewlog.models.prices import PriceList
-from crewlog.v1.agent_pb2 import ParkAgent
+from crewlog.models.provider import ModelError, Timeouts, timeouts_of
+from crewlog.v1.agent_pb2 import FinishModelCall, ParkAgent, StartModelCall
+from crewlog.v1.answer_pb2 import Failure
+from crewlog.v1.run_pb2 import ParkCause
 from crewlog.v1.scheduler_pb2 import Grant
+
+JITTER = 0.5
+"""The part of a pause between two attempts that is left to chance."""
+OUTCOME_SECONDS = 5.0
+"""For what is done with an answer once it is there; the limits of the call itself are kept by the client."""
 
 StopHere = Callable[[str], Awaitable[None]]
 """Ends the agent with what is done, because this budget has no more."""
@@ -31,45 +40,78 @@ class ModelTurn:
     blobs: BlobStore
     clock: Clock
     price_list: PriceList
+    control: Control
+    chance: Callable[[], float]
     stop_here: StopHere
 
     async def take(self, step: CallModel) -> None:
         """Makes the call, or lets go of the agent where there is no money for it."""
         if step.after_millis:
             await self.session.flush()
-            await asyncio.sleep(step.after_millis / 1000)
+            await self.control.sleep(self._pause_seconds(step))
+            if self.control.leave is not None:
+                return
+        try:
+            await self._take(step)
+        except ModelError as error:
+            self._wait(error.failure)
+
+    async def _take(self, step: CallModel) -> None:
         agent = self.session.agent
-        request = model_calls.request_of(agent, step, await self.said.messages(agent))
+        unread = readable(agent)
+        request = model_calls.request_of(agent, step, await self.said.messages(agent, unread))
         paid = await self.payer.pay(request)
         if isinstance(paid, Paid):
-            await self._perform(step, paid)
+            await self._perform(step, paid, [message.number for message in unread])
         elif paying.waits(paid):
             self._park(paid)
         else:
             await self.stop_here(paid.budget_id)
 
-    async def _perform(self, step: CallModel, paid: Paid) -> None:
+    async def _perform(self, step: CallModel, paid: Paid, messages: Sequence[int]) -> None:
         grant = self.grant
         model, credential = await self.desk.model(paid.request.model)
         started = model_calls.start_command(
             grant.agent_id, grant.generation, step, paid.request.model, paid.quoted, self.clock(), credential
         )
+        started.messages.extend(messages)
         self.session.do(started)
         await self.session.flush()
         with self.desk.live(started.key) as on_text, spans.within_effect(grant, started.key):
-            finished = await model_calls.perform(
-                model, paid.request, started, self.blobs, on_text, self.clock, self.price_list
+            finished = await self._within_limits(
+                model_calls.perform(
+                    model, paid.request, started, self.blobs, on_text, self.clock, self.price_list, self._timeouts()
+                ),
+                started,
             )
         self.session.do(finished)
         spans.model_call(grant, started, finished)
 
+    async def _within_limits(self, call: Awaitable[FinishModelCall], started: StartModelCall) -> FinishModelCall:
+        agent = self.session.agent
+        seconds = min(self._timeouts().total_seconds, max(0.0, seconds_left(agent, self.clock())))
+        try:
+            return await self.control.within(call, seconds + OUTCOME_SECONDS)
+        except Cut as cut:
+            return model_calls.cut_off(started, cut.reason, self.clock())
+
+    def _timeouts(self) -> Timeouts:
+        return timeouts_of(self.grant.node.agent.role.limits)
+
+    def _pause_seconds(self, step: CallModel) -> float:
+        """Many agents that were refused at once do not come back at once."""
+        jittered = step.after_millis * (1 - JITTER * self.chance())
+        return max(jittered, step.after_millis_min) / 1000
+
     def _park(self, exhausted: Exhausted) -> None:
-        self.session.do(
-            ParkAgent(
-                agent_id=self.grant.agent_id,
-                generation=self.grant.generation,
-                budget_id=exhausted.budget_id,
-                wanted=exhausted.wanted.message(),
-                at_unix_micros=self.clock(),
-            )
-        )
+        budget = ParkCause.PARK_CAUSE_BUDGET
+        self._let_go(ParkAgent(cause=budget, budget_id=exhausted.budget_id, wanted=exhausted.wanted.message()))
+
+    def _wait(self, failure: Failure) -> None:
+        """There is no way to the model before somebody does something."""
+        self._let_go(ParkAgent(cause=ParkCause.PARK_CAUSE_MODEL, failure=failure))
+
+    def _let_go(self, command: ParkAgent) -> None:
+        command.agent_id, command.generation = self.grant.agent_id, self.grant.generation
+        command.at_unix_micros = self.clock()
+        self.session.do(command)

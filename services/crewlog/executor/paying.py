@@ -13,6 +13,7 @@ from crewlog.domain.amounts import ZERO, Amounts
 from crewlog.executor import model_calls
 from crewlog.executor.desk import Desk
 from crewlog.executor.model_calls import Quote
+from crewlog.executor.patience import patiently
 from crewlog.executor.session import Session
 from crewlog.models.prices import PriceList
 from crewlog.models.provider import ModelRequest
@@ -95,7 +96,7 @@ class Payer:
         request = RequestAllotment(
             run_id=grant.run_id, task_id=grant.task_id, generation=grant.generation, wanted=quoted.wanted.message()
         )
-        granted = await self.scheduler.Grow(request)
+        granted = await patiently(lambda: self.scheduler.Grow(request), "scheduler")
         if granted.exhausted_budget_id:
             return Exhausted(granted.exhausted_budget_id, quoted.wanted_at_least, granted.on_exhausted)
         self.session.do(

@@ -13,8 +13,9 @@ import logging
 from crewlog.domain import agent as rules
 from crewlog.domain.agent_state import INITIAL, Agent
 from crewlog.domain.decider import fold
-from crewlog.domain.errors import Unavailable
+from crewlog.domain.errors import Contention, StaleClaim, Unavailable
 from crewlog.eventlog.owner import Meta, Outcome, Owner
+from crewlog.v1.agent_pb2 import FinishModelCall, FinishToolCall, RecordLateOutcome
 from crewlog.v1.scheduler_pb2 import Grant
 from google.protobuf.message import Message
 
@@ -24,10 +25,11 @@ logger = logging.getLogger(__name__)
 
 
 class Session:
-    def __init__(self, owner: Owner[Agent], grant: Grant, principal: str) -> None:
+    def __init__(self, owner: Owner[Agent], grant: Grant, principal: str, executor_id: str) -> None:
         self._owner = owner
         self._grant = grant
         self._principal = principal
+        self._executor_id = executor_id
         self._numbers = itertools.count(1)
         self._waiting: list[tuple[Message, Meta]] = []
         self.agent: Agent = INITIAL
@@ -49,25 +51,47 @@ class Session:
     async def flush(self) -> None:
         """Stores what was decided, as one entry, and waits until it is on disk.
 
-        Waits for a log that does not answer. Raises StaleClaim when another executor has the task.
+        Waits for a log that does not answer. Raises StaleClaim when another executor has the task; what came of effects
+        is in the log even then, as evidence.
         """
         while self._waiting:
             try:
-                await self._store()
-            except Unavailable as reason:
+                await self._store(list(self._waiting))
+            except (Unavailable, Contention) as reason:
                 logger.warning("agent %s waits: %s", self._grant.agent_id, reason)
                 await asyncio.sleep(RETRY_SECONDS)
+            except StaleClaim:
+                await self._record_late()
+                raise
 
-    async def _store(self) -> None:
+    async def _store(self, waiting: list[tuple[Message, Meta]]) -> None:
+        """While it is stored, more may be decided; that waits for the next time."""
         id = self._grant.agent_id
-        handled = [self._owner.handle(id, command, meta) for command, meta in self._waiting]
+        handled = [self._owner.handle(id, command, meta) for command, meta in waiting]
         results = await asyncio.gather(*handled, return_exceptions=True)
         outcomes = [result for result in results if isinstance(result, Outcome)]
         for result in results:
             if isinstance(result, BaseException):
                 raise result
-        self._waiting.clear()
+        del self._waiting[: len(waiting)]
         self.revision = outcomes[-1].revision
+
+    async def _record_late(self) -> None:
+        """Outcomes that came too late decide nothing, but somebody may want to know what has really happened."""
+        waiting, self._waiting = self._waiting, []
+        for command, _ in waiting:
+            if isinstance(command, (FinishModelCall, FinishToolCall)):
+                await self._owner.handle(self._grant.agent_id, self._late(command), self._meta())
+
+    def _late(self, command: FinishModelCall | FinishToolCall) -> RecordLateOutcome:
+        return RecordLateOutcome(
+            agent_id=self._grant.agent_id,
+            generation=self._grant.generation,
+            executor_id=self._executor_id,
+            model_call=command if isinstance(command, FinishModelCall) else None,
+            tool_call=command if isinstance(command, FinishToolCall) else None,
+            at_unix_micros=command.at_unix_micros,
+        )
 
     def forget(self) -> None:
         self._owner.forget(self._grant.agent_id)

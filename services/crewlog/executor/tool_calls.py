@@ -10,9 +10,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from crewlog.domain.agent import NOOP_TOOL
-from crewlog.domain.agent_state import Effect, Place
+from crewlog.domain.agent_state import INTERRUPTED, Agent, Effect, Place
+from crewlog.domain.agent_steps import seconds_left
 from crewlog.eventlog import bodies
 from crewlog.eventlog.port import BlobStore
+from crewlog.executor.control import CANCELLED, TIMED_OUT, Control, Cut
 from crewlog.executor.workspace import Workspace
 from crewlog.tools.answers import ToolAnswer
 from crewlog.tools.registry import TOOLS, run_tool
@@ -22,6 +24,13 @@ from crewlog.v1.body_pb2 import Body
 from crewlog.v1.workspace_pb2 import PreparedWorkspace, Snapshot
 
 CALLS_AT_ONCE_MAX = 8
+TOOL_SECONDS_MAX = 1_860
+NOT_BEGUN_TEXT = "This was not run: somebody has interrupted you and wants to be heard first."
+_CUT_OFF = {
+    INTERRUPTED: "This was cut off: somebody has interrupted you and wants to be heard. Look at what it has done.",
+    CANCELLED: "This was cut off: the task was cancelled.",
+    TIMED_OUT: "This was cut off: it has taken longer than {seconds:.0f} s.",
+}
 
 Call = tuple[Place, Effect]
 
@@ -32,6 +41,18 @@ def groups(calls: Sequence[Call]) -> Iterator[list[Call]]:
         members = list(group)
         size = CALLS_AT_ONCE_MAX if reads_only else 1
         yield from (members[start : start + size] for start in range(0, len(members), size))
+
+
+def not_begun(place: Place, effect: Effect) -> FinishToolCall:
+    """Somebody has interrupted the agent before the call was begun."""
+    failure = ToolFailure(reason=INTERRUPTED, text=Body(inline=NOT_BEGUN_TEXT.encode()))
+    return FinishToolCall(key=key_of(place, effect), failure=failure)
+
+
+def seconds_for(agent: Agent, now_unix_micros: int) -> float:
+    """How long a tool call may take: its own limit, and what is left of the time of the task."""
+    own = agent.started.limits.tool_seconds_max or TOOL_SECONDS_MAX
+    return min(own, max(0.0, seconds_left(agent, now_unix_micros)))
 
 
 def noop(place: Place, effect: Effect) -> FinishToolCall:
@@ -46,13 +67,18 @@ class ToolRunner:
     prepared: PreparedWorkspace
     context: Callable[[EffectKey], ToolContext]
     blobs: BlobStore
+    control: Control
 
-    async def perform(self, place: Place, effect: Effect) -> FinishToolCall:
-        """Never raises for what the model did wrong: that is answered to it."""
+    async def perform(self, place: Place, effect: Effect, seconds: float) -> FinishToolCall:
+        """Never raises for what the model did wrong, or for a call that is cut off: that is answered to it."""
         key = key_of(place, effect)
         call = effect.call or ToolUse()
         began = time.monotonic()
-        answer = await run_tool(call.tool, await bodies.load(self.blobs, call.input_json), self.context(key))
+        running = run_tool(call.tool, await bodies.load(self.blobs, call.input_json), self.context(key))
+        try:
+            answer = await self.control.within(running, seconds)
+        except Cut as cut:
+            answer = ToolAnswer(_CUT_OFF[cut.reason].format(seconds=seconds), is_error=True, reason=cut.reason)
         snapshot = await self._snapshot(key) if _changes_files(call) else None
         text = await bodies.store(self.blobs, answer.text.encode(errors="replace"))
         return _finish(key, answer, text, snapshot, int((time.monotonic() - began) * 1e6))

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
-import logging
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from crewlog.domain.errors import Unavailable
+from crewlog.executor.patience import patiently
 from crewlog.runtime.channel import claim_metadata
 from crewlog.runtime.clock import now_micros
 from crewlog.v1.scheduler_pb2 import Grant
@@ -25,11 +23,8 @@ if TYPE_CHECKING:
     from crewlog.v1.workspace_pb2_grpc import WorkspaceServiceAsyncStub
 
 CALL_SECONDS = 120.0
-ATTEMPTS_MAX = 60
-RETRY_SECONDS = 1.0
 
 T = TypeVar("T")
-logger = logging.getLogger(__name__)
 
 
 class Workspace:
@@ -74,10 +69,4 @@ class Workspace:
         return await self._call(self._git.Commit, command)
 
     async def _call(self, method: Callable[..., Awaitable[T]], command: Any) -> T:
-        for _ in range(ATTEMPTS_MAX):
-            try:
-                return await method(command, metadata=self._metadata, timeout=CALL_SECONDS)
-            except Unavailable as reason:
-                logger.warning("the git service does not answer: %s", reason)
-                await asyncio.sleep(RETRY_SECONDS)
-        raise Unavailable("the git service does not answer", what_to_do="look at its log, then start the run again")
+        return await patiently(lambda: method(command, metadata=self._metadata, timeout=CALL_SECONDS), "git")

@@ -13,6 +13,7 @@ from collections.abc import Callable, Coroutine, Iterator
 from crewlog.domain import agent as agent_rules
 from crewlog.domain import agent_state, names
 from crewlog.domain.decider import fold
+from crewlog.domain.errors import Unavailable
 from crewlog.domain.run_state import Run, open_tasks
 from crewlog.eventlog import codec
 from crewlog.eventlog.owner import Clock
@@ -154,8 +155,13 @@ class Claims:
         for key, held in claims:
             if executor.held.get(key) is not held or not held.generation:
                 continue
+            try:
+                end, so_far = await self._end(*key, held.generation)
+            except Unavailable as error:
+                logger.warning("task %s of run %s is looked at later: %s", key[1], key[0], error)
+                held.is_lost = True
+                continue
             self._fleet.release(executor.executor_id, key, held.generation)
-            end, so_far = await self._end(*key, held.generation)
             command = end or self._lapsed(key, held, reason, so_far)
             logger.info("task %s of run %s: %s", key[1], key[0], reason)
             self._reactor.wake(key[0], command)

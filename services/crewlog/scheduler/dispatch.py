@@ -13,7 +13,7 @@ from crewlog.domain import run_state
 from crewlog.domain.run_state import Run, Task
 from crewlog.eventlog.owner import Clock, Outcome
 from crewlog.scheduler import closing, grants
-from crewlog.scheduler.fleet import Executor, Fleet
+from crewlog.scheduler.fleet import Executor, Fleet, Held
 from crewlog.v1.run_pb2 import AllotmentShrunk, ClaimTask, EndTask, MessageSent, ParkTask, TaskClaimed
 from crewlog.v1.scheduler_pb2 import ChangedAllotment, Stop, StopKind
 from google.protobuf.message import Message
@@ -100,6 +100,14 @@ class Dispatch:
                 self._fleet.grant(executor, grants.make(outcome.state, task, outcome.revision, self._sign))
             else:
                 self._fleet.release(claim.executor_id, (run_id, claim.task_id), 0)
+
+    def hold_open_tasks(self, run: Run, now: float) -> None:
+        """Claims of which nobody knew whether they were stored have not been granted: their executors do not work on
+        them, and so they lapse."""
+        for task in run_state.open_tasks(run):
+            if task.executor_id != closing.EXECUTOR_ID:
+                key = (run.started.run_id, task.task_id)
+                self._fleet.hold_if_unknown(task.executor_id, key, Held(task.generation), now)
 
     def stop_open_tasks(self, run: Run) -> None:
         """Tells whoever works on what has to stop, as often as it is asked."""

@@ -32,7 +32,7 @@ TaskKey: TypeAlias = tuple[str, str]
 class Held:
     """A claim of an executor. `granted` is the revision of the claim; 0 when it was read from the log at start.
     `messages` is how many the task has got; `progress` is the last revision that was reported of its agent, `moved_at`
-    when that changed, and `step_seconds` how long the step that it is in may take."""
+    when that changed, and `step_seconds` how long the step that it is in may take. `is_lost`: it is to lapse."""
 
     generation: int
     granted: int = 0
@@ -40,6 +40,7 @@ class Held:
     progress: int = 0
     moved_at: float = 0.0
     step_seconds: float = 0.0
+    is_lost: bool = False
 
     def saw(self, task: RunningTask, now: float) -> None:
         if task.progress_revision != self.progress or not self.moved_at:
@@ -47,8 +48,10 @@ class Held:
         self.step_seconds = task.step_seconds_max
 
     def is_stuck(self, now: float, margin_seconds: float) -> bool:
-        """It has been in one step for longer than that step may take."""
-        return bool(self.moved_at and self.step_seconds) and now - self.moved_at > self.step_seconds + margin_seconds
+        """It is lost already, or has been in one step for longer than that step may take."""
+        return self.is_lost or (
+            bool(self.moved_at and self.step_seconds) and now - self.moved_at > self.step_seconds + margin_seconds
+        )
 
 
 @dataclass(slots=True)
@@ -102,6 +105,11 @@ class Fleet:
         if executor_id not in self.executors:
             self._get(executor_id).heard_at = now
         self._get(executor_id).held[key] = held
+
+    def hold_if_unknown(self, executor_id: str, key: TaskKey, held: Held, now: float) -> None:
+        known = self.executors[executor_id].held.get(key) if executor_id in self.executors else None
+        if known is None or known.generation < held.generation:
+            self.hold(executor_id, key, held, now)
 
     def forget_idle(self, executor: Executor) -> None:
         """An executor that is gone and holds nothing."""

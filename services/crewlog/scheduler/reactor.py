@@ -20,7 +20,7 @@ from crewlog.domain.errors import Contention, Refused, Unavailable
 from crewlog.domain.run_state import Run
 from crewlog.eventlog.owner import Clock, Meta, Outcome, Owner
 from crewlog.scheduler.allotments import Allotments
-from crewlog.scheduler.closing import Closer
+from crewlog.scheduler.closing import EXECUTOR_ID, Closer
 from crewlog.scheduler.dispatch import Dispatch
 from crewlog.scheduler.finishing import Finisher
 from crewlog.scheduler.timers import Timers
@@ -43,10 +43,12 @@ logger = logging.getLogger(__name__)
 
 @dataclass(slots=True)
 class _Work:
-    """What waits for a run. `dirty`: something has changed since the worker looked last."""
+    """What waits for a run. `dirty`: something has changed since the worker looked last; `in_doubt`: nobody knows
+    whether what it did last was stored."""
 
     commands: list[Message] = field(default_factory=list)
     dirty: bool = True
+    in_doubt: bool = False
     task: asyncio.Task[None] | None = None
 
 
@@ -121,11 +123,22 @@ class Reactor:
 
     async def _try(self, run_id: str, work: _Work, commands: list[Message]) -> None:
         try:
+            if work.in_doubt:
+                await self._make_sure(run_id)
+                work.in_doubt = False
             await self._advance(run_id, commands)
         except (Unavailable, Contention) as reason:
             logger.warning("run %s waits: %s", run_id, reason)
-            work.commands, work.dirty = commands + work.commands, True
+            work.commands, work.dirty, work.in_doubt = commands + work.commands, True, True
             await asyncio.sleep(RETRY_SECONDS)
+
+    async def _make_sure(self, run_id: str) -> None:
+        """Claims that were stored after all: nobody was told of them."""
+        run, _ = await self._owner.state(run_id)
+        self._dispatch.hold_open_tasks(run, asyncio.get_running_loop().time())
+        for task in run_state.open_tasks(run):
+            if task.executor_id == EXECUTOR_ID:
+                self._closer.close(run, task)
 
     async def _advance(self, run_id: str, commands: list[Message]) -> None:
         run, _ = await self._owner.state(run_id)
