@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from crewlog.eventlog.jetstream import JetStreamLog, connect_log, create_stream
+from crewlog.eventlog.jetstream_leases import create_leases
 from crewlog.eventlog.memory import MemoryLog
 from crewlog.eventlog.nats_server import NatsServer
 from crewlog.eventlog.port import EventLog
@@ -90,4 +91,5 @@ def until() -> Until:
 def start_with_log(directory: Path) -> NatsServer:
     server = NatsServer.start(directory, sync_always=False)
     asyncio.run(create_stream(server.url, "operator", server.passwords["operator"], "test"))
+    asyncio.run(create_leases(server.url, "operator", server.passwords["operator"]))
     return server

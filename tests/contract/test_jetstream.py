@@ -15,7 +15,7 @@ from crewlog.eventlog import connection as connections
 from crewlog.eventlog.connection import ApiError
 from crewlog.eventlog.jetstream import JetStreamLog, connect_log, create_stream, find_epoch
 from crewlog.eventlog.nats_server import NatsServer
-from crewlog.eventlog.permissions import OWNED_KINDS, USERS
+from crewlog.eventlog.permissions import OWNED_KINDS, USERS, appended_kinds
 from crewlog.eventlog.port import AggregateId, Stored
 from crewlog.telemetry import traces
 
@@ -200,7 +200,7 @@ async def test_a_service_appends_only_to_what_it_owns(connect: Connect, unique_i
     for kinds in OWNED_KINDS.values():
         for kind in kinds:
             aggregate = AggregateId("local", kind, unique_id())
-            if kind in OWNED_KINDS[user]:
+            if kind in appended_kinds(user):
                 assert await log.append(aggregate, b"x", 0) > 0
                 assert len(await log.read(aggregate)) == 1
             else:
@@ -209,10 +209,15 @@ async def test_a_service_appends_only_to_what_it_owns(connect: Connect, unique_i
                 assert await admin.read(aggregate) == []
 
 
+def test_only_agents_have_somebody_besides_their_owner_who_ends_them() -> None:
+    beyond = {user: set(appended_kinds(user)) - set(kinds) for user, kinds in OWNED_KINDS.items()}
+    assert {user: kinds for user, kinds in beyond.items() if kinds} == {"scheduler": {"agent"}}
+
+
 async def test_in_a_batch_only_the_forbidden_one_fails(connect: Connect, unique_id: UniqueId) -> None:
     log = await connect("scheduler")
     allowed = [run_of(unique_id) for _ in range(60)]
-    forbidden = AggregateId("local", "agent", unique_id())
+    forbidden = AggregateId("local", "workspace", unique_id())
     outcomes = await asyncio.gather(
         *(log.append(one, b"x", 0) for one in [*allowed[:30], forbidden, *allowed[30:]]), return_exceptions=True
     )

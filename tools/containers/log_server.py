@@ -14,6 +14,7 @@ from pathlib import Path
 from crewlog.cli.launcher.log_server import new_epoch
 from crewlog.eventlog import nats_server
 from crewlog.eventlog.jetstream import create_stream, find_epoch
+from crewlog.eventlog.jetstream_leases import create_leases
 
 EVERYONE = "0.0.0.0"
 
@@ -29,6 +30,7 @@ def serve(directory: Path, port: int) -> None:
 async def make_log(url: str, user: str, password: str) -> None:
     if await find_epoch(url, user, password) is None:
         await create_stream(url, user, password, new_epoch())
+    await create_leases(url, user, password)
 
 
 def main() -> None:

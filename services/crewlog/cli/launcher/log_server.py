@@ -1,4 +1,7 @@
-"""The process of the log, and the log in it: made at the first start of a data directory, and never again."""
+"""The process of the log, and the log in it: made at the first start of a data directory, and never again.
+
+Beside the log are the leases, by which one scheduler leads.
+"""
 
 from __future__ import annotations
 
@@ -33,6 +36,7 @@ def is_listening(plan: Plan) -> bool:
 async def prepare(plan: Plan) -> None:
     """Makes the log, or checks that it is the one that was here before. Raises WrongState when that one is gone."""
     from crewlog.eventlog.jetstream import create_stream, find_epoch
+    from crewlog.eventlog.jetstream_leases import create_leases
 
     directory, password = DataDirectory(plan.data_dir), plan.credentials.log_passwords[OPERATOR]
     known, found = directory.read_epoch(), await find_epoch(plan.log_url, OPERATOR, password)
@@ -44,6 +48,7 @@ async def prepare(plan: Plan) -> None:
     if found is None:
         found = new_epoch()
         await create_stream(plan.log_url, OPERATOR, password, found)
+    await create_leases(plan.log_url, OPERATOR, password)
     directory.write_epoch(found)
 
 
