@@ -26,7 +26,6 @@ from crewlog.domain.agent_state import (
     is_over,
     late_key,
     place_of,
-    readable,
 )
 from crewlog.domain.errors import BudgetExceeded, NotFound, StaleClaim, WrongState
 from crewlog.v1.agent_pb2 import (
@@ -133,6 +132,8 @@ def _start_model_call(agent: Agent, command: StartModelCall) -> list[Message]:
         raise WrongState(f"the next turn of agent {command.agent_id!r} is {len(agent.turns) + 1}")
     if command.key.attempt <= agent.attempts:
         raise WrongState(f"attempt {command.key.attempt} of agent {command.agent_id!r} has been made: it is over")
+    if not {message.number for message in agent.inbox}.issuperset(command.messages):
+        raise WrongState(f"agent {command.agent_id!r} has not received every message that the call holds")
     wanted = amounts_of(command.reservation)
     amounts.check("reservation", wanted.message())
     if not fits(agent, wanted):
@@ -148,7 +149,7 @@ def _start_model_call(agent: Agent, command: StartModelCall) -> list[Message]:
             reservation=command.reservation,
             at_unix_micros=command.at_unix_micros,
             credential=command.credential,
-            messages=[message.number for message in readable(agent)],
+            messages=command.messages,
         )
     ]
 

@@ -117,6 +117,11 @@ def readable(agent: Agent) -> list[MessageReceived]:
     return now or (list(agent.inbox[:1]) if _has_said_all(agent) else [])
 
 
+def is_interrupted(agent: Agent) -> bool:
+    """Whether somebody wants to be heard before anything else is done."""
+    return any(message.mode == MessageMode.MESSAGE_MODE_INTERRUPT for message in agent.inbox)
+
+
 def _has_said_all(agent: Agent) -> bool:
     return bool(agent.turns) and is_last(agent.turns[-1])
 

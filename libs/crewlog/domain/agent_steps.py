@@ -17,7 +17,6 @@ from crewlog.domain.agent_state import (
     Turn,
     is_last,
     is_noop,
-    readable,
     tokens,
 )
 from crewlog.v1.answer_pb2 import Failure
@@ -36,13 +35,12 @@ SUMMARY_CHARACTERS_MAX = 2_000
 
 @dataclass(frozen=True, slots=True)
 class CallModel:
-    """`messages` are read with it for the first time. When an attempt has failed: `after_millis` is how long to wait,
-    which the caller may shorten by chance, but not below the provider's wish, `after_millis_min`."""
+    """When an attempt has failed: `after_millis` is how long to wait, which the caller may shorten by chance, but not
+    below the provider's wish, `after_millis_min`."""
 
     turn: int
     attempt: int
     output_tokens_max: int
-    messages: tuple[int, ...] = ()
     after_millis: int = 0
     after_millis_min: int = 0
 
@@ -152,7 +150,6 @@ def _call_model(agent: Agent) -> Step:
         turn=len(agent.turns) + 1,
         attempt=agent.attempts + 1,
         output_tokens_max=agent.started.limits.output_tokens_max or OUTPUT_TOKENS_MAX,
-        messages=tuple(message.number for message in readable(agent)),
         after_millis=max(wish, _back_off(agent.failures)),
         after_millis_min=wish,
     )

@@ -478,6 +478,7 @@ class StartModelCall(_message.Message):
     RESERVATION_FIELD_NUMBER: _builtins.int
     AT_UNIX_MICROS_FIELD_NUMBER: _builtins.int
     CREDENTIAL_FIELD_NUMBER: _builtins.int
+    MESSAGES_FIELD_NUMBER: _builtins.int
     agent_id: _builtins.str
     generation: _builtins.int
     model: _builtins.str
@@ -489,6 +490,10 @@ class StartModelCall(_message.Message):
     def key(self) -> Global___EffectKey: ...
     @_builtins.property
     def reservation(self) -> _budget_pb2.Reservation: ...
+    @_builtins.property
+    def messages(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """The messages that the request holds and that were not read before, by their number."""
+
     def __init__(
         self,
         *,
@@ -500,10 +505,11 @@ class StartModelCall(_message.Message):
         reservation: _budget_pb2.Reservation | None = ...,
         at_unix_micros: _builtins.int = ...,
         credential: _builtins.str = ...,
+        messages: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "reservation", b"reservation"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "at_unix_micros", b"at_unix_micros", "credential", b"credential", "generation", b"generation", "key", b"key", "model", b"model", "output_tokens_max", b"output_tokens_max", "reservation", b"reservation"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "at_unix_micros", b"at_unix_micros", "credential", b"credential", "generation", b"generation", "key", b"key", "messages", b"messages", "model", b"model", "output_tokens_max", b"output_tokens_max", "reservation", b"reservation"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
