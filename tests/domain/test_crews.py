@@ -11,6 +11,7 @@ from crewlog.crews import available_workflows, load_role, load_workflow, strict_
 from crewlog.domain import workflow
 from crewlog.domain.errors import InvalidCommand, NotFound, Refused
 from crewlog.tools.registry import TOOLS
+from crewlog.v1.run_pb2 import OnUnknown
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -109,6 +110,25 @@ def test_every_field_of_a_workflow_and_a_role(write: Write) -> None:
     assert available_workflows([directory]) == ["agent", "feature", "own"]
 
 
+def test_limits_of_calls_the_network_and_labels(write: Write) -> None:
+    limits = ("model_call_seconds_max", "first_byte_seconds_max", "silence_seconds_max", "tool_seconds_max")
+    fields = "".join(f"{name}: {seconds}\n" for seconds, name in enumerate(limits, 1))
+    write("roles/w.md", f"---\n{fields}network: true\non_unknown: ask\n---\nP")
+    directory = write("workflows/w.yaml", "nodes: [{id: a, role: w, runs_on: [gpu, big]}, {id: b, role: tester}]")
+    first, second = load_workflow("w", [directory]).nodes
+    role, usual = first.agent.role, second.agent.role
+    assert [getattr(role.limits, name) for name in limits] == [1, 2, 3, 4]
+    assert (role.network, role.on_unknown, list(first.executor_labels)) == (
+        True,
+        OnUnknown.ON_UNKNOWN_ASK,
+        ["gpu", "big"],
+    )
+    assert (usual.network, usual.on_unknown, list(second.executor_labels)) == (False, 0, [])
+    write("roles/w.md", "---\non_unknown: tell\nnetwork: false\n---\nP")
+    role = load_role("w", [directory])
+    assert (role.network, role.on_unknown) == (False, OnUnknown.ON_UNKNOWN_TELL)
+
+
 def test_a_workflow_by_its_path(write: Write) -> None:
     directory = write("plans/mine.yaml", "nodes: [{id: a, noop: {}}]")
     assert load_workflow(str(directory / "plans/mine.yaml")).name == "mine"
@@ -169,6 +189,8 @@ def test_a_link_leads_nowhere_else(tmp_path: Path, write: Write) -> None:
         ("nodes: [{id: a, noop: {}, depends_on: [1]}]", "nodes[0].depends_on", "list of texts"),
         ("nodes: [{id: a, noop: {}, depends_on: [a]}]", "nodes", "in a circle: a"),
         ("nodes: [{id: a, noop: {}, depends_on: [b]}]", "nodes[0].depends_on", "'b', which is no node"),
+        ("nodes: [{id: a, noop: {}, runs_on: gpu}]", "nodes[0].runs_on", "a list"),
+        ("nodes: [{id: a, noop: {}, runs_on: [g_pu]}]", "nodes[0].runs_on", "'g_pu' has to be 1 to 32"),
         ("nodes: []", "nodes", "1 to 2000"),
         ("nodes: [{id: a, noop: {}}]\nback_edges: [{from: a, to: a}]", "back_edges[0].output_contains", "missing"),
         (
@@ -198,6 +220,12 @@ def test_a_wrong_workflow_is_told_the_file_and_the_field(write: Write, text: str
         ("---\nturns_max: many\n---\nP", "turns_max", "whole number"),
         ("---\nturns: 5\n---\nP", "turns", "is no field"),
         ("---\ncheaper_model: 4\n---\nP", "cheaper_model", "a text"),
+        ("---\nnetwork: 1\n---\nP", "network", "true or false"),
+        ("---\nnetwork: null\n---\nP", "network", "missing"),
+        ("---\non_unknown: guess\n---\nP", "on_unknown", "one of: tell, ask"),
+        ("---\non_unknown: true\n---\nP", "on_unknown", "a text"),
+        ("---\nfirst_byte_seconds_max: 86401\n---\nP", "first_byte_seconds_max", "at most 86400 (a day)"),
+        ("---\ntool_seconds_max: -1\n---\nP", "tool_seconds_max", "whole number from 0"),
         ("---\ntools: []\n---\n" + "x" * 70_000, "prompt", "longer than 65536 bytes"),
         (b"---\ntools: []\n---\n\xff\xfe", "file", "not UTF-8: invalid start byte at byte 18"),
         (b"x" * (strict_yaml.BYTES_MAX + 1), "file", "larger than"),

@@ -30,6 +30,13 @@ def agent(prompt: str = "", **role: object) -> Node:
 BLANK = Node(node_id="a", agent=AgentNode(role=Role(name="writer", prompt=" \n")))
 
 
+SILENCE = "nodes[0].agent.role.limits.silence_seconds_max"
+
+
+def labelled(*labels: str) -> Node:
+    return Node(node_id="a", noop=NoopNode(), executor_labels=labels)
+
+
 def edge(source: str, to: str, phrase: str = "again", visits_max: int = 2) -> BackEdge:
     values = {"from": source, "to": to, "output_contains": phrase, "visits_max": visits_max}
     return BackEdge(**values)  # type: ignore[arg-type]
@@ -60,11 +67,25 @@ def violations(workflow: Workflow) -> dict[str, str]:
         plan(noop("a"), noop("b", "a"), noop("c", "a"), noop("d", "b", "c")),
         plan(noop("d", "a"), noop("a")),
         plan(noop("a", steps=rules.STEPS_MAX)),
+        plan(labelled(*"abcdefgh")),
+        plan(agent(limits=AgentLimits(model_call_seconds_max=86_400, duration_seconds_max=10**6), network=True)),
         chain(3, edge("n2", "n0")),
         chain(3, edge("n2", "n2", visits_max=1), edge("n1", "n0", visits_max=rules.VISITS_MAX)),
         chain(rules.NODES_MAX),
     ],
-    ids=["one", "agent", "long prompt", "diamond", "any order", "steps", "back", "back to itself", "largest"],
+    ids=[
+        "one",
+        "agent",
+        "long prompt",
+        "diamond",
+        "any order",
+        "steps",
+        "labels",
+        "limits",
+        "back",
+        "back to itself",
+        "largest",
+    ],
 )
 def test_what_is_valid(workflow: Workflow) -> None:
     assert violations(workflow) == {}
@@ -93,6 +114,13 @@ def test_what_is_valid(workflow: Workflow) -> None:
         (plan(agent(tools=["read", "curl"])), "nodes[0].agent.role.tools", "'curl'; there are ask, bash"),
         (plan(agent(tools=["read", "read"])), "nodes[0].agent.role.tools", "twice"),
         (plan(agent(limits=AgentLimits(turns_max=-1))), "nodes[0].agent.role.limits.turns_max", "0 (the default)"),
+        (plan(agent(limits=AgentLimits(tool_seconds_max=-1))), "nodes[0].agent.role.limits.tool_seconds_max", "0 (the"),
+        (plan(agent(limits=AgentLimits(silence_seconds_max=86_401))), SILENCE, "at most 86400 (a day)"),
+        (plan(agent(on_unknown=7)), "nodes[0].agent.role.on_unknown", "tell or ask"),
+        (plan(labelled("GPU")), "nodes[0].executor_labels", "'GPU' has to be 1 to 32 of a-z"),
+        (plan(labelled("")), "nodes[0].executor_labels", "is missing"),
+        (plan(labelled("a", "a")), "nodes[0].executor_labels", "twice"),
+        (plan(labelled(*"abcdefghi")), "nodes[0].executor_labels", "at most 8, and there are 9"),
         (plan(noop("a", "a")), "nodes", "in a circle: a"),
         (plan(noop("a"), noop("b", "d"), noop("c", "b"), noop("d", "c")), "nodes", "in a circle: b, c, d"),
         (chain(2, edge("n1", "x")), "back_edges[0].to", "'x', which is no node"),

@@ -12,13 +12,18 @@ from typing import Any, TypeVar
 from crewlog.crews.strict_yaml import Fields, invalid, parse, read_text
 from crewlog.domain import workflow as rules
 from crewlog.domain.errors import InvalidCommand, NotFound
-from crewlog.v1.run_pb2 import AgentLimits, AgentNode, BackEdge, Node, NoopNode, Role, Workflow
+from crewlog.v1.run_pb2 import AgentLimits, AgentNode, BackEdge, Node, NoopNode, OnUnknown, Role, Workflow
 
 BUILT_IN = Path(__file__).parent
 VERSION_CHARACTERS = 12
 
 M = TypeVar("M", Role, Workflow)
 
+_ON_UNKNOWN = {
+    "": OnUnknown.ON_UNKNOWN_UNSPECIFIED,
+    "tell": OnUnknown.ON_UNKNOWN_TELL,
+    "ask": OnUnknown.ON_UNKNOWN_ASK,
+}
 _NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,46}[a-z0-9])?")
 _FRONT_MATTER = re.compile(r"---\n(.*?)\n---\n(.*)", re.DOTALL)
 
@@ -52,6 +57,8 @@ def load_role(name: str, directories: Sequence[Path] = ()) -> Role:
         cheaper_model=fields.text("cheaper_model", ""),
         tools=fields.texts("tools"),
         limits=_limits(fields),
+        network=fields.yes_or_no("network"),
+        on_unknown=_ON_UNKNOWN[fields.one_of("on_unknown", _ON_UNKNOWN, "")],
     )
     fields.done()
     with _named(path):
@@ -77,7 +84,9 @@ def _workflow(path: Path, directories: Sequence[Path]) -> Workflow:
 
 
 def _node(fields: Fields, where: str, number: int, directories: Sequence[Path]) -> Node:
-    node = Node(node_id=fields.text("id"), depends_on=fields.texts("depends_on"))
+    node = Node(
+        node_id=fields.text("id"), depends_on=fields.texts("depends_on"), executor_labels=fields.texts("runs_on")
+    )
     if fields.has("role") == fields.has("noop"):
         raise invalid(where, f"nodes[{number}]", "has to have either a role or noop")
     if fields.has("role"):
@@ -104,9 +113,13 @@ def _named(path: Path) -> Iterator[None]:
     try:
         yield
     except InvalidCommand as refusal:
-        raise InvalidCommand(
-            f"{path}: {refusal.message}", what_to_do=refusal.what_to_do, violations=refusal.violations
-        ) from None
+        violations = {_as_in_files(field): why for field, why in refusal.violations.items()}
+        message = f"{path}: {_as_in_files(refusal.message)}"
+        raise InvalidCommand(message, what_to_do=refusal.what_to_do, violations=violations) from None
+
+
+def _as_in_files(field: str) -> str:
+    return field.replace("executor_labels", "runs_on").replace("limits.", "")
 
 
 def _back_edge(fields: Fields) -> BackEdge:
@@ -126,6 +139,10 @@ def _limits(fields: Fields) -> AgentLimits:
         duration_seconds_max=fields.number("duration_seconds_max", 0),
         tokens_max=fields.number("tokens_max", 0),
         output_tokens_max=fields.number("output_tokens_max", 0),
+        model_call_seconds_max=fields.number("model_call_seconds_max", 0),
+        first_byte_seconds_max=fields.number("first_byte_seconds_max", 0),
+        silence_seconds_max=fields.number("silence_seconds_max", 0),
+        tool_seconds_max=fields.number("tool_seconds_max", 0),
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +65,16 @@ class Fields:
         if isinstance(value, bool) or not 0 <= value < 2**31:
             raise invalid(self._where, self._path(field), "has to be a whole number from 0 to 2147483647")
         return int(value)
+
+    def yes_or_no(self, field: str) -> bool:
+        """False where it is left out."""
+        return bool(self._take(field, bool, "true or false", False))
+
+    def one_of(self, field: str, values: Iterable[str], default: str) -> str:
+        value = self.text(field, default)
+        if value not in values:
+            raise invalid(self._where, self._path(field), f"has to be one of: {', '.join(filter(None, values))}")
+        return value
 
     def texts(self, field: str) -> list[str]:
         values = self.items(field)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from crewlog.domain import names
 from crewlog.domain.errors import InvalidCommand
-from crewlog.v1.run_pb2 import BackEdge, Node, Role, Workflow
+from crewlog.v1.run_pb2 import AgentLimits, BackEdge, Node, OnUnknown, Role, Workflow
 
 NAME_CHARACTERS_MAX = 48
 NODES_MAX = 2_000
@@ -17,6 +17,10 @@ PHRASE_CHARACTERS_MAX = 1_000
 VISITS_MAX = 20
 STEPS_MAX = 10_000
 PROMPT_BYTES_MAX = 64 * 1024
+LABELS_MAX = 8
+LABEL_CHARACTERS_MAX = 32
+CALL_SECONDS_MAX = 24 * 3_600
+"""The longest that one call of a model or a tool may be allowed."""
 TOOLS = frozenset({"read", "write", "edit", "glob", "grep", "bash", "ask"})
 
 
@@ -112,7 +116,18 @@ def _node(where: str, node: Node, known: set[str]) -> Iterable[tuple[str, str]]:
             yield f"{where}.depends_on", f"names {other[:80]!r}, which is no node"
     if len(set(node.depends_on)) != len(node.depends_on):
         yield f"{where}.depends_on", "names a node twice"
+    yield from _labels(f"{where}.executor_labels", node.executor_labels)
     yield from _kind(where, node)
+
+
+def _labels(where: str, labels: Sequence[str]) -> Iterable[tuple[str, str]]:
+    if len(labels) > LABELS_MAX:
+        yield where, f"have to be at most {LABELS_MAX}, and there are {len(labels)}"
+        return
+    if len(set(labels)) != len(labels):
+        yield where, "names a label twice"
+    for label in labels:
+        yield from _name(where, label, LABEL_CHARACTERS_MAX)
 
 
 def _kind(where: str, node: Node) -> Iterable[tuple[str, str]]:
@@ -140,9 +155,20 @@ def _role(prefix: str, role: Role) -> Iterable[tuple[str, str]]:
             yield f"{prefix}tools", f"names {tool[:80]!r}; there are {', '.join(sorted(TOOLS))}"
     if len(set(role.tools)) != len(role.tools):
         yield f"{prefix}tools", "names a tool twice"
-    for limit, value in role.limits.ListFields():
+    if role.on_unknown not in OnUnknown.values():
+        yield f"{prefix}on_unknown", "has to be tell or ask"
+    yield from _limits(f"{prefix}limits.", role.limits)
+
+
+_CALL_LIMITS = ("model_call_seconds_max", "first_byte_seconds_max", "silence_seconds_max", "tool_seconds_max")
+
+
+def _limits(prefix: str, limits: AgentLimits) -> Iterable[tuple[str, str]]:
+    for limit, value in limits.ListFields():
         if value < 0:
-            yield f"{prefix}limits.{limit.name}", "has to be 0 (the default) or more"
+            yield f"{prefix}{limit.name}", "has to be 0 (the default) or more"
+        elif limit.name in _CALL_LIMITS and value > CALL_SECONDS_MAX:
+            yield f"{prefix}{limit.name}", f"has to be at most {CALL_SECONDS_MAX} (a day)"
 
 
 def _name(where: str, value: str, characters_max: int) -> Iterable[tuple[str, str]]:
