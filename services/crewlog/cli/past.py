@@ -6,7 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from crewlog.domain import agent_state, agent_view, change, names, run_state, run_view, workspace
+from crewlog.domain import agent as agent_rules
+from crewlog.domain import agent_view, change, names, run_state, run_view, workspace
 from crewlog.domain import run as run_rules
 from crewlog.domain.agent_state import Agent
 from crewlog.domain.run_state import Run
@@ -17,7 +18,7 @@ from crewlog.v1.run_pb2 import RunView
 from crewlog.v1.workspace_pb2 import ChangeCommitted, Snapshot, WorkspacePrepared
 from immutables import Map
 
-_RULES: dict[str, Any] = {"run": run_rules, "agent": agent_state, "workspace": workspace, "change": change}
+_RULES: dict[str, Any] = {"run": run_rules, "agent": agent_rules, "workspace": workspace, "change": change}
 
 
 @dataclass(frozen=True, slots=True)
