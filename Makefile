@@ -4,10 +4,12 @@ UV := .tools/bin/uv
 BIN := .venv/bin
 PYTEST_OPTIONS ?=
 ONLY ?=
+SEED ?=
+POINTS ?=
 export UV_PYTHON_DOWNLOADS := never
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lock run test quick check lint types protos bench image clean
+.PHONY: help setup lock run test quick check lint types protos bench chaos image clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -53,6 +55,9 @@ protos: setup ## Generate libs/crewlog/v1 from protos
 
 bench: setup ## Measure: all of it, or ONLY="W1 W8"
 	@$(BIN)/python -m bench $(ONLY)
+
+chaos: setup ## Kill at every point and at random moments; SEED=1 repeats, POINTS="^git/" chooses
+	@CHAOS=all SEED="$(SEED)" POINTS="$(POINTS)" $(BIN)/pytest tests/chaos -o log_cli=true -o log_cli_level=INFO -o verbosity_subtests=0 $(PYTEST_OPTIONS)
 
 image: setup ## Build the image of the services and start them in containers, where Docker is
 	@$(BIN)/python tools/containers/make_secrets.py

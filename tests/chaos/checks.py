@@ -1,0 +1,93 @@
+"""What has to hold for a job that has ended, whatever was killed meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+from crewlog.cli.following import until_now
+from crewlog.cli.verifying import verify
+from crewlog.v1.budget_service_pb2 import GetBudget, QueryCost
+from crewlog.v1.entry_pb2 import Event, RecordedEntry
+from crewlog.v1.run_pb2 import GateStatus, RunStatus, RunView
+
+from tests.chaos.job import EXPECTED_FILES, TASKS, Done, Job
+from tests.e2e.world import World, git
+
+LOOK_AGAIN_SECONDS = 0.05
+SETTLED_SECONDS = 30.0
+MODEL_CALL = -1
+
+
+async def check(world: World, done: Done) -> list[RecordedEntry]:
+    """The run, its files, its history and its money; returns the history."""
+    check_run(done.run)
+    check_repository(done.job)
+    assert not list((world.directory / "data" / "git" / "workspaces").glob(f"{done.job.run_id}_*"))
+    await verify(world.gateway, done.job.run_id)
+    entries = await until_now(world.gateway, done.job.run_id)
+    check_watched(done, entries)
+    await check_money(world, done)
+    return entries
+
+
+def check_run(run: RunView) -> None:
+    assert run.status == RunStatus.RUN_STATUS_SUCCEEDED, run.failure
+    assert sorted(task.task_id for task in run.tasks) == TASKS
+    assert all(gate.status == GateStatus.GATE_STATUS_ANSWERED for gate in run.gates)
+
+
+def check_repository(job: Job) -> None:
+    """One branch with exactly the work of one pass, and nothing else."""
+    found = {name: git(job.repository, "show", f"{job.branch}:{name}") for name in EXPECTED_FILES}
+    assert found == EXPECTED_FILES
+    changed = git(job.repository, "diff", "--name-only", "main", job.branch).split()
+    assert sorted(changed) == sorted(EXPECTED_FILES)
+    assert git(job.repository, "for-each-ref", "--format=%(refname:short)").split() == [job.branch, "main"]
+    assert git(job.repository, "status", "--porcelain") == ""
+    subprocess.run(("git", "-C", str(job.repository), "fsck", "--no-dangling"), check=True, capture_output=True)
+
+
+def check_watched(done: Done, entries: Sequence[RecordedEntry]) -> None:
+    """The client has seen every entry of the run once, in order, though its streams broke."""
+    assert list(done.watched_revisions) == [entry.revision for entry in entries][: len(done.watched_revisions)]
+
+
+def check_requests(requests: Sequence[str], entries: Sequence[RecordedEntry]) -> None:
+    """No recorded answer was asked for again: only what was in flight when something died. `requests` are all that the
+    model server had of the runs of these entries."""
+    facts = events_of(entries)
+    answers = sum(fact.HasField("model_call_succeeded") for fact in facts)
+    doubts = sum(
+        fact.HasField("effect_put_in_doubt") and fact.effect_put_in_doubt.key.index == MODEL_CALL for fact in facts
+    )
+    repeated = sum(count - 1 for count in Counter(requests).values())
+    said = f"{len(requests)} requests ({repeated} repeated), {answers} answers, {doubts} in doubt"
+    assert answers <= len(requests) <= answers + doubts, f"a recorded answer was asked for again: {said}"
+    assert repeated <= doubts, f"a recorded answer was asked for again: {said}"
+
+
+async def check_money(world: World, done: Done) -> None:
+    """Every micro-dollar of the run is in one row whatever the rows are by, and its budgets say the same."""
+    run = done.run
+    for by in ("task", "model", "credential"):
+        query = QueryCost(by=[by], run_id=run.run_id, at_least_revision=run.revision)
+        found = await world.gateway.costs.Query(query)
+        assert sum(row.usd_micros for row in found.rows) == found.total.usd_micros == run.spent_usd_micros
+    assert await settled(world, done.job.budget_id) == run.spent_usd_micros
+
+
+async def settled(world: World, budget_id: str) -> int:
+    """What was spent of a budget, once nothing is allotted of it any more."""
+    async with asyncio.timeout(SETTLED_SECONDS):
+        while True:
+            view = await world.gateway.budgets.Get(GetBudget(budget_id=budget_id))
+            if not view.open_allotments:
+                return view.spent.usd_micros
+            await asyncio.sleep(LOOK_AGAIN_SECONDS)
+
+
+def events_of(entries: Iterable[RecordedEntry]) -> list[Event]:
+    return [event for recorded in entries for decision in recorded.entry.decisions for event in decision.events]

@@ -1,0 +1,127 @@
+"""A job that passes every kind of step in a few seconds: calls side by side, each class of tool, a large body, branches
+that are merged, a way back, budgets above the run, and a person who is asked for more money.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from crewlog.v1.budget_pb2 import Limit, OnExhausted, SetBudget
+from crewlog.v1.project_pb2 import RegisterProject
+from crewlog.v1.run_pb2 import AgentNode, BackEdge, Node, Role, RunView, StartRun, Workflow
+
+from tests.chaos.client import INSIST_SECONDS, Client
+from tests.e2e.world import World, git, platform_on
+
+SCRIPT = Path(__file__).with_name("job.yaml")
+TENANT_BUDGET = "tenant"
+PLENTY = Limit(usd_micros=1_000_000_000)
+TOO_LITTLE = Limit(usd_micros=40_000)
+FILES = {"hay.txt": "hay\nneedle\nhay\n", "wide.txt": ("€" * 999 + "\n") * 35, ".gitignore": "*.log\n"}
+EXPECTED_FILES = {
+    "hay.txt": "hay\npin\nhay\n",
+    "made.txt": "made\n",
+    "journal.txt": "made\n",
+    "left.txt": "left\n",
+    "right.txt": "right\nagain\n",
+}
+TASKS = ["checker-1", "checker-2", "left-1", "maker-1", "right-1", "right-2"]
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run in a repository of its own."""
+
+    run_id: str
+    repository: Path
+
+    @property
+    def branch(self) -> str:
+        return f"crewlog/{self.run_id}"
+
+    @property
+    def budget_id(self) -> str:
+        return f"named_{self.run_id}"
+
+
+@dataclass(frozen=True)
+class Done:
+    """A job that has ended, as its client saw it."""
+
+    job: Job
+    run: RunView
+    watched_revisions: tuple[int, ...]
+
+
+@asynccontextmanager
+async def chaos_platform(directory: Path) -> AsyncIterator[World]:
+    """A platform whose tenant has a budget."""
+    directory.mkdir(exist_ok=True)
+    async with platform_on(directory, new_repository(directory / "first"), SCRIPT) as world:
+        await world.gateway.budgets.Set(SetBudget(budget_id=TENANT_BUDGET, limit=PLENTY))
+        yield world
+
+
+def new_job(directory: Path) -> Job:
+    run_id = f"job-{secrets.token_hex(4)}"
+    return Job(run_id, new_repository(directory / run_id))
+
+
+def new_repository(path: Path) -> Path:
+    path.mkdir()
+    for name, content in FILES.items():
+        (path / name).write_text(content)
+    git(path, "init", "-q", "-b", "main")
+    git(path, "add", "-A")
+    git(path, "commit", "-qm", "the project")
+    return path
+
+
+async def perform(world: World, job: Job, patience_seconds: float = INSIST_SECONDS) -> Done:
+    """From the registration of the project to the end of the run, whatever dies in between."""
+    client = Client(world.gateway, patience_seconds)
+    await client.insist(lambda: world.gateway.budgets.Set(SetBudget(budget_id=job.budget_id, limit=PLENTY)))
+    project = await client.insist(lambda: world.gateway.projects.Register(RegisterProject(path=str(job.repository))))
+    await client.insist(lambda: world.gateway.runs.Start(_start(job, project.project_id)))
+    watched = await client.watch_to_the_end(job.run_id)
+    run = await client.get(job.run_id, watched[-1].revision)
+    return Done(job, run, tuple(entry.revision for entry in watched))
+
+
+def requests(world: World) -> list[str]:
+    """The hashes of all that the model server was asked. Two jobs never ask the same."""
+    return [str(line["request_sha256"]) for line in world.ledger()]
+
+
+def _start(job: Job, project_id: str) -> StartRun:
+    return StartRun(
+        run_id=job.run_id,
+        project_id=project_id,
+        workflow=_workflow(),
+        input=f"The job {job.run_id}.",
+        budget=TOO_LITTLE,
+        budgets=[job.run_id],
+        on_exhausted=OnExhausted.ON_EXHAUSTED_ASK,
+    )
+
+
+def _workflow() -> Workflow:
+    return Workflow(
+        name="job",
+        nodes=[
+            _node("maker"),
+            _node("left", "maker"),
+            _node("right", "maker"),
+            _node("checker", "left", "right"),
+        ],
+        back_edges=[BackEdge(**{"from": "checker"}, to="right", output_contains="VERDICT: once more", visits_max=2)],
+    )
+
+
+def _node(name: str, *depends_on: str) -> Node:
+    role = Role(name=name, prompt=f"Role: {name}", tools=["read", "write", "edit", "glob", "grep", "bash"])
+    return Node(node_id=name, depends_on=depends_on, agent=AgentNode(role=role))

@@ -1,0 +1,122 @@
+"""The crash-point sweep: finds the points that a job reaches, and kills at each of them, once, in a job of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from crewlog.cli.launcher import readiness
+from crewlog.cli.launcher.environment import SERVICES
+
+from tests.chaos.checks import check, check_requests
+from tests.chaos.job import new_job, perform, requests
+from tests.chaos.points import Armed, Failpoints, Kill, Point
+from tests.e2e.world import World
+
+SURVEYED_JOBS = 3
+JOBS_PER_KILL_MAX = 4
+LATE_KILL_SECONDS = 1.5
+BACK_SECONDS = 30.0
+LOOK_AGAIN_SECONDS = 0.02
+
+logger = logging.getLogger("chaos")
+
+
+class NotReached(AssertionError):
+    """No process has come to the point."""
+
+
+@dataclass(frozen=True)
+class Survey:
+    """How often each point was reached in a job without a kill, at least."""
+
+    counts: Counter[Point]
+
+    @property
+    def always(self) -> list[Point]:
+        return sorted(point for point, count in self.counts.items() if count)
+
+    @property
+    def sometimes(self) -> list[Point]:
+        """Those that depend on how things fall together, such as what goes into one entry."""
+        return sorted(point for point, count in self.counts.items() if not count)
+
+
+@dataclass
+class Sweep:
+    world: World
+    failpoints: Failpoints
+    directory: Path
+    met_in_recovery: dict[Point, Kill] = field(default_factory=dict)
+    """What was reached only after a kill, and after which."""
+    survey: Survey = field(default_factory=lambda: Survey(Counter()))
+
+    async def look(self) -> Survey:
+        """Jobs without a kill."""
+        counts: list[Counter[Point]] = []
+        for _ in range(SURVEYED_JOBS):
+            position = self.failpoints.now()
+            await self._job()
+            counts.append(self.failpoints.reached_since(position))
+        every = {point for count in counts for point in count}
+        self.survey = Survey(Counter({point: min(count[point] for count in counts) for point in every}))
+        return self.survey
+
+    async def kill(self, *kills: Kill) -> float:
+        """Does jobs until each of these kills has happened; returns the seconds that it took. Raises NotReached."""
+        begun = time.monotonic()
+        position = self.failpoints.now()
+        restarts = self._restarts()
+        armed = [self.failpoints.arm(kill) for kill in kills]
+        try:
+            await self._jobs_until_killed(armed)
+        finally:
+            for one in armed:
+                one.disarm()
+            await self._back(restarts, [one.kill.point.service for one in armed if one.has_killed])
+        for point in self.failpoints.reached_since(position).keys() - self.survey.counts.keys():
+            self.met_in_recovery.setdefault(point, kills[0])
+        return time.monotonic() - begun
+
+    async def _jobs_until_killed(self, armed: list[Armed]) -> None:
+        for _ in range(JOBS_PER_KILL_MAX):
+            await self._job()
+            if await self._have_killed(armed):
+                return
+        raise NotReached(f"{', '.join(str(one.kill) for one in armed if not one.has_killed)} was not reached")
+
+    async def _job(self) -> None:
+        asked_before = len(requests(self.world))
+        done = await perform(self.world, new_job(self.directory))
+        await self._serving()
+        entries = await check(self.world, done)
+        check_requests(requests(self.world)[asked_before:], entries)
+
+    async def _have_killed(self, armed: list[Armed]) -> bool:
+        """What is done behind the last answer, such as a checkpoint, is waited for a moment."""
+        deadline = time.monotonic() + LATE_KILL_SECONDS
+        while not all(one.has_killed for one in armed):
+            if time.monotonic() > deadline:
+                return False
+            await asyncio.sleep(LOOK_AGAIN_SECONDS)
+        return True
+
+    async def _back(self, restarts: Counter[str], killed: list[str]) -> None:
+        """Every process that was killed has a successor, and all of them serve."""
+        expected = restarts + Counter(killed)
+        async with asyncio.timeout(BACK_SECONDS):
+            while any(self._restarts()[name] < count for name, count in expected.items()):
+                await asyncio.sleep(LOOK_AGAIN_SECONDS)
+        assert self._restarts() == expected, "a process has died that was not killed"
+        await self._serving()
+
+    async def _serving(self) -> None:
+        async with asyncio.timeout(BACK_SECONDS):
+            await asyncio.gather(*(readiness.serving(self.world.platform.plan.address(name)) for name in SERVICES))
+
+    def _restarts(self) -> Counter[str]:
+        return Counter({name: self.world.platform.restarts_of(name) for name in SERVICES})
