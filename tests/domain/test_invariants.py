@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 import pytest
 from crewlog.domain.invariants import violations
-from crewlog.eventlog import codec
 from crewlog.v1.agent_pb2 import (
     AgentParked,
     AgentStarted,
@@ -37,7 +36,7 @@ from crewlog.v1.budget_pb2 import (
     PeriodBounds,
     Reservation,
 )
-from crewlog.v1.entry_pb2 import Aggregate, Decision, Entry
+from crewlog.v1.entry_pb2 import Entry
 from crewlog.v1.run_pb2 import (
     AllotmentGrown,
     AllotmentShrunk,
@@ -46,13 +45,16 @@ from crewlog.v1.run_pb2 import (
     RunStarted,
     RunSucceeded,
     TaskClaimed,
+    TaskClaimLapsed,
     TaskParked,
     TaskSucceeded,
     TaskUnparked,
 )
 from google.protobuf.message import Message
 
-STARTED = AgentStarted(allotment=Limit(usd_micros=100))
+from tests.domain.written import entries
+
+STARTED = AgentStarted(allotment=Limit(usd_micros=100), generation=1)
 
 
 def key(turn: int = 1, index: int = -1, attempt: int = 1) -> EffectKey:
@@ -70,27 +72,15 @@ def answered(cost: int = 10, turn: int = 1) -> ModelCallSucceeded:
 TOOL, TOOL_DONE = ToolCallStarted(key=key(index=0)), ToolCallSucceeded(key=key(index=0))
 
 
-def entries(*facts: Message, kind: str = "agent") -> list[Entry]:
-    return [
-        Entry(
-            aggregate=Aggregate(kind=kind, id="x"),
-            ordinal=number,
-            generation=1,
-            decisions=[Decision(events=[codec.pack(fact)])],
-        )
-        for number, fact in enumerate(facts, 1)
-    ]
-
-
 @pytest.mark.parametrize(
     "facts",
     [
         [STARTED, call(), answered(), AgentSucceeded()],
         [STARTED, call(), answered(), TOOL, TOOL_DONE, call(turn=2), answered(turn=2), AgentSucceeded()],
-        [STARTED, call(), EffectPutInDoubt(key=key()), EffectReconciled(key=key()), call(attempt=2)],
+        [STARTED, call(), (EffectPutInDoubt(key=key()), EffectReconciled(key=key())), call(attempt=2)],
     ],
 )
-def test_a_history_as_it_should_be(facts: Sequence[Message]) -> None:
+def test_a_history_as_it_should_be(facts: Sequence[Message | tuple[Message, ...]]) -> None:
     assert list(violations(entries(*facts))) == []
 
 
@@ -124,7 +114,7 @@ def test_what_must_never_be_written_to_an_agent_is_seen(facts: Sequence[Message]
 
 def test_allotments_above_the_budget_are_seen() -> None:
     started = RunStarted(budget=Limit(usd_micros=100))
-    claims = [TaskClaimed(task_id=f"t-{n}", allotment=Limit(usd_micros=51)) for n in (1, 2)]
+    claims = [TaskClaimed(task_id=f"t-{n}", allotment=Limit(usd_micros=51), generation=1) for n in (1, 2)]
     assert any("above the budget" in what for what in violations(entries(started, *claims, kind="run")))
     assert any("end" in what for what in violations(entries(started, RunSucceeded(), claims[0], kind="run")))
 
@@ -139,7 +129,9 @@ def test_a_gap_and_an_older_generation_are_seen() -> None:
 
 
 RUN = RunStarted(budget=Limit(usd_micros=100))
-CLAIM = TaskClaimed(task_id="t-1", allotment=Limit(usd_micros=60))
+CLAIM = TaskClaimed(task_id="t-1", allotment=Limit(usd_micros=60), generation=1)
+LAPSE = TaskClaimLapsed(task_id="t-1", generation=1)
+AGAIN = TaskClaimed(task_id="t-1", allotment=Limit(usd_micros=60), generation=2)
 BUDGET = BudgetSet(limit=Limit(usd_micros=100))
 DAY = PeriodBounds(start_unix_micros=5, end_unix_micros=9)
 CHARGED = ModelFailure(may_have_charged=True)
@@ -166,16 +158,16 @@ def settled(spent: int, id: str = "a") -> AllotmentSettled:
     ("kind", "facts"),
     [
         ("run", [RUN, CLAIM, grown(40), RunLimitRaised(by=usd(10)), grown(10, 2)]),
-        ("run", [RUN, CLAIM, RunLimitLowered(by=usd(90)), TaskClaimed(task_id="t-1", allotment=CLAIM.allotment)]),
+        ("run", [RUN, CLAIM, RunLimitLowered(by=usd(90)), LAPSE, AGAIN]),
         ("run", [RUN, CLAIM, AllotmentShrunk(task_id="t-1", allotment=Limit(usd_micros=1))]),
-        ("run", [RUN, CLAIM, TaskParked(task_id="t-1"), TaskUnparked(task_id="t-1"), CLAIM]),
+        ("run", [RUN, CLAIM, TaskParked(task_id="t-1"), TaskUnparked(task_id="t-1"), AGAIN]),
         ("budget", [BUDGET, taken(60), taken(40, number=2), settled(120), BudgetLimitRaised(by=usd(30)), taken(10)]),
         ("budget", [BUDGET, taken(60), BudgetLimitLowered(by=usd(90)), settled(60)]),
         ("budget", [BUDGET, taken(60), settled(60), BudgetPeriodBegun(bounds=DAY, spent=usd(60)), taken(100)]),
         ("agent", [STARTED, call(60), ModelCallFailed(key=key()), call(100, attempt=2)]),
         ("agent", [STARTED, call(60), answered(70), ReservationExceeded(key=key(), over=OVER)]),
         ("agent", [STARTED, AllotmentRaised(allotment=Limit(usd_micros=200), run_revision=3), call(200)]),
-        ("agent", [STARTED, AgentParked(), AgentTakenOver(), call()]),
+        ("agent", [STARTED, AgentParked(), AgentTakenOver(generation=2), call()]),
     ],
 )
 def test_money_as_it_should_be(kind: str, facts: Sequence[Message]) -> None:
@@ -190,7 +182,7 @@ def test_money_as_it_should_be(kind: str, facts: Sequence[Message]) -> None:
         ("run", [RUN, CLAIM, grown(1), grown(1)], "follows growth"),
         ("run", [RUN, grown(1)], "holds nothing"),
         ("run", [RUN, CLAIM, AllotmentShrunk(task_id="t-1", allotment=Limit(usd_micros=61))], "more than it held"),
-        ("run", [RUN, CLAIM, TaskParked(task_id="t-1"), CLAIM], "while it waits"),
+        ("run", [RUN, CLAIM, TaskParked(task_id="t-1"), AGAIN], "while it waits"),
         ("run", [RUN, CLAIM, TaskUnparked(task_id="t-1")], "did not wait"),
         ("run", [RUN, CLAIM, TaskSucceeded(task_id="t-1"), TaskSucceeded(task_id="t-1")], "ends again"),
         ("run", [RUN, TaskClaimed(task_id="t-1", allotment=Limit(model_calls=1))], "without limit"),
@@ -207,7 +199,7 @@ def test_money_as_it_should_be(kind: str, facts: Sequence[Message]) -> None:
         ("agent", [STARTED, AllotmentRaised(allotment=Limit(usd_micros=9), run_revision=3), call(10)], "above"),
         ("agent", [STARTED, *[AllotmentRaised(run_revision=3)] * 2], "run revision 3"),
         ("agent", [STARTED, call(60), answered(70), ReservationExceeded(key=key())], "the alarm says"),
-        ("agent", [STARTED, AgentParked(), call()], "waits for money"),
+        ("agent", [STARTED, AgentParked(), call()], "while the agent waits"),
         ("agent", [STARTED, call(), AgentParked()], "no outcome"),
         ("agent", [AgentStarted(allotment=Limit(model_calls=1)), call(), answered(), call(turn=2)], "model_calls"),
     ],

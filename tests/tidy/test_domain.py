@@ -28,7 +28,10 @@ CHANGES_A_COLLECTION = {"append", "extend", "add", "insert", "remove", "pop", "c
 
 
 # They check histories and hold the state of no aggregate: they keep books while they read.
-KEEPS_BOOKS = {f"{DOMAIN}invariants.py", f"{DOMAIN}ledgers.py"}
+KEEPS_BOOKS = {
+    f"{DOMAIN}{name}.py"
+    for name in ("invariants", "ledgers", "agent_conduct", "effect_conduct", "message_conduct", "run_conduct")
+}
 
 
 def _domain(sources: list[Any]) -> list[Any]:

@@ -145,7 +145,7 @@ class RunLedger:
                 yield from self._ended(fact)
 
     def _claimed(self, fact: TaskClaimed) -> Iterator[str]:
-        if fact.task_id in self.parked:
+        if fact.task_id in self.parked and not fact.to_close:
             yield f"task {fact.task_id} is claimed while it waits"
         if fact.task_id in self.ended:
             yield f"task {fact.task_id} is claimed after its end"
@@ -153,6 +153,7 @@ class RunLedger:
         added = _minus(allotment, self.held.get(fact.task_id, {}))
         if any(allotment.values()) and any(self.limit.get(unit) and not allotment[unit] for unit in _UNITS):
             yield f"task {fact.task_id} may spend without limit what the run limits"
+        self.parked.discard(fact.task_id)
         self.held[fact.task_id] = allotment
         yield from self._above(added, f"the allotment of task {fact.task_id} goes above the budget")
 
