@@ -1,4 +1,4 @@
-"""Kills at random moments: services and nats-server, alone and together, while many jobs are under way."""
+"""Kills at random moments: services and nats-server, alone and together, while many trials are under way."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from crewlog.cli.launcher.environment import LOG, SERVICES
 from crewlog.v1.entry_pb2 import RecordedEntry
 
 from tests.chaos.checks import check, check_requests
-from tests.chaos.job import Done, new_job, perform, requests
+from tests.chaos.trial import Done, new_trial, perform, requests
 from tests.e2e.world import World
 
 VICTIMS = (*SERVICES, LOG)
@@ -54,24 +54,24 @@ class Campaign:
     chance: random.Random
     deaths: list[Death] = field(default_factory=list)
 
-    async def run(self, jobs_at_once: int, seconds: float) -> None:
-        """Strikes for so long, then waits for the jobs, and checks all of them. So many are always under way."""
+    async def run(self, trials_at_once: int, seconds: float) -> None:
+        """Strikes for so long, then waits for the trials, and checks all of them. So many are always under way."""
         until = time.monotonic() + seconds
         async with asyncio.TaskGroup() as group:
-            workers = [group.create_task(self._jobs(until)) for _ in range(jobs_at_once)]
+            workers = [group.create_task(self._trials(until)) for _ in range(trials_at_once)]
             group.create_task(self._strike(group, until))
         done = [one for worker in workers for one in worker.result()]
         entries = [entry for one in done for entry in await check(self.world, one)]
         check_requests(requests(self.world), entries)
-        logger.info("%d jobs, %d deaths, %d entries", len(done), len(self.deaths), len(entries))
+        logger.info("%d trials, %d deaths, %d entries", len(done), len(self.deaths), len(entries))
         for line in report(self.deaths, entries):
             logger.info("%s", line)
 
-    async def _jobs(self, until: float) -> list[Done]:
+    async def _trials(self, until: float) -> list[Done]:
         """One after the other; the last one begins before the time is over."""
         done = []
         while time.monotonic() < until:
-            done.append(await perform(self.world, new_job(self.directory), PATIENCE_SECONDS))
+            done.append(await perform(self.world, new_trial(self.directory), PATIENCE_SECONDS))
         return done
 
     async def _strike(self, group: asyncio.TaskGroup, until: float) -> None:

@@ -1,4 +1,4 @@
-"""What has to hold for a job that has ended, whatever was killed meanwhile."""
+"""What has to hold for a trial that has ended, whatever was killed meanwhile."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from crewlog.v1.budget_service_pb2 import GetBudget, QueryCost
 from crewlog.v1.entry_pb2 import Event, RecordedEntry
 from crewlog.v1.run_pb2 import GateStatus, RunStatus, RunView
 
-from tests.chaos.job import EXPECTED_FILES, TASKS, Done, Job
+from tests.chaos.trial import EXPECTED_FILES, TASKS, Done, Trial
 from tests.e2e.world import World, git
 
 LOOK_AGAIN_SECONDS = 0.05
@@ -24,10 +24,10 @@ MODEL_CALL = -1
 async def check(world: World, done: Done) -> list[RecordedEntry]:
     """The run, its files, its history and its money; returns the history."""
     check_run(done.run)
-    check_repository(done.job)
-    assert not list((world.directory / "data" / "git" / "workspaces").glob(f"{done.job.run_id}_*"))
-    await verify(world.gateway, done.job.run_id)
-    entries = await until_now(world.gateway, done.job.run_id)
+    check_repository(done.trial)
+    assert not list((world.directory / "data" / "git" / "workspaces").glob(f"{done.trial.run_id}_*"))
+    await verify(world.gateway, done.trial.run_id)
+    entries = await until_now(world.gateway, done.trial.run_id)
     check_watched(done, entries)
     await check_money(world, done)
     return entries
@@ -39,15 +39,15 @@ def check_run(run: RunView) -> None:
     assert all(gate.status == GateStatus.GATE_STATUS_ANSWERED for gate in run.gates)
 
 
-def check_repository(job: Job) -> None:
+def check_repository(trial: Trial) -> None:
     """One branch with exactly the work of one pass, and nothing else."""
-    found = {name: git(job.repository, "show", f"{job.branch}:{name}") for name in EXPECTED_FILES}
+    found = {name: git(trial.repository, "show", f"{trial.branch}:{name}") for name in EXPECTED_FILES}
     assert found == EXPECTED_FILES
-    changed = git(job.repository, "diff", "--name-only", "main", job.branch).split()
+    changed = git(trial.repository, "diff", "--name-only", "main", trial.branch).split()
     assert sorted(changed) == sorted(EXPECTED_FILES)
-    assert git(job.repository, "for-each-ref", "--format=%(refname:short)").split() == [job.branch, "main"]
-    assert git(job.repository, "status", "--porcelain") == ""
-    subprocess.run(("git", "-C", str(job.repository), "fsck", "--no-dangling"), check=True, capture_output=True)
+    assert git(trial.repository, "for-each-ref", "--format=%(refname:short)").split() == [trial.branch, "main"]
+    assert git(trial.repository, "status", "--porcelain") == ""
+    subprocess.run(("git", "-C", str(trial.repository), "fsck", "--no-dangling"), check=True, capture_output=True)
 
 
 def check_watched(done: Done, entries: Sequence[RecordedEntry]) -> None:
@@ -76,7 +76,7 @@ async def check_money(world: World, done: Done) -> None:
         query = QueryCost(by=[by], run_id=run.run_id, at_least_revision=run.revision)
         found = await world.gateway.costs.Query(query)
         assert sum(row.usd_micros for row in found.rows) == found.total.usd_micros == run.spent_usd_micros
-    assert await settled(world, done.job.budget_id) == run.spent_usd_micros
+    assert await settled(world, done.trial.budget_id) == run.spent_usd_micros
 
 
 async def settled(world: World, budget_id: str) -> int:

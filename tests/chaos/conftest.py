@@ -9,10 +9,10 @@ import pytest
 from crewlog.cli.launcher import supervisor
 
 from tests.chaos import options
-from tests.chaos.job import chaos_platform
 from tests.chaos.options import Options
 from tests.chaos.points import VARIABLE, Failpoints
 from tests.chaos.sweep import Sweep
+from tests.chaos.trial import chaos_platform
 
 
 @pytest.fixture(scope="session")

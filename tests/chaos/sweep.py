@@ -1,4 +1,4 @@
-"""The crash-point sweep: finds the points that a job reaches, and kills at each of them, once, in a job of its own."""
+"""The crash-point sweep: finds the points that a trial reaches, and kills once at each, in a trial of its own."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from crewlog.cli.launcher import readiness
 from crewlog.cli.launcher.environment import SERVICES
 
 from tests.chaos.checks import check, check_requests
-from tests.chaos.job import new_job, perform, requests
 from tests.chaos.points import Armed, Failpoints, Kill, Point
+from tests.chaos.trial import new_trial, perform, requests
 from tests.e2e.world import World
 
-SURVEYED_JOBS = 3
-JOBS_PER_KILL_MAX = 4
+SURVEYED_TRIALS = 3
+TRIALS_PER_KILL_MAX = 4
 LATE_KILL_SECONDS = 1.5
 BACK_SECONDS = 30.0
 LOOK_AGAIN_SECONDS = 0.02
@@ -32,7 +32,7 @@ class NotReached(AssertionError):
 
 @dataclass(frozen=True)
 class Survey:
-    """How often each point was reached in a job without a kill, at least."""
+    """How often each point was reached in a trial without a kill, at least."""
 
     counts: Counter[Point]
 
@@ -56,24 +56,24 @@ class Sweep:
     survey: Survey = field(default_factory=lambda: Survey(Counter()))
 
     async def look(self) -> Survey:
-        """Jobs without a kill."""
+        """Trials without a kill."""
         counts: list[Counter[Point]] = []
-        for _ in range(SURVEYED_JOBS):
+        for _ in range(SURVEYED_TRIALS):
             position = self.failpoints.now()
-            await self._job()
+            await self._trial()
             counts.append(self.failpoints.reached_since(position))
         every = {point for count in counts for point in count}
         self.survey = Survey(Counter({point: min(count[point] for count in counts) for point in every}))
         return self.survey
 
     async def kill(self, *kills: Kill) -> float:
-        """Does jobs until each of these kills has happened; returns the seconds that it took. Raises NotReached."""
+        """Does trials until each of these kills has happened; returns the seconds that it took. Raises NotReached."""
         begun = time.monotonic()
         position = self.failpoints.now()
         restarts = self._restarts()
         armed = [self.failpoints.arm(kill) for kill in kills]
         try:
-            await self._jobs_until_killed(armed)
+            await self._trials_until_killed(armed)
         finally:
             for one in armed:
                 one.disarm()
@@ -82,16 +82,16 @@ class Sweep:
             self.met_in_recovery.setdefault(point, kills[0])
         return time.monotonic() - begun
 
-    async def _jobs_until_killed(self, armed: list[Armed]) -> None:
-        for _ in range(JOBS_PER_KILL_MAX):
-            await self._job()
+    async def _trials_until_killed(self, armed: list[Armed]) -> None:
+        for _ in range(TRIALS_PER_KILL_MAX):
+            await self._trial()
             if await self._have_killed(armed):
                 return
         raise NotReached(f"{', '.join(str(one.kill) for one in armed if not one.has_killed)} was not reached")
 
-    async def _job(self) -> None:
+    async def _trial(self) -> None:
         asked_before = len(requests(self.world))
-        done = await perform(self.world, new_job(self.directory))
+        done = await perform(self.world, new_trial(self.directory))
         await self._serving()
         entries = await check(self.world, done)
         check_requests(requests(self.world)[asked_before:], entries)

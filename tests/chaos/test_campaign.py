@@ -1,4 +1,4 @@
-"""kill -9 of anything at any moment, while many jobs are under way: all of them end as they should."""
+"""kill -9 of anything at any moment, while many trials are under way: all of them end as they should."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from pathlib import Path
 import pytest
 
 from tests.chaos.campaign import Campaign
-from tests.chaos.job import chaos_platform
 from tests.chaos.options import Options
+from tests.chaos.trial import chaos_platform
 
 pytestmark = pytest.mark.slow
 logger = logging.getLogger("chaos")
 
-JOBS_AT_ONCE = 20
+TRIALS_AT_ONCE = 20
 SECONDS = 60.0
-JOBS_AT_ONCE_OF_PART = 6
+TRIALS_AT_ONCE_OF_PART = 6
 SECONDS_OF_PART = 12.0
 DEATHS_MIN = 3
 
@@ -28,7 +28,7 @@ async def test_kills_at_random_moments_change_nothing_but_the_time(tmp_path: Pat
     async with chaos_platform(tmp_path / "world") as world:
         campaign = Campaign(world, tmp_path, asked.random())
         if asked.everything:
-            await campaign.run(JOBS_AT_ONCE, SECONDS)
+            await campaign.run(TRIALS_AT_ONCE, SECONDS)
         else:
-            await campaign.run(JOBS_AT_ONCE_OF_PART, SECONDS_OF_PART)
+            await campaign.run(TRIALS_AT_ONCE_OF_PART, SECONDS_OF_PART)
         assert len(campaign.deaths) >= DEATHS_MIN

@@ -12,9 +12,9 @@ from crewlog.cli.launcher import environment
 from crewlog.cli.launcher.child import Program
 from crewlog.cli.launcher.environment import Plan
 
-from tests.chaos.job import chaos_platform
 from tests.chaos.points import Failpoints, Kill, Point
 from tests.chaos.sweep import Sweep
+from tests.chaos.trial import chaos_platform
 
 pytestmark = pytest.mark.slow
 

@@ -1,7 +1,7 @@
 """A process that is killed at any point changes nothing but the time.
 
-The points are found by jobs without a kill, and those of recovery by jobs with one. Each kills at its first time and at
-one of its later ones. A part of them, chosen by a seed, unless all were asked for.
+The points are found by trials without a kill, and those of recovery by trials with one. Each kills at its first time
+and at one of its later ones. A part of them, chosen by a seed, unless all were asked for.
 """
 
 from __future__ import annotations

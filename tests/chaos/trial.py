@@ -1,5 +1,5 @@
-"""A job that passes every kind of step in a few seconds: calls side by side, each class of tool, a large body, branches
-that are merged, a way back, budgets above the run, and a person who is asked for more money.
+"""A run that passes every kind of step in a second: calls side by side, each class of tool, a large body, branches that
+are merged, a way back, budgets above the run, and a person who is asked for more money.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from crewlog.v1.run_pb2 import AgentNode, BackEdge, Node, Role, RunView, StartRu
 from tests.chaos.client import INSIST_SECONDS, Client
 from tests.e2e.world import World, git, platform_on
 
-SCRIPT = Path(__file__).with_name("job.yaml")
+SCRIPT = Path(__file__).with_name("trial.yaml")
 TENANT_BUDGET = "tenant"
 PLENTY = Limit(usd_micros=1_000_000_000)
 TOO_LITTLE = Limit(usd_micros=40_000)
@@ -33,7 +33,7 @@ TASKS = ["checker-1", "checker-2", "left-1", "maker-1", "right-1", "right-2"]
 
 
 @dataclass(frozen=True)
-class Job:
+class Trial:
     """One run in a repository of its own."""
 
     run_id: str
@@ -50,9 +50,9 @@ class Job:
 
 @dataclass(frozen=True)
 class Done:
-    """A job that has ended, as its client saw it."""
+    """A trial that has ended, as its client saw it."""
 
-    job: Job
+    trial: Trial
     run: RunView
     watched_revisions: tuple[int, ...]
 
@@ -66,9 +66,9 @@ async def chaos_platform(directory: Path) -> AsyncIterator[World]:
         yield world
 
 
-def new_job(directory: Path) -> Job:
-    run_id = f"job-{secrets.token_hex(4)}"
-    return Job(run_id, new_repository(directory / run_id))
+def new_trial(directory: Path) -> Trial:
+    run_id = f"trial-{secrets.token_hex(4)}"
+    return Trial(run_id, new_repository(directory / run_id))
 
 
 def new_repository(path: Path) -> Path:
@@ -81,37 +81,37 @@ def new_repository(path: Path) -> Path:
     return path
 
 
-async def perform(world: World, job: Job, patience_seconds: float = INSIST_SECONDS) -> Done:
+async def perform(world: World, trial: Trial, patience_seconds: float = INSIST_SECONDS) -> Done:
     """From the registration of the project to the end of the run, whatever dies in between."""
     client = Client(world.gateway, patience_seconds)
-    await client.insist(lambda: world.gateway.budgets.Set(SetBudget(budget_id=job.budget_id, limit=PLENTY)))
-    project = await client.insist(lambda: world.gateway.projects.Register(RegisterProject(path=str(job.repository))))
-    await client.insist(lambda: world.gateway.runs.Start(_start(job, project.project_id)))
-    watched = await client.watch_to_the_end(job.run_id)
-    run = await client.get(job.run_id, watched[-1].revision)
-    return Done(job, run, tuple(entry.revision for entry in watched))
+    await client.insist(lambda: world.gateway.budgets.Set(SetBudget(budget_id=trial.budget_id, limit=PLENTY)))
+    project = await client.insist(lambda: world.gateway.projects.Register(RegisterProject(path=str(trial.repository))))
+    await client.insist(lambda: world.gateway.runs.Start(_start(trial, project.project_id)))
+    watched = await client.watch_to_the_end(trial.run_id)
+    run = await client.get(trial.run_id, watched[-1].revision)
+    return Done(trial, run, tuple(entry.revision for entry in watched))
 
 
 def requests(world: World) -> list[str]:
-    """The hashes of all that the model server was asked. Two jobs never ask the same."""
+    """The hashes of all that the model server was asked. Two trials never ask the same."""
     return [str(line["request_sha256"]) for line in world.ledger()]
 
 
-def _start(job: Job, project_id: str) -> StartRun:
+def _start(trial: Trial, project_id: str) -> StartRun:
     return StartRun(
-        run_id=job.run_id,
+        run_id=trial.run_id,
         project_id=project_id,
         workflow=_workflow(),
-        input=f"The job {job.run_id}.",
+        input=f"The trial {trial.run_id}.",
         budget=TOO_LITTLE,
-        budgets=[job.run_id],
+        budgets=[trial.run_id],
         on_exhausted=OnExhausted.ON_EXHAUSTED_ASK,
     )
 
 
 def _workflow() -> Workflow:
     return Workflow(
-        name="job",
+        name="trial",
         nodes=[
             _node("maker"),
             _node("left", "maker"),
