@@ -9,10 +9,32 @@ import pytest
 from crewlog.cli import past, verifying
 from crewlog.cli.verifying import Difference, blobs_of, check_history, check_run_view
 from crewlog.eventlog import codec
-from crewlog.v1.agent_pb2 import ContentBlock, EffectKey, ModelAnswer, ModelCallSucceeded, ToolUse
+from crewlog.v1.agent_pb2 import (
+    AgentStarted,
+    AgentTakenOver,
+    ContentBlock,
+    EffectKey,
+    ModelAnswer,
+    ModelCallStarted,
+    ModelCallSucceeded,
+    ResumeReceipt,
+    ToolCallStarted,
+    ToolCallSucceeded,
+    ToolUse,
+)
 from crewlog.v1.body_pb2 import BlobRef, Body
 from crewlog.v1.entry_pb2 import Aggregate, Decision, Entry, RecordedEntry
-from crewlog.v1.run_pb2 import Node, NoopNode, RunStarted, RunSucceeded, TaskClaimed, TaskSucceeded, Workflow
+from crewlog.v1.run_pb2 import (
+    AgentNode,
+    Node,
+    NoopNode,
+    Role,
+    RunStarted,
+    RunSucceeded,
+    TaskClaimed,
+    TaskSucceeded,
+    Workflow,
+)
 from google.protobuf.message import Message
 
 
@@ -30,7 +52,7 @@ class Log:
             aggregate=Aggregate(tenant="local", kind=kind, id=id),
             ordinal=ordinal + 1,
             previous_hash=before,
-            decisions=[Decision(events=[codec.pack(fact) for fact in facts])],
+            decisions=[Decision(correlation_id="demo", events=[codec.pack(fact) for fact in facts])],
         )
         stored = entry.SerializeToString()
         self.last[id] = (ordinal + 1, codec.hash_of(stored))
@@ -81,6 +103,11 @@ def _damage(entries: list[RecordedEntry]) -> None:
     entries[2].stored = entries[2].stored[:-1]
 
 
+def _other_run(entries: list[RecordedEntry]) -> None:
+    entries[3].entry.decisions[0].correlation_id = "another"
+    entries[3].stored = entries[3].entry.SerializeToString()
+
+
 def _other_epoch(entries: list[RecordedEntry]) -> None:
     entries[3].entry.epoch = "e2"
     entries[3].stored = entries[3].entry.SerializeToString()
@@ -96,6 +123,7 @@ def _other_epoch(entries: list[RecordedEntry]) -> None:
         (_write_over, "revision 3 does not fit the entry of run demo before it"),
         (_damage, "revision 3 is not what its stored bytes say"),
         (_other_epoch, "revision 4 is of another log"),
+        (_other_run, "revision 4 was not decided for the run of run demo"),
         (list.clear, "the log holds nothing of this run"),
     ],
 )
@@ -125,9 +153,47 @@ def test_the_state_at_a_revision_is_that_of_the_entries_up_to_it(entries: list[R
     assert past.view_of_run(past.fold_all(entries, up_to=2)) == past.view_of_run(past.fold_all(entries[:2]))
 
 
+KEY = EffectKey(turn=1, index=-1, attempt=1)
+CALL = EffectKey(turn=1, index=0, attempt=1)
+BLOB = BlobRef(sha256=b"x" * 32, size_bytes=9)
+
+
+def turn(call_id: str = "toolu_1", other: str = '{"type": "thinking"}') -> list[Message]:
+    """An answer with one tool call, whose input is in a blob, and what came of it."""
+    tool_use = ToolUse(tool_use_id=call_id, tool="read", input_json=Body(blob=BLOB))
+    content = [ContentBlock(other_json=other), ContentBlock(tool_use=tool_use)]
+    return [
+        ModelCallStarted(key=KEY),
+        ModelCallSucceeded(key=KEY, answer=ModelAnswer(content=content)),
+        ToolCallStarted(key=CALL, call=tool_use),
+        ToolCallSucceeded(key=CALL),
+    ]
+
+
+def agent(*facts: Message) -> list[RecordedEntry]:
+    log = Log()
+    node = AgentNode(role=Role(name="r"))
+    log.write("agent", "demo_a-1", AgentStarted(generation=1, node=node, prompt=Body(inline=b"go")))
+    for fact in facts:
+        log.write("agent", "demo_a-1", fact)
+    return log.entries
+
+
 def test_blobs_are_found_however_deep_they_are() -> None:
-    log, ref = Log(), BlobRef(sha256=b"x" * 32, size_bytes=9)
-    content = [ContentBlock(tool_use=ToolUse(input_json=Body(blob=ref)))]
-    log.write("agent", "demo_a-1", ModelCallSucceeded(key=EffectKey(turn=1), answer=ModelAnswer(content=content)))
-    assert blobs_of(log.entries) == {ref.sha256: 9}
-    assert verifying.check_history(log.entries).entries == 1
+    entries = agent(*turn())
+    assert blobs_of(entries) == {BLOB.sha256: 9}
+    assert verifying.check_history(entries).entries == 5
+
+
+def test_a_prefix_that_no_provider_would_accept_is_found() -> None:
+    with pytest.raises(Difference, match=r"agent demo_a-1, entry 3: messages.1.*no place in a message of the assistant"):
+        check_history(agent(*turn(other='{"type": "tool_result", "tool_use_id": "x"}')))
+
+
+def test_a_receipt_that_the_rules_do_not_lead_to_is_found() -> None:
+    receipt = ResumeReceipt(model_answers_reused=1, tool_outcomes_reused=1)
+    taken_over = AgentTakenOver(generation=2, receipt=receipt)
+    assert check_history(agent(*turn(), taken_over)).entries == 6
+    taken_over.receipt.reused_usd_micros = 5
+    with pytest.raises(Difference, match="the receipt says reused_usd_micros 5, and it was 0"):
+        check_history(agent(*turn(), taken_over))

@@ -1,9 +1,10 @@
 """`replay --verify`: is the history whole, is it unchanged, and does it lead to what the platform shows?
 
-Checks, from the bytes as they are stored: that each entry says what was delivered, that the entries of an aggregate
-are numbered without gaps and each names the hash of the one before, that nothing happened that must never happen, that
-every blob has the hash that names it, and that the rules, applied again from the beginning, lead to the views that the
-gateway's projection gives. Performs nothing.
+Checks, from the bytes as they are stored: that each entry says what was delivered, and for which run; that the entries
+of an aggregate are numbered without gaps and each names the hash of the one before; that nothing happened that must
+never happen (crewlog.domain.invariants); that every agent could have gone on from each of its entries; that every blob
+has the hash that names it; and that the rules, applied again from the beginning, lead to the receipts in the log and to
+the views that the gateway's projection gives. Performs nothing.
 """
 
 from __future__ import annotations
@@ -12,9 +13,10 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from crewlog.cli import following, past
+from crewlog.cli import agents_past, following, past
 from crewlog.cli.gateway import Gateway
 from crewlog.cli.past import Past
+from crewlog.domain import names
 from crewlog.domain.errors import Refused, UnknownEvent
 from crewlog.domain.invariants import violations
 from crewlog.eventlog import codec
@@ -80,11 +82,19 @@ def check_history(entries: Sequence[RecordedEntry]) -> Checked:
         checked.hashes += bool(recorded.entry.previous_hash)
         checked.events += sum(len(decision.events) for decision in recorded.entry.decisions)
     checked.aggregates = len(chains.by_aggregate)
-    for broken in violations(recorded.entry for recorded in entries):
+    for broken in _broken([recorded.entry for recorded in entries]):
         raise Difference(broken)
     if not entries:
         raise Difference("the log holds nothing of this run")
     return checked
+
+
+def _broken(entries: Sequence[Entry]) -> Iterator[str]:
+    yield from violations(entries)
+    try:
+        yield from agents_past.mistakes(entry for entry in entries if entry.aggregate.kind == "agent")
+    except UnknownEvent as unknown:
+        yield str(unknown)
 
 
 def check_run_view(found: Past, shown: RunView) -> None:
@@ -114,6 +124,8 @@ def _check_entry(chains: _Chains, recorded: RecordedEntry) -> None:
     if entry.epoch != chain.epoch:
         raise Difference(f"{where} is of another log than the one of {name} before it")
     chain.ordinal, chain.hash = entry.ordinal, codec.hash_of(recorded.stored)
+    if any(decision.correlation_id != names.run_of(aggregate.id) for decision in entry.decisions):
+        raise Difference(f"{where} was not decided for the run of {name}: it would be in another trace")
 
 
 def _parsed(stored: bytes) -> Entry | None:
