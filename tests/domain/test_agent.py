@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import pytest
 from crewlog.domain import agent
 from crewlog.domain.agent_state import MODEL, Agent
-from crewlog.domain.agent_steps import CallModel, Fail, RunTools, Succeed, next_step
+from crewlog.domain.agent_steps import CallModel, Fail, RunTools, Succeed, Wait, next_step
 from crewlog.domain.decider import fold
 from crewlog.domain.errors import BudgetExceeded, NotFound, Refused, StaleClaim, WrongState
 from crewlog.v1.agent_pb2 import (
@@ -190,11 +190,11 @@ def test_a_failed_call_is_tried_again_later_as_the_provider_wishes() -> None:
     assert isinstance(step, CallModel) and (step.attempt, step.after_millis) == (2, 9_000)
 
 
-def test_a_refused_call_ends_the_agent_with_its_reason() -> None:
+def test_a_refused_call_lets_the_agent_wait_with_its_reason() -> None:
     failure = ModelFailure(failure=Failure(reason="model_unknown"))
     state = after(*CALLING, FinishModelCall(agent_id="r_t-1", generation=1, key=key(1), failure=failure))
     step = next_step(state, 0)
-    assert isinstance(step, Fail) and step.failure.reason == "model_unknown"
+    assert isinstance(step, Wait) and (step.failure.reason, step.millis) == ("model_unknown", 0)
 
 
 def test_the_conversation_goes_on_until_a_turn_has_no_calls() -> None:

@@ -34,7 +34,6 @@ from crewlog.v1.run_pb2 import (
     RunStatus,
     RunSucceeded,
     StartRun,
-    TaskCancelled,
     TaskClaimed,
     TaskClaimLapsed,
     TaskFailed,
@@ -91,6 +90,10 @@ def lapse(task: str, generation: int) -> LapseClaim:
     return LapseClaim(run_id="r", task_id=task, generation=generation, reason="its executor is gone")
 
 
+def closing(task: str) -> ClaimTask:
+    return ClaimTask(run_id="r", task_id=task, executor_id="scheduler", to_close=True)
+
+
 CANCEL = CancelRun(run_id="r", reason="enough")
 FINISH = FinishRun(run_id="r")
 
@@ -132,7 +135,11 @@ REVIEWING = (*WRITING, success("write-1"), claim("test-1"), success("test-1"), c
         (REVIEWING, success("review-1", AGAIN), [TaskSucceeded, EdgeTaken]),
         (WRITING, CANCEL, [RunCancelRequested]),
         ((*WRITING, CANCEL), CANCEL, []),
-        ((*WRITING, CANCEL), lapse("write-1", 1), [TaskClaimLapsed, TaskCancelled]),
+        ((*WRITING, CANCEL), lapse("write-1", 1), [TaskClaimLapsed]),
+        ((*WRITING, CANCEL), closing("write-1"), WrongState),
+        ((*WRITING, CANCEL, lapse("write-1", 1)), closing("write-1"), [TaskClaimed]),
+        ((*WRITING, CANCEL, lapse("write-1", 1)), FINISH, WrongState),
+        ((*WRITING, lapse("write-1", 1)), closing("write-1"), WrongState),
         ((*WRITING, CANCEL), FINISH, WrongState),
         ((start(), CANCEL), FINISH, [RunCancelled]),
         (WRITING, FINISH, WrongState),
@@ -228,10 +235,13 @@ def test_a_lapsed_claim_keeps_its_allotment_and_raises_the_generation() -> None:
 
 def test_claims_are_not_repeated_for_ever() -> None:
     commands: list[run.Command] = [start()]
-    for generation in range(1, run.CLAIMS_MAX + 1):
+    for generation in range(1, run_state.CLAIMS_MAX + 1):
         commands += [claim("write-1"), lapse("write-1", generation)]
     state = after(*commands)
-    assert state.failure is not None and state.failure.reason == "claims_exhausted"
+    assert isinstance(_refusal(state, claim("write-1")), WrongState)
+    assert [task.task_id for task in run_state.closable(state)] == ["write-1"]
+    state = after(*commands, closing("write-1"), failure("write-1"))
+    assert run_state.is_finishing(state) and state.failure is not None
 
 
 def test_nothing_more_is_claimed_once_a_task_has_failed() -> None:
@@ -303,6 +313,9 @@ def _anything_possible(state: Run, chance: random.Random) -> run.Command:
     ready = run_state.claimable(state)
     if ready and (not open_tasks or chance.random() < 0.5):
         return claim(run_state.next_task(state, chance.choice(ready)).task_id)
+    closable = run_state.closable(state)
+    if closable and (not open_tasks or chance.random() < 0.5):
+        return closing(chance.choice(closable).task_id)
     task = chance.choice(open_tasks)
     roll = chance.random()
     if roll < 0.1:
@@ -311,7 +324,7 @@ def _anything_possible(state: Run, chance: random.Random) -> run.Command:
 
 
 def _check_dependencies(state: Run, command: run.Command) -> None:
-    if isinstance(command, ClaimTask):
+    if isinstance(command, ClaimTask) and not command.to_close:
         task = run_state.next_task(state, command.task_id.rpartition("-")[0])
         for other in state.graph.nodes[task.node_id].depends_on:
             done = [t for t in state.tasks.values() if t.node_id == other]

@@ -102,7 +102,15 @@ EXPIRE, UNPARK = ExpireGate(run_id="r", gate_id=GATE), UnparkTask(run_id="r", ta
 CANCEL, FINISH = CancelRun(run_id="r"), FinishRun(run_id="r", at_unix_micros=9)
 ONE = (start(nodes="a"), claim(given=40))
 PARKED = (*ONE, park())
-OVER = (*PARKED, CANCEL, FINISH)
+
+
+def closed(task: str = "a-1", usd: int = 5) -> tuple[run.Command, run.Command]:
+    """The scheduler has claimed a task that nobody holds, and ended its agent."""
+    claimed = ClaimTask(run_id="r", task_id=task, executor_id="scheduler", to_close=True)
+    return claimed, EndTask(run_id="r", task_id=task, cancelled=spent(usd))
+
+
+OVER = (*PARKED, CANCEL, *closed(), FINISH)
 
 
 def after(*commands: run.Command) -> Run:
@@ -160,8 +168,11 @@ def after(*commands: run.Command) -> Run:
         ((*ONE, park(budget_id="tenant")), answer("raise"), [GateAnswered, TaskUnparked]),
         (OVER, answer("stop"), Conflict),
         (OVER, EXPIRE, []),
-        ((*PARKED, CANCEL), FINISH, [TaskCancelled, RunCancelled]),
-        ((*ONE, lapse(7), CANCEL), FINISH, [TaskCancelled, RunCancelled]),
+        ((*PARKED, CANCEL), FINISH, WrongState),
+        ((*PARKED, CANCEL, *closed()), FINISH, [RunCancelled]),
+        ((*ONE, lapse(7), CANCEL), FINISH, WrongState),
+        ((*ONE, lapse(7), CANCEL, *closed()), FINISH, [RunCancelled]),
+        ((start(nodes="a"), park(), CANCEL), FINISH, [TaskCancelled, RunCancelled]),
         (PARKED, FINISH, WrongState),
     ],
 )
@@ -237,7 +248,9 @@ def test_a_limit_is_never_lowered_away() -> None:
 def test_what_waits_when_the_run_stops_keeps_what_it_spent(
     stops: Sequence[run.Command], waits: Sequence[run.Command]
 ) -> None:
-    state = after(start(), claim(), claim("b-1"), *waits, *stops, lapse(7, "b-1"), FINISH)
+    commands = (start(), claim(), claim("b-1"), *waits, *stops, lapse(7, "b-1"))
+    others = closed("b-1", 7) if stops == (CANCEL,) else ()
+    state = after(*commands, *closed(), *others, FINISH)
     told = sum(task.result.spent.usd_micros for task in state.tasks.values() if task.result is not None)
     assert state.spent.usd_micros == told and state.tasks["a-1"].result == spent(5)
     assert state.allotted.usd_micros == 0
@@ -246,7 +259,8 @@ def test_what_waits_when_the_run_stops_keeps_what_it_spent(
 
 def test_a_run_is_not_finished_while_a_task_waits_for_money() -> None:
     assert not is_finishing(after(*PARKED))
-    assert is_finishing(after(*PARKED, CANCEL))
+    assert not is_finishing(after(*PARKED, CANCEL))
+    assert is_finishing(after(*PARKED, CANCEL, *closed()))
 
 
 def test_warnings_come_once_and_again_after_a_raise() -> None:

@@ -155,9 +155,19 @@ def _retry(run: Run, command: RetryRun) -> list[Message]:
             what_to_do="a paused run goes on with `crewlog resume`; see `crewlog show`",
         )
     at = command.at_unix_micros
-    unfinished = sorted(task.task_id for task in _current(run) if task.status != TaskStatus.TASK_STATUS_SUCCEEDED)
-    retried = RunRetried(request_id=command.request_id, task_ids=unfinished, by=command.requested_by, at_unix_micros=at)
-    return [*_raised(run, command), retried]
+    return [
+        *_raised(run, command),
+        RunRetried(
+            request_id=command.request_id, task_ids=_unfinished(run), by=command.requested_by, at_unix_micros=at
+        ),
+    ]
+
+
+def _unfinished(run: Run) -> list[str]:
+    """Tasks that did not succeed; and those that never began, where messages to them were given up already."""
+    current = {names.task_id(node_id, visit) for node_id, visit in run.visits.items()}
+    succeeded = {task.task_id for task in _current(run) if task.status == TaskStatus.TASK_STATUS_SUCCEEDED}
+    return sorted((current & {*run.tasks, *run.messages}) - succeeded)
 
 
 def _raised(run: Run, command: RetryRun) -> list[Message]:
