@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from crewlog.domain.agent_state import Agent
-from crewlog.v1.agent_pb2 import AgentView
+from crewlog.domain.agent_state import Agent, is_over
+from crewlog.v1.agent_pb2 import AgentParked, AgentView
+from crewlog.v1.run_pb2 import ParkCause
 
 
 def view(agent: Agent, agent_id: str, *, revision: int = 0) -> AgentView:
     started = agent.started
+    parked = None if is_over(agent) else agent.parked
     return AgentView(
         agent_id=agent_id,
         run_id=started.run_id,
@@ -27,4 +29,15 @@ def view(agent: Agent, agent_id: str, *, revision: int = 0) -> AgentView:
         started_at_unix_micros=started.at_unix_micros,
         ended_at_unix_micros=agent.ended_at_unix_micros,
         revision=revision,
+        is_parked=parked is not None,
+        park_cause=_park_cause(parked),
+        resumes=agent.resumes,
+        in_doubt=agent.in_doubt,
+        last_receipt=agent.last_receipt,
     )
+
+
+def _park_cause(parked: AgentParked | None) -> ParkCause.ValueType:
+    if parked is None:
+        return ParkCause.PARK_CAUSE_UNSPECIFIED
+    return parked.cause or ParkCause.PARK_CAUSE_BUDGET

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from crewlog.domain import names
-from crewlog.domain.run_state import Gate, Run, Task, is_over
+from crewlog.domain.run_state import Gate, Run, Task, is_over, is_stopping
 from crewlog.v1.budget_pb2 import Usage
-from crewlog.v1.run_pb2 import GateStatus, GateView, RunView, TaskResult, TaskStatus, TaskView
+from crewlog.v1.run_pb2 import GateStatus, GateView, ParkCause, RunStatus, RunView, TaskResult, TaskStatus, TaskView
+
+_NOT_PARKED = ParkCause.PARK_CAUSE_UNSPECIFIED
 
 
 def view(run: Run, *, revision: int = 0, trace_id: str = "", with_tasks: bool = True) -> RunView:
@@ -16,7 +18,7 @@ def view(run: Run, *, revision: int = 0, trace_id: str = "", with_tasks: bool = 
         project_id=started.project_id,
         workflow=started.workflow.name,
         input=started.input.inline.decode(errors="replace"),
-        status=run.status,
+        status=status(run),
         model=started.model,
         base_commit=started.base_commit,
         budget=run.limit.limit(),
@@ -35,7 +37,15 @@ def view(run: Run, *, revision: int = 0, trace_id: str = "", with_tasks: bool = 
         budget_ids=started.budget_ids,
         lost_usd_micros=sum(result.lost_usd_micros for result in _results(run)),
         saved_usd_micros=sum(result.saved_usd_micros for result in _results(run)),
+        paused=run.paused if status(run) == RunStatus.RUN_STATUS_PAUSED else None,
+        limits=started.limits if started.HasField("limits") else None,
     )
+
+
+def status(run: Run) -> RunStatus.ValueType:
+    """Paused is a run that would go on if it were resumed: not one that is being stopped, or is over."""
+    is_paused = run.paused is not None and run.status == RunStatus.RUN_STATUS_RUNNING and not is_stopping(run)
+    return RunStatus.RUN_STATUS_PAUSED if is_paused else run.status
 
 
 def usage(run: Run) -> Usage:
@@ -70,6 +80,9 @@ def _task(run: Run, task: Task) -> TaskView:
         generation=task.generation,
         agent_id=names.agent_id(run.started.run_id, task.task_id),
         parked_on=task.parked_on,
+        park_cause=task.park_cause if task.status == TaskStatus.TASK_STATUS_PARKED else _NOT_PARKED,
+        messages=len(run.messages.get(task.task_id, ())),
+        is_cancel_requested=task.cancel_requested is not None,
         allotment=task.allotment.limit(),
         result=task.result,
         failure=task.failure,
@@ -81,12 +94,14 @@ def _task(run: Run, task: Task) -> TaskView:
 def _waiting(run: Run, node_id: str) -> TaskView:
     ready = node_id in run.ready
     visit = run.visits[node_id]
+    task_id = names.task_id(node_id, visit)
     return TaskView(
-        task_id=names.task_id(node_id, visit),
+        task_id=task_id,
         node_id=node_id,
         visit=visit,
         status=TaskStatus.TASK_STATUS_READY if ready else TaskStatus.TASK_STATUS_WAITING,
         role=_role(run, node_id),
+        messages=len(run.messages.get(task_id, ())),
     )
 
 
@@ -96,7 +111,8 @@ def _role(run: Run, node_id: str) -> str:
 
 def _gate(run: Run, gate: Gate) -> GateView:
     opened = gate.opened
-    closed = is_over(run) and gate.status == GateStatus.GATE_STATUS_OPEN
+    is_asked = opened.task_id in run.parked and not is_over(run)
+    closed = gate.status == GateStatus.GATE_STATUS_OPEN and not is_asked
     return GateView(
         run_id=run.started.run_id,
         gate_id=opened.gate_id,
@@ -108,6 +124,8 @@ def _gate(run: Run, gate: Gate) -> GateView:
         budget_id=opened.budget_id,
         wanted=opened.wanted,
         choice=gate.choice,
+        text=gate.text,
+        default_choice=opened.default_choice,
         answered_by=gate.answered_by,
         opened_at_unix_micros=opened.at_unix_micros,
         expires_at_unix_micros=opened.expires_at_unix_micros,

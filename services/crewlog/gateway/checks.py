@@ -18,6 +18,7 @@ WORKFLOW_NAME_CHARACTERS_MAX = 64
 MODEL_CHARACTERS_MAX = 128
 REASON_CHARACTERS_MAX = 2_000
 AGENT_ID_CHARACTERS_MAX = 128
+REQUEST_ID_CHARACTERS_MAX = 64
 KINDS = ("run", "agent", "workspace", "change", "project", "budget")
 
 Check = Callable[[], None]
@@ -75,6 +76,14 @@ def model(field: str, value: str) -> None:
 def reason(value: str) -> None:
     if len(value) > REASON_CHARACTERS_MAX:
         refuse("reason", value, f"has to be at most {REASON_CHARACTERS_MAX} characters")
+
+
+def request_id(value: str, *, is_needed: bool = False) -> None:
+    """What makes a repeated request one and the same."""
+    if len(value) > REQUEST_ID_CHARACTERS_MAX or not value.isprintable():
+        refuse("request_id", value, f"has to be at most {REQUEST_ID_CHARACTERS_MAX} printable characters")
+    if is_needed and not value.strip():
+        refuse("request_id", value, "is needed: choose one, and send it again with the same request")
 
 
 def kinds(values: Iterable[str]) -> None:

@@ -10,7 +10,7 @@ from zoneinfo import available_timezones
 from crewlog.domain import amounts, names
 from crewlog.domain.budget import WARN_PERCENTS_MAX
 from crewlog.domain.project import PROJECT_ID_CHARACTERS_MAX
-from crewlog.gateway.checks import check_all, project_id, refuse, run_id, where_given
+from crewlog.gateway.checks import check_all, project_id, refuse, request_id, run_id, where_given
 from crewlog.v1.budget_pb2 import LowerBudget, OnExhausted, Period, RaiseBudget, SetBudget
 from crewlog.v1.budget_service_pb2 import QueryCost
 from crewlog.v1.run_pb2 import AnswerGate, StartRun
@@ -20,9 +20,9 @@ PROJECT = "project_"
 NAMED = "named_"
 RUN = "run_"
 BUDGET_NAME_CHARACTERS_MAX = 32
-REQUEST_ID_CHARACTERS_MAX = 64
 GATE_ID_CHARACTERS_MAX = 128
-CHOICE_CHARACTERS_MAX = 64
+CHOICE_CHARACTERS_MAX = 200
+ANSWER_BYTES_MAX = 64 * 1024
 GATE_SECONDS_MAX = 90 * 24 * 3600
 CHARGED_BUDGETS_MAX = 8
 COST_KEYS = ("project", "run", "task", "role", "model", "credential", "day")
@@ -44,7 +44,7 @@ def check_change(request: RaiseBudget | LowerBudget) -> None:
     check_all(
         partial(budget_id, "budget_id", request.budget_id),
         partial(amounts.check, "by", request.by, needs_one=True),
-        partial(_request_id, request.request_id),
+        partial(request_id, request.request_id),
     )
 
 
@@ -52,7 +52,8 @@ def check_answer(request: AnswerGate) -> None:
     check_all(
         partial(run_id, "run_id", request.run_id),
         partial(_gate_id, request.gate_id),
-        partial(_choice, request.choice),
+        partial(_choice, request),
+        partial(_text, request.text),
         partial(_answered_amounts, request),
     )
 
@@ -130,19 +131,24 @@ def _warn_percents(values: Sequence[int]) -> None:
         refuse("warn_percents", list(values), f"have to be at most {WARN_PERCENTS_MAX}, each 1 to 100")
 
 
-def _request_id(value: str) -> None:
-    if len(value) > REQUEST_ID_CHARACTERS_MAX or not value.isprintable():
-        refuse("request_id", value, f"has to be at most {REQUEST_ID_CHARACTERS_MAX} printable characters")
-
-
 def _gate_id(value: str) -> None:
     if len(value) > GATE_ID_CHARACTERS_MAX or not names.is_aggregate_id(value):
         refuse("gate_id", value, "has to be the id of a gate, as `crewlog gates` shows it")
 
 
-def _choice(value: str) -> None:
-    if not 0 < len(value) <= CHOICE_CHARACTERS_MAX or not value.isprintable():
-        refuse("choice", value, "has to be one of the gate's choices")
+def _choice(request: AnswerGate) -> None:
+    """Empty, where the question has none and is answered with a text."""
+    value = request.choice
+    if len(value) > CHOICE_CHARACTERS_MAX or not value.isprintable() or not (value or request.text):
+        refuse("choice", value, "has to be one of the gate's choices; without any, answer with a text")
+
+
+def _text(value: str) -> None:
+    size = len(value.encode())
+    if value and not value.strip():
+        refuse("text", "", "has to say something")
+    if size > ANSWER_BYTES_MAX:
+        refuse("text", f"{size} bytes", f"has to be at most {ANSWER_BYTES_MAX} bytes")
 
 
 def _answered_amounts(request: AnswerGate) -> None:

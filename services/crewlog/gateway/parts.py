@@ -105,7 +105,7 @@ def _servers(
     starting = Starting(load_workflow, PriceList.load(config.prices).price_of, workspaces.Pin, config.model, now_micros)
     budgets = BudgetServiceStub(scheduler)
     tree = BudgetTree(budgets)
-    forwarded = Scheduler(commands.Start, commands.Cancel, tree.charged)
+    forwarded = Scheduler(commands, tree.charged)
     return Servers(
         runs=RunServer(projection, projects, starting, forwarded, storage.live),
         projects=ProjectServer(projects, projection),

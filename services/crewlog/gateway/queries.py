@@ -77,7 +77,7 @@ class Queries:
                 return None
             if row[0] == row[1]:
                 return RunView.FromString(row[2])
-            folded = self._folded(("run", run_id))
+            folded = self.folded(("run", run_id))
             return folding.run_view_of(folded.state, folded.revision)
 
     def generation_of(self, run_id: str, task_id: str) -> int:
@@ -126,16 +126,16 @@ class Queries:
     def _summary(self, run_id: str, revision: int, view_revision: int, summary: bytes | None) -> RunView:
         if revision == view_revision and summary is not None:
             return RunView.FromString(summary)
-        folded = self._folded(("run", run_id))
+        folded = self.folded(("run", run_id))
         return folding.run_view_of(folded.state, folded.revision, with_tasks=False)
 
     def _agent(self, agent_id: str, revision: int, view_revision: int, view: bytes | None) -> AgentView:
         if revision == view_revision and view is not None:
             return AgentView.FromString(view)
-        folded = self._folded(("agent", agent_id))
+        folded = self.folded(("agent", agent_id))
         return folding.agent_view_of(folded.state, agent_id, folded.revision)
 
-    def _folded(self, key: Key) -> Folded:
+    def folded(self, key: Key) -> Folded:
         """Of a state that is at work, the writer may already have folded an entry that it has not written yet."""
         folded = self._hot.get(key) or refold(self._connection, key)
         assert folded is not None, f"there are no entries of {key}"

@@ -13,10 +13,10 @@ from crewlog.eventlog import codec
 from crewlog.eventlog.port import BlobCorrupt, BlobMissing, BlobStore, EventLog
 from crewlog.gateway import checks, watch
 from crewlog.gateway.config import ModelAccess
+from crewlog.gateway.control import no_run
 from crewlog.gateway.projection import EVERY_RUN, Projection
 from crewlog.gateway.projects import Projects
 from crewlog.gateway.queries import EntryFilter, Queries
-from crewlog.gateway.runs import no_run
 from crewlog.v1.agent_pb2 import AgentList, AgentView, GetAgent, ListAgents
 from crewlog.v1.agent_pb2_grpc import AgentServiceServicer
 from crewlog.v1.entry_pb2 import Entry

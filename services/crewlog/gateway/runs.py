@@ -1,53 +1,56 @@
-"""RunService: runs are started and cancelled by the scheduler; what is read comes from the projection."""
+"""RunService: runs are started by the scheduler; what is read comes from the projection."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from crewlog.domain.errors import NotFound
 from crewlog.eventlog.port import Live
-from crewlog.gateway import checks, money_checks, pages, watch
+from crewlog.gateway import checks, control_checks, money_checks, pages, watch
+from crewlog.gateway.control import Control, no_run
 from crewlog.gateway.projection import Projection
 from crewlog.gateway.projects import Projects
 from crewlog.gateway.queries import EntryFilter, Queries, RunFilter
 from crewlog.gateway.starting import Starting
-from crewlog.gateway.watch import LiveFeed
+from crewlog.gateway.watch import Delivered, LiveFeed
+from crewlog.gateway.withdrawing import attempts_at
 from crewlog.runtime.auth import current_principal
 from crewlog.telemetry import traces
 from crewlog.v1.answer_pb2 import Receipt
-from crewlog.v1.run_pb2 import CancelRun, GetRun, ListRuns, RunList, RunStatus, RunView, StartRun
+from crewlog.v1.run_pb2 import GetRun, ListRuns, RunList, RunStatus, RunView, StartRun
 from crewlog.v1.run_service_pb2 import Heartbeat, WatchRun, WatchRunMessage
-from crewlog.v1.run_service_pb2_grpc import RunServiceServicer
 
 FOREVER = 2**62
 
 
 @dataclass(frozen=True, slots=True)
 class Scheduler:
-    """The commands of the scheduler that the gateway forwards to. `charged` completes the named budgets of a run in a
-    project with those above them."""
+    """Its service, which commands are forwarded to. `charged` completes the named budgets of a run in a project with
+    those above them."""
 
-    start: Callable[[StartRun], Awaitable[Receipt]]
-    cancel: Callable[[CancelRun], Awaitable[Receipt]]
+    commands: Any
     charged: Callable[[str, Iterable[str]], Awaitable[list[str]]]
 
 
-class RunServer(RunServiceServicer):
+class RunServer(Control):
     def __init__(
         self, projection: Projection, projects: Projects, starting: Starting, scheduler: Scheduler, live: Live
     ) -> None:
-        self._projection = projection
+        super().__init__(projection, scheduler.commands)
         self._projects = projects
         self._starting = starting
         self._scheduler = scheduler
         self._live = live
 
     async def Start(self, request: StartRun, context: Any) -> Receipt:
-        checks.check_all(partial(checks.check_start, request), partial(money_checks.start_money, request))
+        checks.check_all(
+            partial(checks.check_start, request),
+            partial(money_checks.start_money, request),
+            partial(control_checks.run_limits, request.limits),
+        )
         path = await self._projects.path_of(request.project_id)
         budgets = await self._scheduler.charged(request.project_id, request.budgets)
         command = await self._starting.complete(
@@ -55,11 +58,8 @@ class RunServer(RunServiceServicer):
         )
         command.budgets[:] = budgets
         traces.link_current(traces.traceparent_of_run(request.run_id), "run")
-        return await self._scheduler.start(command)
-
-    async def Cancel(self, request: CancelRun, context: Any) -> Receipt:
-        checks.check_all(partial(checks.run_id, "run_id", request.run_id), partial(checks.reason, request.reason))
-        return await self._scheduler.cancel(CancelRun(run_id=request.run_id, reason=request.reason))
+        receipt: Receipt = await self._commands.Start(command)
+        return receipt
 
     async def Get(self, request: GetRun, context: Any) -> RunView:
         checks.run_id("run_id", request.run_id)
@@ -84,19 +84,16 @@ class RunServer(RunServiceServicer):
         checks.run_id("run_id", request.run_id)
         await self._check_known(request)
         until = await self._projection.caught_up() if request.until_now else None
-        feed = LiveFeed()
         async with AsyncExitStack() as stack:
             changed = stack.enter_context(self._projection.watching(request.run_id))
+            feed = None
             if request.with_live and not request.until_now:
+                feed = LiveFeed(await self._projection.read(attempts_at, request.run_id, request.from_revision))
                 await stack.enter_async_context(feed.listening(self._live, request.run_id, changed))
             wanted = EntryFilter(run_id=request.run_id)
             async for delivered in watch.entries(self._projection, wanted, request.from_revision, changed, until):
-                for delta in feed.drain():
-                    yield WatchRunMessage(live=delta)
-                for revision, payload in delivered.entries:
-                    yield WatchRunMessage(entry=watch.recorded(revision, payload, with_stored=request.with_stored))
-                if delivered.is_idle:
-                    yield WatchRunMessage(heartbeat=Heartbeat(revision=delivered.up_to))
+                for message in _messages(delivered, feed, with_stored=request.with_stored):
+                    yield message
 
     async def _check_known(self, request: WatchRun) -> None:
         """A run that was just started is in the log, but perhaps not yet in the projection."""
@@ -107,8 +104,17 @@ class RunServer(RunServiceServicer):
                 raise no_run(request.run_id)
 
 
-def no_run(run_id: str) -> NotFound:
-    return NotFound(f"there is no run {run_id!r}", what_to_do="see `crewlog runs`")
+def _messages(delivered: Delivered, feed: LiveFeed | None, *, with_stored: bool) -> Iterator[WatchRunMessage]:
+    """What is live waits until the stream has caught up: only then it is known which attempts are over."""
+    for revision, payload in delivered.entries:
+        entry = watch.recorded(revision, payload, with_stored=with_stored)
+        for withdrawal in feed.withdrawals(entry.entry) if feed else ():
+            yield WatchRunMessage(live=withdrawal)
+        yield WatchRunMessage(entry=entry)
+    for delta in feed.drain() if feed and delivered.is_all else ():
+        yield WatchRunMessage(live=delta)
+    if delivered.is_idle:
+        yield WatchRunMessage(heartbeat=Heartbeat(revision=delivered.up_to))
 
 
 def _check_filter(wanted: RunFilter) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from crewlog.domain import agent, project, run
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 _TABLES = """
 create table if not exists meta (key text primary key, value text not null) without rowid;
@@ -27,6 +27,7 @@ create table if not exists run (
     view_revision integer not null default 0, summary blob, view blob
 ) without rowid;
 create index if not exists run_by_start on run (started);
+create index if not exists run_open on run (run_id) where not is_over;
 create index if not exists run_of_project on run (project_id, started);
 create table if not exists agent (
     agent_id text primary key, run_id text not null, started integer not null, revision integer not null,

@@ -16,6 +16,7 @@ from crewlog.domain.names import TENANT
 from crewlog.eventlog.port import Live
 from crewlog.gateway.projection import Projection
 from crewlog.gateway.queries import EntryFilter, Queries
+from crewlog.gateway.withdrawing import Attempts
 from crewlog.v1.entry_pb2 import Entry, RecordedEntry
 from crewlog.v1.run_service_pb2 import LiveDelta
 
@@ -25,10 +26,12 @@ DELTAS_MAX = 1000
 
 @dataclass(frozen=True, slots=True)
 class Delivered:
-    """Entries, each with its revision. Everything up to `up_to` has been delivered; `is_idle` after a quiet while."""
+    """Entries, each with its revision. Everything up to `up_to` has been delivered, which is all that there is for now
+    or not; `is_idle` after a quiet while."""
 
     entries: Sequence[tuple[int, bytes]]
     up_to: int
+    is_all: bool
     is_idle: bool
 
 
@@ -44,7 +47,7 @@ async def entries(
         changed.clear()
         page = await projection.read(Queries.page, wanted, cursor)
         cursor = page.up_to
-        yield Delivered(page.entries, cursor, is_idle and not page.entries)
+        yield Delivered(page.entries, cursor, not page.has_more, is_idle and not page.entries)
         if page.has_more:
             continue
         if page.run_is_over or (until is not None and cursor >= until):
@@ -70,14 +73,22 @@ def recorded(revision: int, payload: bytes, *, with_stored: bool) -> RecordedEnt
 
 
 class LiveFeed:
-    """What is being written right now; a reader that is too slow loses the oldest."""
+    """What is being written right now, without that of attempts that are over; a reader that is too slow loses the
+    oldest."""
 
-    def __init__(self) -> None:
+    def __init__(self, attempts: Attempts) -> None:
+        self._attempts = attempts
         self._deltas: deque[bytes] = deque(maxlen=DELTAS_MAX)
+
+    def withdrawals(self, entry: Entry) -> Iterator[LiveDelta]:
+        """What the entry takes back, of all that was said before it and is said later."""
+        return self._attempts.withdrawals(entry)
 
     def drain(self) -> Iterator[LiveDelta]:
         while self._deltas:
-            yield LiveDelta.FromString(self._deltas.popleft())
+            delta = LiveDelta.FromString(self._deltas.popleft())
+            if self._attempts.is_wanted(delta):
+                yield delta
 
     @asynccontextmanager
     async def listening(self, live: Live, run_id: str, changed: asyncio.Event) -> AsyncIterator[None]:

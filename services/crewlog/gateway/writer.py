@@ -6,7 +6,7 @@ import sqlite3
 from collections.abc import Iterator, Sequence
 from dataclasses import astuple, dataclass, field, fields
 
-from crewlog.domain import names
+from crewlog.domain import names, run_view
 from crewlog.eventlog import codec
 from crewlog.eventlog.port import Stored
 from crewlog.gateway import costs, folding, schema
@@ -139,7 +139,7 @@ def refold(connection: sqlite3.Connection, key: Key, before: int = 2**62) -> Fol
 def _run_row(run_id: str, folded: Folded) -> tuple[object, ...]:
     run = folded.state
     is_over = folding.is_at_rest("run", run)
-    return (run_id, run.started.project_id, run.status, is_over, folded.started, folded.revision)
+    return (run_id, run.started.project_id, run_view.status(run), is_over, folded.started, folded.revision)
 
 
 def _agent_row(agent_id: str, folded: Folded) -> tuple[object, ...]:

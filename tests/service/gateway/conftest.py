@@ -38,9 +38,9 @@ from crewlog.v1.entry_pb2 import Entry
 from crewlog.v1.events_pb2_grpc import EventServiceStub
 from crewlog.v1.project_pb2 import RegisterProject
 from crewlog.v1.project_pb2_grpc import ProjectServiceStub
+from crewlog.v1.recovery_pb2 import RecoverRun
 from crewlog.v1.run_pb2 import (
     AnswerGate,
-    CancelRun,
     ClaimTask,
     EndTask,
     FinishRun,
@@ -68,20 +68,32 @@ MODEL = ModelAccess(api_key="sk-secret", base_url="http://127.0.0.1:9", default_
 
 
 class Scheduler(SchedulerServiceServicer):
-    """Start and Cancel by the real rules."""
+    """Commands on runs by the real rules."""
 
     def __init__(self, owner: Owner[Any]) -> None:
         self.owner = owner
         self.started: list[StartRun] = []
+        self.asked: list[Any] = []
 
     async def Start(self, request: StartRun, context: Any) -> Receipt:
         self.started.append(request)
         meta = Meta("start", auth.current_principal(), request.run_id)
         return Receipt(revision=(await self.owner.handle(request.run_id, request, meta)).revision)
 
-    async def Cancel(self, request: CancelRun, context: Any) -> Receipt:
-        meta = Meta("cancel", auth.current_principal(), request.run_id)
-        return Receipt(revision=(await self.owner.handle(request.run_id, request, meta)).revision)
+    async def _control(self, request: Any, context: Any) -> Receipt:
+        """As the scheduler does: it stamps the time."""
+        self.asked.append(request)
+        meta = Meta("control", auth.current_principal(), request.run_id)
+        command = type(request)()
+        command.CopyFrom(request)
+        command.at_unix_micros = now_micros()
+        return Receipt(revision=(await self.owner.handle(request.run_id, command, meta)).revision)
+
+    Cancel = CancelTask = Pause = Resume = Retry = Send = _control
+
+    async def Recover(self, request: RecoverRun, context: Any) -> Receipt:
+        self.asked.append(request)
+        return Receipt(revision=(await self.owner.state(request.run_id))[1])
 
     async def Grow(self, request: Any, context: Any) -> Any:
         raise AssertionError("the gateway does not ask for allotments")

@@ -40,7 +40,6 @@ from crewlog.v1.run_pb2 import (
     EndTask,
     GateStatus,
     GetRun,
-    LapseClaim,
     Node,
     ParkTask,
     Role,
@@ -205,7 +204,7 @@ async def test_a_task_that_ends_without_its_agent_has_its_open_call_counted_once
     await world.run_command(CancelRun(run_id="run-1"))
     state, _ = await world.agents.state("run-1_a-1")
     so_far = agent.result_so_far(state, NOON)
-    revision = await world.run_command(LapseClaim(run_id="run-1", task_id="a-1", generation=1, so_far=so_far))
+    revision = await world.run_command(EndTask(run_id="run-1", task_id="a-1", cancelled=so_far))
     query = QueryCost(run_id="run-1", at_least_revision=revision)
     assert (await world.cost_service.Query(query)).total.usd_micros == await run.spent(revision) == 1_005
     revision = await run.act("a", run.host("a", 2))
