@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 from crewlog.crews import load_workflow
-from crewlog.models.script import Answer, load_script, next_move
+from crewlog.models.script import Answer, next_move
+from crewlog.models.script_file import load_script
 from crewlog.tools import sandbox
 from crewlog.tools.registry import ToolContext, run_tool
 

@@ -6,10 +6,13 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import fields
+from email.utils import parsedate_to_datetime
 from pathlib import Path
+from textwrap import indent
 from typing import Any, get_args
 
 import anthropic
@@ -18,7 +21,8 @@ import pytest
 from anthropic import types
 from crewlog.domain.errors import InvalidCommand
 from crewlog.models import request_checks
-from crewlog.models.script import STOP_REASONS, Answer, load_script
+from crewlog.models.script import STOP_REASONS, Answer, Error, Fault, fault_of
+from crewlog.models.script_file import load_script
 from crewlog.models.scripted import serve_scripted
 from pydantic import TypeAdapter
 
@@ -240,6 +244,97 @@ async def test_errors_come_as_often_as_the_script_says_for_every_request(play: O
         assert answers[0].json()["error"]["type"] == "overloaded_error"
 
 
+async def test_faults_come_one_after_the_other_and_are_in_the_ledger(play: Open, http: httpx2.AsyncClient) -> None:
+    url = await play("""
+scripts:
+  - steps:
+      - say: Hi
+        faults:
+          - {error: {status: 429}, times: 2}
+          - {error: {status: 529, after: 1}}
+          - {disconnect_after: 2}
+          - {delay_millis: 1}
+""")
+    statuses = []
+    for _ in range(6):
+        try:
+            answer = await http.post(f"{url}/v1/messages", json={**BODY, "stream": True})
+            statuses.append(f"{answer.status_code}{' error' if 'event: error' in answer.text else ''}")
+        except httpx2.RemoteProtocolError:
+            statuses.append("broken")
+    assert statuses == ["429", "429", "200 error", "broken", "200", "200"]
+    entries = [json.loads(line) for line in (await http.get(f"{url}/ledger")).text.splitlines()]
+    assert [entry["fault"] for entry in entries] == ["error", "error", "error", "disconnect", "delay", ""]
+    assert len({entry["request_sha256"] for entry in entries}) == 1
+
+
+@pytest.mark.parametrize(
+    ("wish", "header", "value"),
+    [("seconds: 7", "retry-after", "7"), ("millis: 1500", "retry-after-ms", "1500")],
+)
+async def test_a_wish_to_be_asked_later(
+    play: Open, http: httpx2.AsyncClient, wish: str, header: str, value: str
+) -> None:
+    url = await play(f"scripts: [{{steps: [{{error: {{status: 429, retry_after: {{{wish}}}}}}}]}}]")
+    assert (await http.post(f"{url}/v1/messages", json=BODY)).headers[header] == value
+
+
+async def test_a_wish_to_be_asked_later_as_a_date(play: Open, http: httpx2.AsyncClient) -> None:
+    url = await play("scripts: [{steps: [{error: {status: 429, retry_after: {date_seconds: 100}}}]}]")
+    at = parsedate_to_datetime((await http.post(f"{url}/v1/messages", json=BODY)).headers["retry-after"])
+    assert 90 < at.timestamp() - time.time() <= 101
+
+
+async def test_calls_can_be_many_and_have_the_same_id(play: Open, http: httpx2.AsyncClient) -> None:
+    url = await play('scripts: [{steps: [{tools: [{tool: a, id: same, repeat: 200, input: {n: "{{n}}"}}]}]}]')
+    calls = (await say(http, url, max_tokens=9_000))["content"]
+    assert {call["id"] for call in calls} == {"same"}
+    assert [call["input"]["n"] for call in calls] == [str(n) for n in range(1, 201)]
+
+
+async def test_counts_can_be_wrong_and_blocks_of_any_kind(play: Open, http: httpx2.AsyncClient) -> None:
+    block = "{type: server_tool_use, id: s1, name: web_search, input: {query: x}}"
+    url = await play(f"scripts: [{{steps: [{{say: Hi, usage: {{output_tokens: 0}}, other_blocks: [{block}]}}]}}]")
+    whole = await say(http, url)
+    assert whole["usage"]["output_tokens"] == 0 and whole["usage"]["input_tokens"] > 0
+    assert whole["content"][1] == {"type": "server_tool_use", "id": "s1", "name": "web_search", "input": {"query": "x"}}
+    events = await events_of(http, url)
+    assert [event["content_block"]["type"] for name, event in events if name == "content_block_start"] == [
+        "text",
+        "server_tool_use",
+    ]
+
+
+STEERED = """
+scripts:
+  - steps:
+      - {say: I look, tools: [{tool: read}]}
+      - cases:
+          - {expect: "ok", said: '(?i)use (?P<what>\\w+)', say: "I use {{what}}"}
+          - {expect: '(?P<n>\\d+) failed', said: stop, say: "{{n}} are left"}
+          - {said: "^$", say: nobody said anything}
+"""
+
+
+@pytest.mark.parametrize(
+    ("result", "message", "answer"),
+    [
+        ("ok", "Please use tabs", "I use tabs"),
+        ("3 failed", "stop", "3 are left"),
+        ("ok", "", "nobody said anything"),
+        ("3 failed", "Use tabs", "the tools returned: 3 failed; the user said: Use tabs"),
+    ],
+)
+async def test_what_the_user_says_after_the_results_can_be_expected(
+    play: Open, http: httpx2.AsyncClient, result: str, message: str, answer: str
+) -> None:
+    url = await play(STEERED)
+    conversation = results(result)
+    if message:
+        conversation[-1]["content"].append({"type": "text", "text": message})
+    assert answer in (await say(http, url, messages=conversation))["content"][0]["text"]
+
+
 async def test_tokens_are_counted_as_they_are_charged(play: Open, stack: AsyncExitStack) -> None:
     client = client_of(stack, await play(SCRIPT))
     asked = {key: value for key, value in BODY.items() if key != "max_tokens"}
@@ -306,6 +401,13 @@ async def test_the_ledger_tells_what_was_asked(play: Open, http: httpx2.AsyncCli
         ("scripts: [{steps: [{tools: [{tool: a, input: {1: x}}]}]}]", "JSON values"),
         ("scripts: [{steps: [{error: {status: 200}}]}]", "status must be from 400 to 599"),
         ("scripts: [{steps: [{error: {status: 429, headers: {retry-after: 1}}}]}]", "retry-after must be text"),
+        ("scripts: [{steps: [{faults: [{times: 2}]}]}]", r"faults\[0\] says nothing that goes wrong"),
+        ("scripts: [{steps: [{faults: [{error: {status: 429, times: 2}}]}]}]", "unknown field 'times'"),
+        ("scripts: [{steps: [{error: {status: 429, retry_after: {}}}]}]", "retry_after must have one of seconds"),
+        ("scripts: [{steps: [{error: {status: 429, retry_after: {millis: 1, seconds: 1}}}]}]", "must have one of"),
+        ("scripts: [{steps: [{tools: [{tool: a, repeat: 1001}]}]}]", "repeat must be at most 1000"),
+        ("scripts: [{steps: [{other_blocks: [{text: a}]}]}]", r"other_blocks\[0\] has no type"),
+        ("scripts: [{steps: [{usage: {output_tokens: -1}}]}]", "output_tokens must be a whole number"),
         ("scripts: [{steps: [{delay_millis: -1}]}]", "whole number from 0, not -1"),
         ("scripts: [{steps: [{omit_usage: 1}]}]", "true or false"),
         ("scripts: [{steps: [{stop_reason: done}]}]", "must be one of end_turn"),
@@ -391,5 +493,15 @@ def test_the_script_of_the_documentation_is_valid(tmp_path: Path) -> None:
 
 def test_the_documentation_names_every_field_of_a_step() -> None:
     document = (Path(__file__).parents[2] / "docs" / "scripted-model.md").read_text("utf-8")
-    for field in [*(field.name for field in fields(Answer)), "expect", "context_tokens", "malformed_input"]:
+    known = [field.name for kind in (Answer, Fault, Error) for field in fields(kind)]
+    for field in [*known, "expect", "said", "context_tokens", "malformed_input", "id", "repeat"]:
         assert f"`{field}`" in document, field
+
+
+def test_the_faults_of_the_documentation_are_valid(tmp_path: Path) -> None:
+    document = (Path(__file__).parents[2] / "docs" / "scripted-model.md").read_text("utf-8")
+    path = tmp_path / "script.yaml"
+    step = document.split("```yaml\n")[2].split("```")[0]
+    path.write_text(f"scripts:\n- steps:\n{indent(step, '  ')}")
+    [[case]] = load_script(path).conversations[0].steps
+    assert [fault_of(case.answer, n) is None for n in range(8)] == [False] * 6 + [True] * 2

@@ -12,11 +12,14 @@ import argparse
 import asyncio
 import contextlib
 import json
+import math
 import socket
 import sys
+import time
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from email.utils import formatdate
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +27,8 @@ import uvicorn
 from crewlog.domain.errors import InvalidCommand
 from crewlog.models.prompt_cache import InputCount, PromptCache, request_hash, total_tokens
 from crewlog.models.request_checks import REQUEST_BYTES_MAX, has_key, wrong_with
-from crewlog.models.script import Error, Move, Script, load_script, next_move
+from crewlog.models.script import Error, Fault, Move, RetryAfter, Script, fault_of, next_move
+from crewlog.models.script_file import load_script
 from crewlog.models.scripted_answer import Message, as_events, as_json, encoded, message_of
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -51,7 +55,8 @@ _TYPES: Mapping[int, str] = {
 
 @dataclass(frozen=True)
 class LedgerEntry:
-    """One request: the same `request_sha256` twice means that the same answer was asked for twice."""
+    """One request: the same `request_sha256` twice means that the same answer was asked for twice. `fault`: what was to
+    go wrong with it; only an answer with status 200 and without one was sent as a whole."""
 
     request_sha256: str
     model: str
@@ -61,16 +66,18 @@ class LedgerEntry:
     stream: bool
     status: int
     usage: Mapping[str, Any]
+    fault: str = ""
 
 
 class ScriptedModel:
-    """The ASGI application. It remembers prefixes for its cache figures, errors given, and the ledger; nothing else."""
+    """The ASGI application. It remembers prefixes for its cache figures, how often a request with faults has come, and
+    the ledger; nothing else."""
 
     def __init__(self, script_path: Path) -> None:
         """Raises InvalidCommand for a script that is not valid."""
         self._script: Script = load_script(script_path)
         self._cache = PromptCache()
-        self._errors_given: Counter[str] = Counter()
+        self._requests: Counter[str] = Counter()
         self._ledger: deque[LedgerEntry] = deque(maxlen=LEDGER_ENTRIES_MAX)
         self.app = Starlette(
             routes=[
@@ -120,17 +127,28 @@ class ScriptedModel:
 
     def _played(self, body: Mapping[str, Any], move: Move) -> Response:
         key = request_hash(body)
-        error = move.answer.error
-        if error and self._errors_given[key] < error.times:
-            self._errors_given[key] += 1
-            self._record(body, key, move, error.status, {})
+        fault = self._fault(key, move)
+        error = fault.error
+        if error and error.after is None:
+            self._record(body, key, move, error.status, {}, fault)
             return _scripted_error(error)
         count: InputCount = self._cache.count(body)
         message = message_of(move.answer, key, body["model"], body["max_tokens"], count.usage())
-        self._record(body, key, move, 200, {**message.usage, "output_tokens": message.output_tokens})
-        return _Answered(move, message, stream=bool(body.get("stream")))
+        self._record(body, key, move, 200, message.reported(), fault)
+        return _Answered(move.answer.delay_millis, fault, message, stream=bool(body.get("stream")))
 
-    def _record(self, body: Mapping[str, Any], key: str, move: Move, status: int, usage: Mapping[str, Any]) -> None:
+    def _fault(self, key: str, move: Move) -> Fault:
+        """Counted by request: a client that starts again meets what is left of them."""
+        before = self._requests[key] if move.answer.faults else 0
+        fault = fault_of(move.answer, before)
+        if fault is None:
+            return Fault()
+        self._requests[key] += 1
+        return fault
+
+    def _record(
+        self, body: Mapping[str, Any], key: str, move: Move, status: int, usage: Mapping[str, Any], fault: Fault
+    ) -> None:
         self._ledger.append(
             LedgerEntry(
                 request_sha256=key,
@@ -141,15 +159,22 @@ class ScriptedModel:
                 stream=bool(body.get("stream")),
                 status=status,
                 usage=usage,
+                fault=_named(fault),
             )
         )
+
+
+def _named(fault: Fault) -> str:
+    kinds = ("error", fault.error), ("disconnect", fault.disconnect_after), ("stall", fault.stall_after)
+    return next((name for name, given in kinds if given is not None), "delay" if fault.delay_millis else "")
 
 
 class _Answered(Response):
     """Sends the answer piece by piece; where the script says so, it falls silent or breaks off."""
 
-    def __init__(self, move: Move, message: Message, *, stream: bool) -> None:
-        self._answer = move.answer
+    def __init__(self, delay_millis: int, fault: Fault, message: Message, *, stream: bool) -> None:
+        self._delay_seconds = (delay_millis + fault.delay_millis) / 1000
+        self._fault = fault
         self._pieces = (
             [encoded(event) for event in as_events(message)] if stream else [json.dumps(as_json(message)).encode()]
         )
@@ -158,14 +183,18 @@ class _Answered(Response):
         del self.headers["content-length"]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if self._answer.delay_millis and await _left(receive, self._answer.delay_millis / 1000):
+        if self._delay_seconds and await _left(receive, self._delay_seconds):
             return
         await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+        error = self._fault.error
         for place, piece in enumerate(self._pieces):
-            if place == self._answer.disconnect_after:
+            if place == self._fault.disconnect_after:
                 return  # the server closes a connection whose answer has no end
-            if place == self._answer.stall_after and await _left(receive, None):
+            if place == self._fault.stall_after and await _left(receive, None):
                 return
+            if error and place == error.after:
+                await send({"type": "http.response.body", "body": encoded(_error_event(error)), "more_body": True})
+                break
             await send({"type": "http.response.body", "body": piece, "more_body": True})
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
@@ -188,16 +217,33 @@ def _head(body: Mapping[str, Any]) -> str:
 
 
 def _scripted_error(error: Error) -> Response:
-    return _error(error.status, error.message or "as the script says", error.type, error.code, error.headers)
+    headers = {**error.headers, **_retry_after(error.retry_after)}
+    return JSONResponse(_error_event(error), error.status, {"request-id": "req_refused", **headers})
 
 
-def _error(
-    status: int, message: str, error_type: str = "", code: str = "", headers: Mapping[str, str] | None = None
-) -> Response:
+def _error_event(error: Error) -> dict[str, Any]:
+    return _error_body(error.status, error.message or "as the script says", error.type, error.code)
+
+
+def _retry_after(wish: RetryAfter | None) -> dict[str, str]:
+    match wish:
+        case RetryAfter("seconds", millis):
+            return {"retry-after": f"{millis // 1000}"}
+        case RetryAfter("millis", millis):
+            return {"retry-after-ms": f"{millis}"}
+        case RetryAfter(_, millis):
+            return {"retry-after": formatdate(math.ceil(time.time() + millis / 1000), usegmt=True)}
+    return {}
+
+
+def _error(status: int, message: str) -> Response:
+    return JSONResponse(_error_body(status, message), status, {"request-id": "req_refused"})
+
+
+def _error_body(status: int, message: str, error_type: str = "", code: str = "") -> dict[str, Any]:
     details = {"details": {"error_code": code}} if code else {}
     error = {"type": error_type or _TYPES.get(status, "api_error"), "message": message, **details}
-    content = {"type": "error", "error": error, "request_id": "req_refused"}
-    return JSONResponse(content, status, {"request-id": "req_refused", **(headers or {})})
+    return {"type": "error", "error": error, "request_id": "req_refused"}
 
 
 async def _not_found(request: Request, _: Exception) -> Response:
