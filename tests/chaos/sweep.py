@@ -6,6 +6,7 @@ import asyncio
 import logging
 import time
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from crewlog.cli.launcher.environment import SERVICES
 
 from tests.chaos.checks import check, check_requests
 from tests.chaos.points import Armed, Failpoints, Kill, Point
-from tests.chaos.trial import new_trial, perform, requests
+from tests.chaos.trial import Done, new_trial, perform, requests
 from tests.e2e.world import World
 
 SURVEYED_TRIALS = 3
@@ -60,54 +61,53 @@ class Sweep:
         counts: list[Counter[Point]] = []
         for _ in range(SURVEYED_TRIALS):
             position = self.failpoints.now()
-            await self._trial()
+            asked_before = len(requests(self.world))
+            done = await perform(self.world, new_trial(self.directory))
             counts.append(self.failpoints.reached_since(position))
+            await self._check(done, asked_before)
         every = {point for count in counts for point in count}
         self.survey = Survey(Counter({point: min(count[point] for count in counts) for point in every}))
         return self.survey
 
     async def kill(self, *kills: Kill) -> float:
-        """Does trials until each of these kills has happened; returns the seconds that it took. Raises NotReached."""
+        """Makes trials until in one of them each of these kills has happened; returns the seconds that it took. Raises
+        NotReached."""
         begun = time.monotonic()
+        for _ in range(TRIALS_PER_KILL_MAX):
+            if await self._try(kills):
+                return time.monotonic() - begun
+        raise NotReached(f"{' or '.join(map(str, kills))} was not reached")
+
+    async def _try(self, kills: Sequence[Kill]) -> bool:
+        """One trial; says whether every kill has happened. Nothing dies any more when it is checked."""
+        asked_before, restarts = len(requests(self.world)), self._restarts()
         position = self.failpoints.now()
-        restarts = self._restarts()
         armed = [self.failpoints.arm(kill) for kill in kills]
         try:
-            await self._trials_until_killed(armed)
+            done = await perform(self.world, new_trial(self.directory))
+            await self._wait_for(armed)
         finally:
             for one in armed:
                 one.disarm()
-            await self._back(restarts, [one.kill.point.service for one in armed if one.has_killed])
+        killed = [one.kill.point.service for one in armed if one.has_killed]
+        await self._back(restarts + Counter(killed))
         for point in self.failpoints.reached_since(position).keys() - self.survey.counts.keys():
             self.met_in_recovery.setdefault(point, kills[0])
-        return time.monotonic() - begun
+        await self._check(done, asked_before)
+        return len(killed) == len(kills)
 
-    async def _trials_until_killed(self, armed: list[Armed]) -> None:
-        for _ in range(TRIALS_PER_KILL_MAX):
-            await self._trial()
-            if await self._have_killed(armed):
-                return
-        raise NotReached(f"{', '.join(str(one.kill) for one in armed if not one.has_killed)} was not reached")
-
-    async def _trial(self) -> None:
-        asked_before = len(requests(self.world))
-        done = await perform(self.world, new_trial(self.directory))
-        await self._serving()
+    async def _check(self, done: Done, asked_before: int) -> None:
         entries = await check(self.world, done)
         check_requests(requests(self.world)[asked_before:], entries)
 
-    async def _have_killed(self, armed: list[Armed]) -> bool:
+    async def _wait_for(self, armed: Sequence[Armed]) -> None:
         """What is done behind the last answer, such as a checkpoint, is waited for a moment."""
         deadline = time.monotonic() + LATE_KILL_SECONDS
-        while not all(one.has_killed for one in armed):
-            if time.monotonic() > deadline:
-                return False
+        while time.monotonic() < deadline and not all(one.has_killed for one in armed):
             await asyncio.sleep(LOOK_AGAIN_SECONDS)
-        return True
 
-    async def _back(self, restarts: Counter[str], killed: list[str]) -> None:
+    async def _back(self, expected: Counter[str]) -> None:
         """Every process that was killed has a successor, and all of them serve."""
-        expected = restarts + Counter(killed)
         async with asyncio.timeout(BACK_SECONDS):
             while any(self._restarts()[name] < count for name, count in expected.items()):
                 await asyncio.sleep(LOOK_AGAIN_SECONDS)

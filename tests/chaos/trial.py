@@ -1,5 +1,6 @@
 """A run that passes every kind of step in a second: calls side by side, each class of tool, a large body, branches that
-are merged, a way back, budgets above the run, and a person who is asked for more money.
+are merged, a way back, budgets above the run, and a person who pauses it, sends a message, and is asked for more money
+and for an answer.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ from crewlog.v1.budget_pb2 import Limit, OnExhausted, SetBudget
 from crewlog.v1.project_pb2 import RegisterProject
 from crewlog.v1.run_pb2 import AgentNode, BackEdge, Node, Role, RunView, StartRun, Workflow
 
-from tests.chaos.client import INSIST_SECONDS, Client
+from tests.chaos.client import INSIST_SECONDS
+from tests.chaos.person import Person
 from tests.e2e.world import World, git, platform_on
 
 SCRIPT = Path(__file__).with_name("trial.yaml")
@@ -83,12 +85,12 @@ def new_repository(path: Path) -> Path:
 
 async def perform(world: World, trial: Trial, patience_seconds: float = INSIST_SECONDS) -> Done:
     """From the registration of the project to the end of the run, whatever dies in between."""
-    client = Client(world.gateway, patience_seconds)
-    await client.insist(lambda: world.gateway.budgets.Set(SetBudget(budget_id=trial.budget_id, limit=PLENTY)))
-    project = await client.insist(lambda: world.gateway.projects.Register(RegisterProject(path=str(trial.repository))))
-    await client.insist(lambda: world.gateway.runs.Start(_start(trial, project.project_id)))
-    watched = await client.watch_to_the_end(trial.run_id)
-    run = await client.get(trial.run_id, watched[-1].revision)
+    person = Person(world.gateway, trial.run_id, patience_seconds)
+    await person.insist(lambda: world.gateway.budgets.Set(SetBudget(budget_id=trial.budget_id, limit=PLENTY)))
+    project = await person.insist(lambda: world.gateway.projects.Register(RegisterProject(path=str(trial.repository))))
+    await person.insist(lambda: world.gateway.runs.Start(_start(trial, project.project_id)))
+    watched = await person.watch_to_the_end(person.act)
+    run = await person.get(watched[-1].revision)
     return Done(trial, run, tuple(entry.revision for entry in watched))
 
 
@@ -123,5 +125,5 @@ def _workflow() -> Workflow:
 
 
 def _node(name: str, *depends_on: str) -> Node:
-    role = Role(name=name, prompt=f"Role: {name}", tools=["read", "write", "edit", "glob", "grep", "bash"])
+    role = Role(name=name, prompt=f"Role: {name}", tools=["read", "write", "edit", "glob", "grep", "bash", "ask"])
     return Node(node_id=name, depends_on=depends_on, agent=AgentNode(role=role))
