@@ -114,6 +114,12 @@ class Owner(Generic[S]):
             await self._catch_up(aggregate)
         return aggregate.state, aggregate.revision
 
+    async def refresh(self, id: str) -> tuple[S, int]:
+        """The state with everything that others have appended before the call."""
+        aggregate = self._aggregate(id)
+        await self._catch_up(aggregate)
+        return aggregate.state, aggregate.revision
+
     def assume_new(self, id: str) -> None:
         """Spares the first read of an aggregate that probably has no entry; where it has one, the append finds out."""
         self._aggregate(id).loaded = True

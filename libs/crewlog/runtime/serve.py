@@ -67,11 +67,11 @@ class RunningServer:
         states = health_pb2.HealthCheckResponse
         await self._readiness.set("", states.SERVING if ready else states.NOT_SERVING)
 
-    async def stop(self) -> None:
+    async def stop(self, drain_seconds: float | None = None) -> None:
         """Returns when every call has ended, at the latest after the drain time. Doing it twice is doing it once."""
         await self._readiness.enter_graceful_shutdown()
         self._guard.end_streams()
-        await self._server.stop(self._drain_seconds)
+        await self._server.stop(self._drain_seconds if drain_seconds is None else drain_seconds)
 
 
 async def start_server(

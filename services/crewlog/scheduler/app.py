@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import TYPE_CHECKING
@@ -14,13 +15,15 @@ from crewlog.domain import budget
 from crewlog.domain import run as rules
 from crewlog.domain.names import TENANT
 from crewlog.domain.run_state import Run
+from crewlog.eventlog import connection as connections
 from crewlog.eventlog.jetstream import connect_log
+from crewlog.eventlog.jetstream_leases import JetStreamLeases
 from crewlog.eventlog.owner import Owner
 from crewlog.eventlog.port import EventLog
 from crewlog.runtime import auth, failpoint_ports
 from crewlog.runtime.channel import dial
 from crewlog.runtime.clock import now_micros
-from crewlog.runtime.serve import Access, Registration, RunningServer, Verifier, start_server
+from crewlog.runtime.serve import DRAIN_SECONDS, Access, Registration, RunningServer, Verifier, start_server
 from crewlog.scheduler.allotments import Allotments
 from crewlog.scheduler.checkpoint import Checkpoint
 from crewlog.scheduler.claims import Claims
@@ -30,6 +33,8 @@ from crewlog.scheduler.dispatch import Dispatch
 from crewlog.scheduler.finishing import Finisher
 from crewlog.scheduler.fleet import Fleet
 from crewlog.scheduler.funding import Funding
+from crewlog.scheduler.lease import Candidate, IsLeading
+from crewlog.scheduler.led_log import LedLog
 from crewlog.scheduler.money_server import BudgetServer, GateServer, RunMoney
 from crewlog.scheduler.reactor import Reactor
 from crewlog.scheduler.server import SchedulerServer
@@ -47,36 +52,45 @@ RECONCILE_SECONDS = 30.0
 
 
 async def serve(config: Config, stop: asyncio.Event) -> None:
-    """Serves until `stop` is set."""
-    log = await connect_log(config.nats_url, config.nats_user, config.nats_password, name="scheduler")
-    git = dial(config.git_address, config.service_token)
-    try:
-        await work(config, failpoint_ports.log(log), WorkspaceServiceStub(git), stop)
-    finally:
-        await git.close()
-        await log.close()
+    """Leads whenever it can, and stands by else, until `stop` is set."""
+    async with AsyncExitStack() as stack:
+        log = await connect_log(config.nats_url, config.nats_user, config.nats_password, name="scheduler")
+        stack.push_async_callback(log.close)
+        # A connection of its own: renewals wait for nothing else.
+        leases = await connections.connect(
+            config.nats_url, config.nats_user, config.nats_password, name="scheduler-lease"
+        )
+        stack.push_async_callback(leases.close)
+        git = await stack.enter_async_context(dial(config.git_address, config.service_token))
+        workspaces, led = WorkspaceServiceStub(git), failpoint_ports.log(log)
+        candidate = Candidate(JetStreamLeases(leases), config.name)
+        await candidate.run(lambda is_leading, over: work(config, led, workspaces, over, is_leading), stop)
 
 
-async def work(config: Config, log: EventLog, workspaces: WorkspaceServiceAsyncStub, stop: asyncio.Event) -> None:
-    """The scheduler on any log."""
-    parts = build(config, log, workspaces)
-    await parts.tail.open()
-    server = await _listen(config, parts)
-    working = [
-        asyncio.create_task(parts.tail.follow()),
-        asyncio.create_task(parts.claims.watch()),
-        asyncio.create_task(_reconcile(parts)),
-    ]
+async def work(
+    config: Config,
+    log: EventLog,
+    workspaces: WorkspaceServiceAsyncStub,
+    stop: asyncio.Event,
+    is_leading: IsLeading = lambda: True,
+) -> None:
+    """The scheduler that leads, on any log, until `stop` is set. When it does not lead any more, it just stops."""
+    parts = build(config, log, workspaces, is_leading)
     try:
-        await _first_of(working, stop)
+        await _first_of([parts.tail.open()], stop)
+        if not stop.is_set():
+            await _serve(config, parts, stop, is_leading)
     finally:
-        await server.stop()
-        for task in working:
-            task.cancel()
-        parts.claims.stop()
-        parts.timers.stop()
-        parts.closer.stop()
+        parts.stop()
         await parts.tail.close()
+
+
+async def _serve(config: Config, parts: Parts, stop: asyncio.Event, is_leading: IsLeading) -> None:
+    server = await _listen(config, parts)
+    try:
+        await _first_of([parts.tail.follow(), parts.claims.watch(), _reconcile(parts)], stop)
+    finally:
+        await server.stop(DRAIN_SECONDS if is_leading() else 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,10 +104,22 @@ class Parts:
     allotments: Allotments
     timers: Timers
     closer: Closer
+    finisher: Finisher
+
+    def stop(self) -> None:
+        """Whatever is done in the background ends: nothing of it may go on when another scheduler leads."""
+        self.claims.stop()
+        self.timers.stop()
+        self.closer.stop()
+        self.finisher.stop()
+        self.allotments.funding.stop()
+        self.reactor.stop()
 
 
-def build(config: Config, log: EventLog, workspaces: WorkspaceServiceAsyncStub) -> Parts:
-    code = version("crewlog")
+def build(
+    config: Config, log: EventLog, workspaces: WorkspaceServiceAsyncStub, is_leading: IsLeading = lambda: True
+) -> Parts:
+    code, log = version("crewlog"), LedLog(log, is_leading)
     owner = Owner(log, rules, tenant=TENANT, clock=now_micros, code_version=code)
     budgets = Owner(log, budget, tenant=TENANT, clock=now_micros, code_version=code)
     agents = Owner(log, agent_rules, tenant=TENANT, clock=now_micros, code_version=code)
@@ -103,10 +129,10 @@ def build(config: Config, log: EventLog, workspaces: WorkspaceServiceAsyncStub) 
     dispatch = Dispatch(fleet, claim_signer(config.claim_signing_key), now_micros)
     reactor = Reactor(owner, dispatch, finisher, allotments, timers, closer, now_micros)
     allotments.wake = timers.wake = closer.wake = reactor.wake
-    claims = Claims(log, TENANT, fleet, reactor, closer, now_micros)
+    claims = Claims(log, TENANT, fleet, reactor, closer, now_micros, may_judge=is_leading)
     checkpoint = Checkpoint(config.data_directory / "scheduler" / "checkpoint.sqlite", log.epoch)
-    tail = Tail(log, owner, reactor, claims, allotments.funding, checkpoint)
-    return Parts(owner, reactor, claims, tail, allotments, timers, closer)
+    tail = Tail(log, owner, reactor, claims, allotments.funding, checkpoint, may_save=is_leading)
+    return Parts(owner, reactor, claims, tail, allotments, timers, closer, finisher)
 
 
 async def _reconcile(parts: Parts) -> None:
@@ -147,11 +173,14 @@ async def _listen(config: Config, parts: Parts) -> RunningServer:
     return await start_server(served, address=config.address, verifier=verifier)
 
 
-async def _first_of(working: list[asyncio.Task[None]], stop: asyncio.Event) -> None:
-    """Waits for the signal; a part that breaks is a bug, and ends the process with it."""
-    stopped = asyncio.create_task(stop.wait())
-    await asyncio.wait((*working, stopped), return_when=asyncio.FIRST_COMPLETED)
-    stopped.cancel()
-    for task in working:
-        if task.done():
-            task.result()
+async def _first_of(work: list[Coroutine[None, None, None]], stop: asyncio.Event) -> None:
+    """Until the first of it has ended, or `stop` is set; a part that breaks is a bug, and ends the process with it."""
+    stopped, working = asyncio.create_task(stop.wait()), [asyncio.create_task(each) for each in work]
+    try:
+        await asyncio.wait((*working, stopped), return_when=asyncio.FIRST_COMPLETED)
+        for task in working:
+            if task.done():
+                task.result()
+    finally:
+        for other in (*working, stopped):
+            other.cancel()

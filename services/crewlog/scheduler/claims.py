@@ -134,9 +134,11 @@ class Claims:
                 yield executor, stuck, "its executor lives, and does not get on with it"
 
     async def resume(self, run: Run) -> None:
-        """Takes over what an earlier scheduler had granted, or had not yet reacted to."""
+        """Takes over what another scheduler had granted, or had not yet reacted to."""
         run_id = run.started.run_id
         for task in open_tasks(run):
+            if self._fleet.knows(task.executor_id, (run_id, task.task_id), task.generation):
+                continue
             if task.executor_id == closing.EXECUTOR_ID:
                 self._closer.close(run, task)
                 continue

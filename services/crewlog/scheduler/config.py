@@ -10,6 +10,8 @@ from pathlib import Path
 
 @dataclass(frozen=True, slots=True)
 class Config:
+    """`name` is unique among the schedulers that live, and stays when one is started again; it may be empty."""
+
     data_directory: Path
     nats_url: str
     nats_user: str
@@ -19,6 +21,7 @@ class Config:
     service_token: str
     service_verify_key: str
     claim_signing_key: str
+    name: str = ""
 
 
 def from_environment(environment: Mapping[str, str] = os.environ) -> Config:
@@ -33,4 +36,5 @@ def from_environment(environment: Mapping[str, str] = os.environ) -> Config:
         service_token=environment["CREWLOG_SERVICE_TOKEN"],
         service_verify_key=environment["CREWLOG_SERVICE_VERIFY_KEY"],
         claim_signing_key=environment["CREWLOG_CLAIM_SIGNING_KEY"],
+        name=environment.get("CREWLOG_SCHEDULER_ID", ""),
     )

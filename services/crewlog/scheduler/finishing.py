@@ -73,6 +73,10 @@ class Finisher:
             error=run.failure.reason if run.failure else "",
         )
 
+    def stop(self) -> None:
+        for finishing in self._at_work.values():
+            finishing.cancel()
+
     async def _finish(self, run: Run, wake: Wake) -> None:
         run_id = run.started.run_id
         try:

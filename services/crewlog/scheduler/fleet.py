@@ -111,6 +111,11 @@ class Fleet:
         if known is None or known.generation < held.generation:
             self.hold(executor_id, key, held, now)
 
+    def knows(self, executor_id: str, key: TaskKey, generation: int) -> bool:
+        """A claim that this scheduler has made, or is about to make known."""
+        executor = self.executors.get(executor_id)
+        return executor is not None and key in executor.held and executor.held[key].generation in (0, generation)
+
     def forget_idle(self, executor: Executor) -> None:
         """An executor that is gone and holds nothing."""
         if not executor.held and not executor.connections:

@@ -125,6 +125,10 @@ class Funding:
     async def state(self, budget_id: str) -> tuple[Budget, int]:
         return await self._budgets.state(budget_id)
 
+    def stop(self) -> None:
+        for settling in self._settling:
+            settling.cancel()
+
     def _way_up(self, budget_id: str) -> list[str]:
         way: list[str] = []
         while budget_id and budget_id not in way and len(way) < DEPTH_MAX:

@@ -72,11 +72,14 @@ class Reactor:
         self._boot = f"{clock():x}"
         self._commands = itertools.count(1)
         self._work: dict[str, _Work] = {}
+        self._stopped = False
         self.open_runs: set[str] = set()
         self.closed_runs: set[str] = set()
 
     def wake(self, run_id: str, *commands: Message) -> None:
         """Something has happened to the run. Cheap, and safe to do too often."""
+        if self._stopped:
+            return
         work = self._work.setdefault(run_id, _Work())
         work.commands.extend(commands)
         work.dirty = True
@@ -103,6 +106,13 @@ class Reactor:
         run, _ = await self._owner.state(run_id)
         if task_id in run.open:
             self._dispatch.repeat_messages(run, task_id)
+
+    def stop(self) -> None:
+        """Nothing follows from anything any more."""
+        self._stopped = True
+        for work in self._work.values():
+            if work.task is not None:
+                work.task.cancel()
 
     def feed(self) -> None:
         """Slots are free: the runs that have waited longest for one go first."""

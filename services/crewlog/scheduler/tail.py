@@ -7,16 +7,17 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from crewlog.domain import names, run_state
 from crewlog.domain.run_state import Run
 from crewlog.eventlog.owner import Owner
-from crewlog.eventlog.port import EventLog, Stored
+from crewlog.eventlog.port import Stored
 from crewlog.scheduler.checkpoint import Checkpoint
 from crewlog.scheduler.claims import Claims, end_of
 from crewlog.scheduler.funding import Funding
+from crewlog.scheduler.led_log import LedLog
 from crewlog.scheduler.reactor import Reactor
 from crewlog.v1.entry_pb2 import Entry
 
@@ -27,12 +28,13 @@ OPENING_AT_ONCE_MAX = 32
 class Tail:
     def __init__(
         self,
-        log: EventLog,
+        log: LedLog,
         owner: Owner[Run],
         reactor: Reactor,
         claims: Claims,
         funding: Funding,
         checkpoint: Checkpoint,
+        may_save: Callable[[], bool],
     ) -> None:
         self._log = log
         self._owner = owner
@@ -40,7 +42,9 @@ class Tail:
         self._claims = claims
         self._funding = funding
         self._checkpoint = checkpoint
+        self._may_save = may_save
         self._saved: set[str] = set()
+        self._opened_at: dict[str, int] = {}
         self._saved_at = 0.0
         self._revision = 0
         # One thread, so that a save that was given up has ended before the next one begins.
@@ -73,7 +77,12 @@ class Tail:
         self._reactor.opened(run_id)
 
     async def save(self) -> None:
+        """Nothing, when another scheduler may be writing the checkpoint now."""
+        if not self._may_save():
+            return
         opened, closed = self._reactor.open_runs - self._saved, self._reactor.closed_runs & self._saved
+        for run_id in self._reactor.closed_runs:
+            self._opened_at.pop(run_id, None)
         self._reactor.closed_runs = set()
         self._saved = set(self._reactor.open_runs)
         self._saved_at = time.monotonic()
@@ -96,11 +105,22 @@ class Tail:
                     self._reactor.wake(names.run_of(id), end)
             elif stored.aggregate.kind == "budget":
                 await self._funding.learn(id)
-            elif id not in self._reactor.open_runs and id not in self._reactor.closed_runs:
-                await self._open(id)
+            else:
+                await self._see_run(id, stored.revision, await self._log.is_foreign(stored))
+
+    async def _see_run(self, run_id: str, revision: int, is_foreign: bool) -> None:
+        """An earlier scheduler may have had an entry on its way when this one opened the run."""
+        is_news = is_foreign and revision > self._opened_at.get(run_id, 0)
+        if run_id not in self._reactor.open_runs:
+            if is_news or run_id not in self._reactor.closed_runs:
+                await self._open(run_id)
+        elif is_news:
+            run, self._opened_at[run_id] = await self._owner.refresh(run_id)
+            await self._claims.resume(run)
+            self._reactor.wake(run_id)
 
     async def _open(self, run_id: str) -> None:
-        run, _ = await self._owner.state(run_id)
+        run, self._opened_at[run_id] = await self._owner.state(run_id)
         if run_state.is_over(run):
             self._owner.forget(run_id)
             self._reactor.closed_runs.add(run_id)
