@@ -6,11 +6,13 @@ A thin layer over the channel instead of interceptors, which would cost a task f
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any, Self
 
 import grpc
+from crewlog.domain.errors import InvalidCommand
 from crewlog.runtime import failpoints, limits, status
 from crewlog.runtime.auth import AUTHORIZATION
 from crewlog.runtime.auth import claim_metadata as claim_metadata
@@ -26,17 +28,44 @@ _OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.initial_reconnect_backoff_ms", limits.RECONNECT_MILLIS_MIN),
     ("grpc.min_reconnect_backoff_ms", limits.RECONNECT_MILLIS_MIN),
     ("grpc.max_reconnect_backoff_ms", limits.RECONNECT_MILLIS_MAX),
+    ("grpc.dns_min_time_between_resolutions_ms", limits.RESOLVE_AGAIN_MILLIS),
 )
 
 
 def dial(address: str, token: str) -> grpc.aio.Channel:
-    """A channel that connects at its first call. Close it.
+    """A channel that connects at its first call. Close it. The address may be several: see `target_of`.
 
     Unary calls raise what the other side has raised, or RemoteFault; await them where they are made. Streams raise
     AioRpcError: `status.refusal_of` says what it means.
     """
     metadata = ((AUTHORIZATION, f"Bearer {token}"),) if token else ()
-    return _Channel(grpc.aio.insecure_channel(address, options=_OPTIONS), metadata)
+    return _Channel(grpc.aio.insecure_channel(target_of(address), options=_OPTIONS), metadata)
+
+
+def target_of(addresses: str) -> str:
+    """What gRPC connects to: `host:port`, or several, `ip:port,ip:port`, of which it takes the first that answers and
+    stays with it as long as it does. A name that stands for several addresses is the same. Raises InvalidCommand.
+    """
+    several = [address.strip() for address in addresses.split(",")]
+    if len(several) == 1:
+        return several[0]
+    versions = {_ip_version(address) for address in several}
+    if len(versions) > 1:
+        raise InvalidCommand(
+            f"{addresses!r} mixes IPv4 and IPv6", what_to_do="take one name that stands for all of them"
+        )
+    return f"ipv{versions.pop()}:{','.join(several)}"
+
+
+def _ip_version(address: str) -> int:
+    host = address.rpartition(":")[0].strip("[]")
+    try:
+        return ipaddress.ip_address(host).version
+    except ValueError:
+        raise InvalidCommand(
+            f"{address!r} is no IP address with a port, and stands in a list of several",
+            what_to_do="give IP addresses, or one name that stands for all of them",
+        ) from None
 
 
 class _Channel(grpc.aio.Channel):
