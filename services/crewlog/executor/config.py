@@ -5,9 +5,17 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 
 SLOTS_DEFAULT = 32
+
+
+class Isolation(StrEnum):
+    """Where agents live: all in the executor's process, or each in one of its own."""
+
+    NONE = "none"
+    PROCESS = "process"
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +39,7 @@ class Config:
     search_path: str
     prices: Path | None = None
     labels: tuple[str, ...] = ()
+    isolation: Isolation = Isolation.NONE
 
 
 def from_environment(environment: Mapping[str, str] = os.environ) -> Config:
@@ -52,4 +61,5 @@ def from_environment(environment: Mapping[str, str] = os.environ) -> Config:
         search_path=environment.get("PATH", os.defpath),
         prices=Path(environment["CREWLOG_PRICES"]) if environment.get("CREWLOG_PRICES") else None,
         labels=tuple(filter(None, environment.get("CREWLOG_EXECUTOR_LABELS", "").split(","))),
+        isolation=Isolation(environment.get("CREWLOG_EXECUTOR_ISOLATION") or Isolation.NONE),
     )
