@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
 
 import pytest
-from crewlog.cli import board
+from crewlog.cli import board, live
 from crewlog.cli.board import Board, Row
 from crewlog.v1.agent_pb2 import (
     AgentStarted,
     AgentTakenOver,
     EffectKey,
+    EffectPutInDoubt,
     ModelAnswer,
+    ModelCallFailed,
     ModelCallStarted,
     ModelCallSucceeded,
     ToolCallStarted,
@@ -23,17 +26,23 @@ from crewlog.v1.budget_pb2 import Amounts, Usage
 from crewlog.v1.entry_pb2 import RecordedEntry
 from crewlog.v1.run_pb2 import (
     AgentNode,
+    GateKind,
+    GateOpened,
     Node,
+    ParkCause,
     Role,
+    RunPaused,
     RunStarted,
     RunSucceeded,
     TaskClaimed,
+    TaskParked,
     TaskResult,
     TaskStatus,
     TaskSucceeded,
     Workflow,
 )
 from crewlog.v1.run_service_pb2 import LiveDelta
+from rich.console import Console
 
 Record = Callable[..., RecordedEntry]
 AGENT = "demo_implementer-1"
@@ -68,8 +77,19 @@ def asking(record: Record) -> Board:
     )
 
 
-def _delta(text: str, offset: int, *, turn: int = 1, index: int = -1) -> LiveDelta:
-    return LiveDelta(agent_id=AGENT, turn=turn, index=index, offset=offset, text=text)
+def _delta(text: str, offset: int, *, turn: int = 1, index: int = -1, attempt: int = 1) -> LiveDelta:
+    return LiveDelta(agent_id=AGENT, turn=turn, index=index, attempt=attempt, offset=offset, text=text)
+
+
+def _withdrawal(*, index: int = -1, attempt: int = 1) -> LiveDelta:
+    return LiveDelta(agent_id=AGENT, turn=1, index=index, attempt=attempt, withdrawn=True)
+
+
+def _drawn(state: Board) -> str:
+    console = Console(width=120, file=io.StringIO())
+    with console.capture() as captured:
+        console.print(live.screen(state, 30, 0))
+    return captured.get()
 
 
 def _row(state: Board) -> Row:
@@ -118,8 +138,58 @@ def test_a_delta_of_something_else_changes_nothing(asking: Board, delta: LiveDel
 
 
 def test_a_take_over_forgets_what_was_in_flight(asking: Board, record: Record) -> None:
-    state = board.fold(board.stream(asking, _delta("x", 0)), record("agent", AGENT, AgentTakenOver(generation=2)))
-    assert _row(state).doing == ""
+    taken_over = record("agent", AGENT, AgentTakenOver(generation=2), EffectPutInDoubt(key=ASK))
+    assert _row(board.fold(board.stream(asking, _delta("x", 0)), taken_over)).doing == ""
+
+
+def test_a_tool_call_that_runs_again_is_shown_again(asking: Board, record: Record) -> None:
+    use = ToolUse(tool="read", input_json=Body(inline=b'{"path": "a"}'))
+    state = board.fold(asking, record("agent", AGENT, ModelCallSucceeded(key=ASK), ToolCallStarted(key=CALL, call=use)))
+    state = board.fold(state, record("agent", AGENT, AgentTakenOver(generation=2), EffectPutInDoubt(key=CALL)))
+    assert _row(state).doing == "read a"
+    assert board.stream(state, _delta("zombie", 0, index=0)) == state
+    assert _row(board.stream(state, _delta("again", 0, index=0, attempt=2))).doing == "read a … again"
+
+
+def test_what_a_dead_attempt_has_written_is_withdrawn(asking: Board) -> None:
+    state = board.stream(asking, _delta("I look", 0))
+    assert board.shown_of(state, _withdrawal()) == "I look"
+    withdrawn = board.stream(state, _withdrawal())
+    assert _row(withdrawn).doing == "waits for the model"
+    assert board.shown_of(withdrawn, _withdrawal()) == ""
+    assert board.stream(withdrawn, _delta(" first", 6)) == withdrawn
+    assert _row(board.stream(withdrawn, _delta("Again", 0, attempt=2))).doing == "Again"
+
+
+def test_a_late_withdrawal_takes_nothing_from_the_attempt_after_it(asking: Board, record: Record) -> None:
+    second = EffectKey(turn=1, index=-1, attempt=2)
+    state = board.fold(asking, record("agent", AGENT, ModelCallFailed(key=ASK), ModelCallStarted(key=second)))
+    state = board.stream(state, _delta("Again", 0, attempt=2))
+    assert board.stream(state, _withdrawal()) == state
+    assert board.shown_of(state, _withdrawal()) == ""
+
+
+def test_a_parked_task_says_what_it_waits_for(asking: Board, record: Record) -> None:
+    parked = TaskParked(task_id="implementer-1", node_id="implementer", visit=1, cause=ParkCause.PARK_CAUSE_QUESTION)
+    gate = GateOpened(gate_id="g", task_id="implementer-1", kind=GateKind.GATE_KIND_QUESTION, question="Tabs?")
+    state = board.fold(asking, record("run", "demo", parked, gate))
+    assert _row(state).doing == "asks: Tabs?"
+    assert [gate.gate_id for gate in board.open_gates(state)] == ["g"]
+
+
+def test_a_pause_is_on_the_screen_with_the_gates(asking: Board, record: Record) -> None:
+    parked = TaskParked(task_id="implementer-1", node_id="implementer", visit=1, cause=ParkCause.PARK_CAUSE_PAUSED)
+    state = board.fold(asking, record("run", "demo", RunPaused(by="local", reason="lunch"), parked))
+    assert _row(state).doing == "paused: waits until its run is resumed"
+    shown = _drawn(state)
+    assert "paused by local: lunch" in shown
+    assert "demo  paused" in shown
+
+
+def test_an_open_gate_is_on_the_screen(asking: Board, record: Record) -> None:
+    parked = TaskParked(task_id="implementer-1", node_id="implementer", visit=1, cause=ParkCause.PARK_CAUSE_QUESTION)
+    gate = GateOpened(gate_id="g", task_id="implementer-1", question="Tabs\x1b[2J?")
+    assert "gate g asks: Tabs\\x1b[2J?" in _drawn(board.fold(asking, record("run", "demo", parked, gate)))
 
 
 def test_the_end(asking: Board, record: Record) -> None:

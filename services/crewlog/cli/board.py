@@ -1,12 +1,12 @@
 """What a run looks like while it goes on: one row per task. A pure fold of entries, with the live deltas beside it.
 
 Deltas are hints: one that comes late, twice or after a gap changes what is shown and nothing else, and the recorded
-outcome replaces it.
+outcome replaces it. What an attempt has written that came to nothing is withdrawn.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
@@ -15,7 +15,7 @@ from crewlog.domain import names, run_events, run_state, run_view
 from crewlog.eventlog import codec
 from crewlog.v1 import agent_pb2 as agent
 from crewlog.v1.entry_pb2 import RecordedEntry
-from crewlog.v1.run_pb2 import RunView, TaskStatus, TaskView
+from crewlog.v1.run_pb2 import GateStatus, GateView, RunView, TaskStatus, TaskView
 from crewlog.v1.run_service_pb2 import LiveDelta
 from google.protobuf.message import Message
 from immutables import Map
@@ -25,16 +25,26 @@ TAIL_CHARACTERS_MAX = 400
 
 
 @dataclass(frozen=True, slots=True)
+class Tail:
+    """The end of what is being written, by one attempt at one effect of the turn."""
+
+    index: int = MODEL
+    attempt: int = 0
+    end: int = 0
+    text: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Progress:
-    """What an agent is at. `calls` are the tool calls that are open; `asking` is true while the model answers."""
+    """What an agent is at. `calls` are the tool calls that are open; `asking` is true while the model answers.
+    `attempts` says, by index, which attempt is the earliest that is still listened to."""
 
     role: str = ""
     turn: int = 0
     asking: bool = False
     calls: Map[int, str] = field(default_factory=Map)
-    tail: str = ""
-    tail_of: int = MODEL
-    tail_end: int = 0
+    attempts: Map[int, int] = field(default_factory=Map)
+    tail: Tail = Tail()
     tokens: int = 0
     cost_usd_micros: int = 0
 
@@ -71,16 +81,21 @@ def fold(board: Board, recorded: RecordedEntry) -> Board:
 
 
 def stream(board: Board, delta: LiveDelta) -> Board:
-    """The board with a piece of output that is being made."""
+    """The board with a piece of output that is being made, or without what is withdrawn."""
     progress = board.agents.get(delta.agent_id)
     if progress is None or not _is_awaited(progress, delta):
         return board
-    follows = (progress.tail_of, progress.tail_end) == (delta.index, delta.offset)
-    before = progress.tail if follows else "…" if delta.offset else ""
-    tail = (before + delta.text)[-TAIL_CHARACTERS_MAX:]
-    end = delta.offset + len(delta.text)
-    grown = replace(progress, tail=tail, tail_of=delta.index, tail_end=end)
-    return replace(board, agents=board.agents.set(delta.agent_id, grown))
+    changed = _withdrawn(progress, delta) if delta.withdrawn else _longer(progress, delta)
+    return replace(board, agents=board.agents.set(delta.agent_id, changed))
+
+
+def shown_of(board: Board, delta: LiveDelta) -> str:
+    """What is shown now of the attempt that a piece of output comes from."""
+    progress = board.agents.get(delta.agent_id)
+    if progress is None or delta.turn != progress.turn:
+        return ""
+    tail = progress.tail
+    return tail.text if (tail.index, tail.attempt) == (delta.index, delta.attempt) else ""
 
 
 def view(board: Board) -> RunView:
@@ -93,7 +108,12 @@ def is_over(board: Board) -> bool:
 
 def rows(board: Board) -> list[Row]:
     """A row per task, those to come included."""
-    return [_row(board, task) for task in view(board).tasks]
+    questions = {gate.task_id: gate.question for gate in open_gates(board)}
+    return [_row(board, task, questions) for task in view(board).tasks]
+
+
+def open_gates(board: Board) -> list[GateView]:
+    return [gate for gate in view(board).gates if gate.status == GateStatus.GATE_STATUS_OPEN]
 
 
 def spent_usd_micros(board: Board) -> int:
@@ -103,7 +123,7 @@ def spent_usd_micros(board: Board) -> int:
     return board.run.spent.usd_micros + running
 
 
-def _row(board: Board, task: TaskView) -> Row:
+def _row(board: Board, task: TaskView, questions: Mapping[str, str]) -> Row:
     progress = board.agents.get(task.agent_id, Progress())
     claimed = task.status == TaskStatus.TASK_STATUS_CLAIMED
     return Row(
@@ -111,7 +131,7 @@ def _row(board: Board, task: TaskView) -> Row:
         role=task.role or progress.role,
         status=task.status,
         turn=progress.turn or task.result.turns,
-        doing=_doing(progress) if claimed else _ended(task),
+        doing=_doing(progress) if claimed else _at_rest(task, questions),
         tokens=progress.tokens or wording.tokens(task.result.usage),
         cost_usd_micros=progress.cost_usd_micros or task.result.cost_usd_micros,
         started_at_unix_micros=task.started_at_unix_micros,
@@ -120,20 +140,38 @@ def _row(board: Board, task: TaskView) -> Row:
 
 
 def _doing(progress: Progress) -> str:
+    tail = progress.tail.text
     if progress.asking:
-        return progress.tail or "waits for the model"
+        return tail or "waits for the model"
     calls = ", ".join(progress.calls.values())
-    return f"{calls} … {progress.tail}" if progress.tail and calls else calls
+    return f"{calls} … {tail}" if tail and calls else calls
 
 
-def _ended(task: TaskView) -> str:
+def _at_rest(task: TaskView, questions: Mapping[str, str]) -> str:
+    if task.status == TaskStatus.TASK_STATUS_PARKED:
+        asked = questions.get(task.task_id)
+        return f"asks: {asked}" if asked else wording.park_cause(task.park_cause)
     return task.failure.message or task.result.summary
 
 
 def _is_awaited(progress: Progress, delta: LiveDelta) -> bool:
-    if delta.turn != progress.turn:
+    if delta.turn != progress.turn or delta.attempt < progress.attempts.get(delta.index, 0):
         return False
     return progress.asking if delta.index == MODEL else delta.index in progress.calls
+
+
+def _longer(progress: Progress, delta: LiveDelta) -> Progress:
+    tail = progress.tail
+    follows = (tail.index, tail.attempt, tail.end) == (delta.index, delta.attempt, delta.offset)
+    before = tail.text if follows else "…" if delta.offset else ""
+    text = (before + delta.text)[-TAIL_CHARACTERS_MAX:]
+    grown = Tail(delta.index, delta.attempt, delta.offset + len(delta.text), text)
+    return replace(progress, tail=grown, attempts=progress.attempts.set(delta.index, delta.attempt))
+
+
+def _withdrawn(progress: Progress, delta: LiveDelta) -> Progress:
+    tail = Tail() if progress.tail.index == delta.index else progress.tail
+    return replace(progress, tail=tail, attempts=progress.attempts.set(delta.index, delta.attempt + 1))
 
 
 def _advance(board: Board, agent_id: str, fact: Message) -> Board:
@@ -147,38 +185,48 @@ def _started(progress: Progress, fact: agent.AgentStarted) -> Progress:
     return replace(progress, role=fact.node.role.name)
 
 
-def _taken_over(progress: Progress, _: agent.AgentTakenOver) -> Progress:
-    return replace(progress, asking=False, calls=Map(), tail="", tail_end=0)
+def _let_go(progress: Progress, _: agent.AgentTakenOver | agent.AgentParked) -> Progress:
+    return replace(progress, tail=Tail())
 
 
 def _asked(progress: Progress, fact: agent.ModelCallStarted) -> Progress:
-    return replace(progress, turn=fact.key.turn, asking=True, tail="", tail_of=MODEL, tail_end=0)
+    attempts = Map({MODEL: fact.key.attempt})
+    return replace(progress, turn=fact.key.turn, asking=True, attempts=attempts, tail=Tail())
 
 
 def _answered(progress: Progress, fact: agent.ModelCallSucceeded) -> Progress:
     used = progress.tokens + wording.tokens(fact.answer.usage)
     cost = progress.cost_usd_micros + fact.answer.cost_usd_micros
-    return replace(progress, asking=False, tail="", tail_end=0, tokens=used, cost_usd_micros=cost)
+    return replace(progress, asking=False, tail=Tail(), tokens=used, cost_usd_micros=cost)
 
 
 def _not_answered(progress: Progress, fact: agent.ModelCallFailed) -> Progress:
     cost = progress.cost_usd_micros + fact.failure.cost_usd_micros
-    return replace(progress, asking=False, tail="", tail_end=0, cost_usd_micros=cost)
+    return replace(progress, asking=False, tail=Tail(), cost_usd_micros=cost)
 
 
 def _called(progress: Progress, fact: agent.ToolCallStarted) -> Progress:
     calls = progress.calls.set(fact.key.index, effects.call_in_words(fact.call))
-    return replace(progress, calls=calls, tail="", tail_end=0)
+    attempts = progress.attempts.set(fact.key.index, fact.key.attempt)
+    return replace(progress, calls=calls, attempts=attempts, tail=Tail())
+
+
+def _in_doubt(progress: Progress, fact: agent.EffectPutInDoubt) -> Progress:
+    """A tool call stays until it is known what is done about it; a model call is made again, with a new intent."""
+    attempts = progress.attempts.set(fact.key.index, fact.key.attempt + 1)
+    return replace(progress, asking=progress.asking and fact.key.index != MODEL, attempts=attempts, tail=Tail())
 
 
 def _returned(progress: Progress, fact: agent.ToolCallSucceeded | agent.ToolCallFailed) -> Progress:
     calls = progress.calls.delete(fact.key.index) if fact.key.index in progress.calls else progress.calls
-    return replace(progress, calls=calls, tail="", tail_end=0)
+    return replace(progress, calls=calls, tail=Tail())
 
 
 _STEPS: dict[type[Message], Callable[[Progress, Any], Progress]] = {
     agent.AgentStarted: _started,
-    agent.AgentTakenOver: _taken_over,
+    agent.AgentTakenOver: _let_go,
+    agent.AgentParked: _let_go,
+    agent.EffectPutInDoubt: _in_doubt,
     agent.ModelCallStarted: _asked,
     agent.ModelCallSucceeded: _answered,
     agent.ModelCallFailed: _not_answered,

@@ -14,7 +14,7 @@ from crewlog.cli.lines import Line, Tone
 from crewlog.cli.story import Story
 from crewlog.v1.entry_pb2 import RecordedEntry
 from crewlog.v1.run_pb2 import TaskStatus
-from crewlog.v1.run_service_pb2 import WatchRunMessage
+from crewlog.v1.run_service_pb2 import LiveDelta, WatchRunMessage
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.table import Table
@@ -22,6 +22,7 @@ from rich.text import Text
 
 REFRESHES_PER_SECOND = 8
 DOING_CHARACTERS = 60
+WAITING_LINES_MAX = 3
 _STYLES = {
     TaskStatus.TASK_STATUS_CLAIMED: "cyan",
     TaskStatus.TASK_STATUS_SUCCEEDED: "green",
@@ -47,7 +48,10 @@ class View(Protocol):
         """A line of the run's story."""
 
     def say(self, text: str) -> None:
-        """Something about the connection, not about the run."""
+        """Something beside the run: about the connection, or what to do."""
+
+    def withdraw(self, who: str, what: str) -> None:
+        """What was shown of it is taken back already."""
 
 
 def new_view(console: Console) -> View:
@@ -59,7 +63,7 @@ async def show_all(
     view: View,
     hints: Callable[[RecordedEntry], Sequence[str]] = lambda entry: (),
 ) -> None:
-    """Shows the stream to its end. `hints` are commands that an entry suggests."""
+    """Shows the stream to its end. `hints` are what an entry suggests to do."""
     async with aclosing(messages):
         async for message in messages:
             match message.WhichOneof("message"):
@@ -70,9 +74,17 @@ async def show_all(
                         if line.tone is not Tone.DETAIL:
                             view.tell(line)
                     for hint in hints(message.entry):
-                        view.say(f"  answer it  {hint}")
+                        view.say(hint)
                 case "live":
-                    view.board = board.stream(view.board, message.live)
+                    _stream(view, message.live)
+
+
+def _stream(view: View, delta: LiveDelta) -> None:
+    shown = board.shown_of(view.board, delta) if delta.withdrawn else ""
+    view.board = board.stream(view.board, delta)
+    if shown:
+        what = "the model has begun to say" if delta.index == board.MODEL else "the command has written"
+        view.withdraw(story.task_of(delta.agent_id), f"withdrawn: what {what} in turn {delta.turn}")
 
 
 class _Lines:
@@ -96,6 +108,9 @@ class _Lines:
 
     def say(self, text: str) -> None:
         self._console.print(text, markup=False)
+
+    def withdraw(self, who: str, what: str) -> None:
+        self.tell(Line(who, what, at_unix_micros=time.time_ns() // 1000))
 
 
 class _Screen:
@@ -130,20 +145,24 @@ class _Screen:
     def say(self, text: str) -> None:
         self._console.print(text, style="yellow", markup=False)
 
+    def withdraw(self, who: str, what: str) -> None:
+        """It is not in the table any more."""
+
     def _render(self) -> RenderableType:
         return screen(self.board, self._console.height, time.time_ns() // 1000)
 
 
 def screen(state: Board, height: int, now_micros: int) -> RenderableType:
-    """The table of the tasks, as many as fit, and a line about the run."""
+    """The table of the tasks, as many as fit, what they wait for, and a line about the run."""
     table = Table(box=None, pad_edge=False, header_style="dim")
     for heading in ("task", "status", "turn", "doing"):
         table.add_column(heading, no_wrap=True)
     for heading in ("tokens", "cost", "time"):
         table.add_column(heading, justify="right", no_wrap=True)
-    for row in board.rows(state)[-max(3, height - 6) :]:
+    waiting = _waiting_for(state)
+    for row in board.rows(state)[-max(3, height - 6 - len(waiting)) :]:
         table.add_row(*_cells(row, now_micros))
-    return Group(Text(), table, _footer(state, now_micros))
+    return Group(Text(), table, *waiting, _footer(state, now_micros))
 
 
 def _cells(row: Row, now_micros: int) -> tuple[Text, ...]:
@@ -158,6 +177,14 @@ def _cells(row: Row, now_micros: int) -> tuple[Text, ...]:
         _elapsed(row.started_at_unix_micros, row.ended_at_unix_micros, now_micros),
     )
     return tuple(Text(cell, style=style) for cell in cells)
+
+
+def _waiting_for(state: Board) -> list[Text]:
+    """Why the run is paused, and the gates that are open, as many as fit."""
+    paused = board.view(state).paused
+    lines = [f"paused {wording.pause(paused)}"] if paused.ByteSize() else []
+    lines += [f"gate {gate.gate_id} asks: {wording.one_line(gate.question)}" for gate in board.open_gates(state)]
+    return [Text(wording.plain(line), style="yellow", no_wrap=True) for line in lines[:WAITING_LINES_MAX]]
 
 
 def _footer(state: Board, now_micros: int) -> Text:

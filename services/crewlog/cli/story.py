@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from crewlog.cli import budgeting, effects, story_money, wording
+from crewlog.cli import budgeting, effects, receipts, story_control, story_money, wording
 from crewlog.cli.lines import RUN, Line, Tone
 from crewlog.eventlog import codec
 from crewlog.v1 import agent_pb2 as agent
@@ -41,7 +41,7 @@ class _Scene:
 
     @property
     def task(self) -> str:
-        return _task_of(self.id)
+        return task_of(self.id)
 
     @property
     def about(self) -> str:
@@ -75,7 +75,7 @@ def _lines(scene: _Scene, fact: Message | None) -> Iterator[Line]:
     if fact is None:
         yield Line(scene.task, "something that this release does not know", Tone.BAD)
         return
-    teller = story_money.TELLERS.get(type(fact))
+    teller = _ELSEWHERE.get(type(fact))
     yield from teller(scene.about, fact) if teller else _TELLERS[type(fact)](scene, fact)
 
 
@@ -94,6 +94,7 @@ def _run_started(_: _Scene, fact: run.RunStarted) -> Iterator[Line]:
 def _task_claimed(_: _Scene, fact: run.TaskClaimed) -> Iterator[Line]:
     share = f", at most {budgeting.in_words(fact.allotment)}" if fact.allotment.ByteSize() else ""
     share += ", to end with what is done" if fact.has_to_stop else ""
+    share += ", to close it: nobody hosts its agent any more" if fact.to_close else ""
     text = f"claimed by {fact.executor_id} (generation {fact.generation}{share})"
     yield Line(fact.task_id, wording.plain(text), Tone.DETAIL if fact.generation == 1 else Tone.PLAIN)
 
@@ -118,11 +119,6 @@ def _edge_taken(_: _Scene, fact: run.EdgeTaken) -> Iterator[Line]:
     yield Line(fact.from_task_id, wording.plain(f"sends the work back to {fact.to_node_id}: {fact.why}"))
 
 
-def _run_cancel_requested(_: _Scene, fact: run.RunCancelRequested) -> Iterator[Line]:
-    because = f": {wording.one_line(fact.reason)}" if fact.reason else ""
-    yield Line(RUN, f"is being cancelled{because}", Tone.BAD)
-
-
 def _run_succeeded(_: _Scene, fact: run.RunSucceeded) -> Iterator[Line]:
     yield Line(RUN, "succeeded" + _brought(fact.change), Tone.GOOD)
 
@@ -142,13 +138,17 @@ def _agent_started(scene: _Scene, fact: agent.AgentStarted) -> Iterator[Line]:
 
 
 def _agent_taken_over(scene: _Scene, fact: agent.AgentTakenOver) -> Iterator[Line]:
-    text = f"taken over by {fact.executor_id} (generation {fact.generation}), from the last recorded step"
-    yield Line(scene.task, wording.plain(text), Tone.BAD)
+    text = wording.plain(f"goes on on {fact.executor_id} (generation {fact.generation})")
+    calm = fact.HasField("receipt") and receipts.is_calm(fact.receipt)
+    found = f": {receipts.in_words(fact.receipt)}" if fact.HasField("receipt") else ", from the last recorded step"
+    yield Line(scene.task, text + found, Tone.PLAIN if calm else Tone.BAD)
 
 
 def _model_call_started(scene: _Scene, fact: agent.ModelCallStarted) -> Iterator[Line]:
     reserved = f", reserves {wording.money(fact.reservation.usd_micros)}" if fact.reservation.usd_micros else ""
     yield Line(scene.task, wording.plain(f"turn {fact.key.turn}: asks {fact.model}{reserved}"), Tone.DETAIL)
+    for number in fact.messages:
+        yield Line(scene.task, f"turn {fact.key.turn}: reads message {number}")
 
 
 def _model_call_succeeded(scene: _Scene, fact: agent.ModelCallSucceeded) -> Iterator[Line]:
@@ -185,6 +185,11 @@ def _effect_reconciled(scene: _Scene, fact: agent.EffectReconciled) -> Iterator[
     yield Line(scene.task, f"{_RESOLUTIONS[fact.resolution]}: {scene.call(fact.key)}")
 
 
+def _late_outcome_recorded(scene: _Scene, fact: agent.LateOutcomeRecorded) -> Iterator[Line]:
+    who = wording.plain(f"{fact.executor_id} (generation {fact.generation})")
+    yield Line(scene.task, f"{who} says too late what came of it: {scene.call(fact.key)}; kept, and decides nothing")
+
+
 def _agent_succeeded(scene: _Scene, fact: agent.AgentSucceeded) -> Iterator[Line]:
     yield Line(scene.task, f"ends: {wording.one_line(fact.result.summary)}", Tone.DETAIL)
 
@@ -206,7 +211,7 @@ def _workspace_removed(scene: _Scene, _: workspace.WorkspaceRemoved) -> Iterator
 
 
 def _change_committed(_: _Scene, fact: workspace.ChangeCommitted) -> Iterator[Line]:
-    yield Line(_task_of(fact.workspace_id), f"commits {wording.short_id(fact.commit)} ({wording.diff_stat(fact.stat)})")
+    yield Line(task_of(fact.workspace_id), f"commits {wording.short_id(fact.commit)} ({wording.diff_stat(fact.stat)})")
 
 
 def _change_delivered(_: _Scene, fact: workspace.ChangeDelivered) -> Iterator[Line]:
@@ -215,10 +220,6 @@ def _change_delivered(_: _Scene, fact: workspace.ChangeDelivered) -> Iterator[Li
 
 def _project_registered(scene: _Scene, fact: project.ProjectRegistered) -> Iterator[Line]:
     yield Line(scene.id, wording.plain(f"registered: {fact.path}"))
-
-
-def _task_of(aggregate_id: str) -> str:
-    return wording.plain(aggregate_id.partition("_")[2]) or RUN
 
 
 def _ended(task: str, text: str, tone: Tone, result: run.TaskResult) -> Line:
@@ -248,6 +249,7 @@ _RESOLUTIONS = {
     agent.EffectReconciled.RESOLUTION_RUN_AGAIN: "runs again",
     agent.EffectReconciled.RESOLUTION_RESTORED_AND_RUN_AGAIN: "files put back, runs again",
     agent.EffectReconciled.RESOLUTION_TOLD_UNKNOWN: "the model is told that nobody knows",
+    agent.EffectReconciled.RESOLUTION_ASKED: "a person is asked what is to be done",
 }
 _TELLERS: dict[type[Message], Callable[[_Scene, Any], Iterator[Line]]] = {
     run.RunStarted: _run_started,
@@ -257,7 +259,6 @@ _TELLERS: dict[type[Message], Callable[[_Scene, Any], Iterator[Line]]] = {
     run.TaskFailed: _task_failed,
     run.TaskCancelled: _task_cancelled,
     run.EdgeTaken: _edge_taken,
-    run.RunCancelRequested: _run_cancel_requested,
     run.RunSucceeded: _run_succeeded,
     run.RunFailed: _run_failed,
     run.RunCancelled: _run_cancelled,
@@ -271,6 +272,7 @@ _TELLERS: dict[type[Message], Callable[[_Scene, Any], Iterator[Line]]] = {
     agent.ToolCallFailed: _tool_call_failed,
     agent.EffectPutInDoubt: _effect_put_in_doubt,
     agent.EffectReconciled: _effect_reconciled,
+    agent.LateOutcomeRecorded: _late_outcome_recorded,
     agent.AgentSucceeded: _agent_succeeded,
     agent.AgentFailed: _agent_failed,
     agent.AgentCancelled: _agent_cancelled,
@@ -280,7 +282,8 @@ _TELLERS: dict[type[Message], Callable[[_Scene, Any], Iterator[Line]]] = {
     workspace.ChangeDelivered: _change_delivered,
     project.ProjectRegistered: _project_registered,
 }
-TOLD = frozenset(_TELLERS) | frozenset(story_money.TELLERS)
+_ELSEWHERE = {**story_money.TELLERS, **story_control.TELLERS}
+TOLD = frozenset(_TELLERS) | frozenset(_ELSEWHERE)
 
 
 def tell_all(entries: Iterable[RecordedEntry]) -> list[Line]:
@@ -290,3 +293,8 @@ def tell_all(entries: Iterable[RecordedEntry]) -> list[Line]:
         story, more = tell(story, recorded)
         lines += more
     return lines
+
+
+def task_of(aggregate_id: str) -> str:
+    """Whom the entries of an aggregate are about."""
+    return wording.plain(aggregate_id.partition("_")[2]) or RUN

@@ -1,4 +1,4 @@
-"""What is told about money: budgets, allotments, tasks that wait, and gates."""
+"""What is told about money: budgets, allotments and limits."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from crewlog.cli import budgeting, wording
-from crewlog.cli.lines import RUN, Line, Tone
+from crewlog.cli.lines import Line, Tone
 from crewlog.v1 import agent_pb2 as agent
 from crewlog.v1 import budget_pb2 as budget
 from crewlog.v1 import run_pb2 as run
@@ -24,15 +24,6 @@ def _allotment_shrunk(_: str, fact: run.AllotmentShrunk) -> Iterator[Line]:
     yield Line(fact.task_id, f"may spend only {budgeting.in_words(fact.allotment)} now")
 
 
-def _task_parked(_: str, fact: run.TaskParked) -> Iterator[Line]:
-    yield Line(fact.task_id, f"waits: {_not_enough(fact.budget_id, fact.wanted)}", Tone.BAD)
-
-
-def _task_unparked(_: str, fact: run.TaskUnparked) -> Iterator[Line]:
-    text = "waits no more: it ends with what is done" if fact.has_to_stop else "waits no more: it goes on"
-    yield Line(fact.task_id, text, Tone.BAD if fact.has_to_stop else Tone.GOOD)
-
-
 def _raised(who: str, fact: run.RunLimitRaised | budget.BudgetLimitRaised) -> Iterator[Line]:
     yield Line(who, f"limit raised by {budgeting.in_words(fact.by)}", Tone.GOOD)
 
@@ -45,32 +36,8 @@ def _warned(who: str, fact: run.RunBudgetWarned | budget.BudgetWarned) -> Iterat
     yield Line(who, f"{fact.percent} % of the limit is used", Tone.BAD)
 
 
-def _gate_opened(_: str, fact: run.GateOpened) -> Iterator[Line]:
-    choices = wording.plain(" | ".join(fact.choices))
-    yield Line(fact.task_id or RUN, f"asks: {wording.one_line(fact.question, 160)}", Tone.BAD)
-    until = wording.date_and_time(fact.expires_at_unix_micros)
-    yield Line(
-        fact.task_id or RUN,
-        f"answer gate {wording.plain(fact.gate_id)} with {choices}" + (until and f", until {until}"),
-    )
-
-
-def _gate_answered(_: str, fact: run.GateAnswered) -> Iterator[Line]:
-    by = f" by {budgeting.in_words(fact.by)}" if fact.by.ByteSize() else ""
-    who = f", says {fact.answered_by}" if fact.answered_by else ""
-    yield Line(RUN, wording.plain(f"gate {fact.gate_id} answered: {fact.choice}{by}{who}"), Tone.GOOD)
-
-
-def _gate_expired(_: str, fact: run.GateExpired) -> Iterator[Line]:
-    yield Line(RUN, wording.plain(f"nobody has answered gate {fact.gate_id} in time"), Tone.BAD)
-
-
 def _allotment_raised(who: str, fact: agent.AllotmentRaised) -> Iterator[Line]:
     yield Line(who, f"may spend {budgeting.in_words(fact.allotment)} now", Tone.DETAIL)
-
-
-def _agent_parked(who: str, fact: agent.AgentParked) -> Iterator[Line]:
-    yield Line(who, f"lets go of its executor: {_not_enough(fact.budget_id, fact.wanted)}", Tone.DETAIL)
 
 
 def _reservation_exceeded(who: str, fact: agent.ReservationExceeded) -> Iterator[Line]:
@@ -101,24 +68,13 @@ def _budget_overdrawn(who: str, fact: budget.BudgetOverdrawn) -> Iterator[Line]:
     yield Line(who, f"{budgeting.in_words(fact.over)} more is spent than the limit", Tone.BAD)
 
 
-def _not_enough(budget_id: str, wanted: budget.Amounts) -> str:
-    more = f" it needs {budgeting.in_words(wanted)} more" if wanted.ByteSize() else " nothing is left"
-    return wording.plain(f"of {budget_id}{more}" if budget_id else more.strip())
-
-
 TELLERS: Mapping[type[Message], Teller] = {
     run.AllotmentGrown: _allotment_grown,
     run.AllotmentShrunk: _allotment_shrunk,
-    run.TaskParked: _task_parked,
-    run.TaskUnparked: _task_unparked,
     run.RunLimitRaised: _raised,
     run.RunLimitLowered: _lowered,
     run.RunBudgetWarned: _warned,
-    run.GateOpened: _gate_opened,
-    run.GateAnswered: _gate_answered,
-    run.GateExpired: _gate_expired,
     agent.AllotmentRaised: _allotment_raised,
-    agent.AgentParked: _agent_parked,
     agent.ReservationExceeded: _reservation_exceeded,
     budget.BudgetSet: _budget_set,
     budget.BudgetLimitRaised: _raised,

@@ -9,7 +9,7 @@ from __future__ import annotations
 from datetime import datetime
 
 from crewlog.v1.budget_pb2 import Usage
-from crewlog.v1.run_pb2 import RunStatus, TaskStatus
+from crewlog.v1.run_pb2 import MessageMode, ParkCause, RunPaused, RunStatus, TaskStatus
 from crewlog.v1.workspace_pb2 import DiffStat
 
 SHORT_ID_CHARACTERS = 10
@@ -76,6 +76,24 @@ def task_status(status: TaskStatus.ValueType) -> str:
     return TaskStatus.Name(status).removeprefix("TASK_STATUS_").lower()
 
 
+def park_cause(cause: ParkCause.ValueType) -> str:
+    """What a parked task waits for."""
+    return _PARK_CAUSES.get(cause, "waits")
+
+
+def message_mode(mode: MessageMode.ValueType) -> str:
+    return MessageMode.Name(mode or MessageMode.MESSAGE_MODE_STEER).removeprefix("MESSAGE_MODE_").lower()
+
+
+def pause(paused: RunPaused) -> str:
+    """Why a run is paused, by whom, and when it goes on by itself."""
+    failure = paused.failure
+    why = f"{failure.reason}: {failure.message}" if failure.reason else paused.reason
+    text = (f"by {paused.by}" if paused.by else "") + (f": {why}" if why else "")
+    again = f"; it goes on by itself at {date_and_time(paused.resumes_at_unix_micros)}"
+    return one_line(text.removeprefix(": "), 300) + (again if paused.resumes_at_unix_micros else "")
+
+
 def plain(text: str) -> str:
     """`text` with its lines and tabs; anything else that is not printable is escaped."""
     return "".join(c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode() for c in text)
@@ -85,3 +103,13 @@ def one_line(text: str, characters_max: int = 100) -> str:
     """The text on one line, cut where it is too long."""
     flat = plain(" ".join(text.split()))
     return flat if len(flat) <= characters_max else flat[: characters_max - 1] + "…"
+
+
+_PARK_CAUSES = {
+    ParkCause.PARK_CAUSE_UNSPECIFIED: "waits for money",
+    ParkCause.PARK_CAUSE_BUDGET: "waits for money",
+    ParkCause.PARK_CAUSE_PAUSED: "paused: waits until its run is resumed",
+    ParkCause.PARK_CAUSE_HANDED_OVER: "waits for another executor",
+    ParkCause.PARK_CAUSE_QUESTION: "waits for an answer",
+    ParkCause.PARK_CAUSE_MODEL: "the model's provider refuses: waits until its run is resumed",
+}
