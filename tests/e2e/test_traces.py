@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
-from crewlog.telemetry.ids import trace_id_of_run
+from crewlog.cli import following
+from crewlog.eventlog import codec
+from crewlog.telemetry.ids import span_id_of, trace_id_of_run
+from crewlog.v1.agent_pb2 import ModelCallStarted, ToolCallStarted
+from crewlog.v1.entry_pb2 import RecordedEntry
 from crewlog.v1.run_pb2 import RunStatus
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_service_pb2_grpc
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
@@ -43,6 +47,23 @@ class Collector(trace_service_pb2_grpc.TraceServiceServicer):
                 await self.more.wait()
 
 
+STEPS = ("invoke_workflow ", "invoke_agent ", "chat ", "execute_tool ")
+
+
+def steps_of(entries: Sequence[RecordedEntry]) -> set[int]:
+    """The ids of the spans that the events lead to: the run, its agents and their effects."""
+    steps = {span_id_of("traced", "run")}
+    for entry in (recorded.entry for recorded in entries):
+        steps.add(span_id_of("traced", entry.aggregate.id))
+        for fact in codec.facts(entry):
+            if isinstance(fact, ModelCallStarted):
+                steps.add(span_id_of("traced", f"{entry.aggregate.id}/{fact.key.turn}/chat", fact.key.attempt))
+            elif isinstance(fact, ToolCallStarted):
+                place = f"{entry.aggregate.id}/{fact.key.turn}/tool-{fact.key.index}"
+                steps.add(span_id_of("traced", place, fact.key.attempt))
+    return steps
+
+
 @pytest.fixture
 async def collector(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Collector]:
     collector, server = Collector(), grpc.aio.server()
@@ -58,6 +79,7 @@ async def test_a_run_is_one_trace_across_the_services(collector: Collector, tmp_
     async with platform_on(tmp_path, repository) as world:
         await world.start("traced")
         assert (await world.finished("traced")).status == RunStatus.RUN_STATUS_SUCCEEDED
+        steps = steps_of(await following.until_now(world.gateway, "traced"))
         root = await collector.until("invoke_workflow feature")
     trace_id = trace_id_of_run("traced").to_bytes(16, "big")
     found = [(service, span) for service, span in collector.spans if span.trace_id == trace_id]
@@ -68,6 +90,8 @@ async def test_a_run_is_one_trace_across_the_services(collector: Collector, tmp_
     orphans = [span.name for _, span in found if span.parent_span_id and span.parent_span_id not in ids]
     assert not orphans
     assert len(ids) == len(found), "a span was sent twice"
+    told = {span.span_id: span.name for _, span in found if span.name.startswith(STEPS)}
+    assert not {name for id, name in told.items() if int.from_bytes(id, "big") not in steps}
     assert not root.parent_span_id
     request = next(span for _, span in collector.spans if span.span_id == root.links[0].span_id)
     assert request.name.endswith("/Start") and request.trace_id != trace_id

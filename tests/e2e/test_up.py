@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
 import signal
 import socket
 import stat
@@ -226,13 +227,16 @@ async def test_ports_are_chosen_again_a_few_times_and_not_for_ever(
     assert len(said) == PORT_CHOICES_MAX - 1
 
 
-async def test_a_log_that_is_gone_is_not_made_anew(tmp_path: Path) -> None:
+async def test_fault_31_a_log_that_is_gone_is_not_made_anew(tmp_path: Path) -> None:
     async with Platform(tmp_path / "data", sandbox="none"):
         pass
     (tmp_path / "data" / "nats" / "jetstream").rename(tmp_path / "elsewhere")
     with pytest.raises(WrongState, match="is gone: it was"):
         await Platform(tmp_path / "data", sandbox="none").start()
-    (tmp_path / "elsewhere").rename(tmp_path / "data" / "nats" / "elsewhere")
+    shutil.rmtree(tmp_path / "data" / "nats" / "jetstream")
+    (tmp_path / "elsewhere").rename(tmp_path / "data" / "nats" / "jetstream")
+    async with Platform(tmp_path / "data", sandbox="none"):
+        pass
 
 
 @pytest.fixture
