@@ -9,6 +9,9 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import TypeVar
 
 from crewlog.domain import agent as rules
 from crewlog.domain.agent_state import INITIAL, Agent
@@ -21,6 +24,7 @@ from google.protobuf.message import Message
 
 RETRY_SECONDS = 0.2
 
+T = TypeVar("T")
 logger = logging.getLogger(__name__)
 
 
@@ -36,10 +40,13 @@ class Session:
         self.revision = 0
 
     async def open(self) -> None:
-        """Reads what earlier lives of the agent have recorded."""
+        """Reads what earlier lives of the agent have recorded. Waits for a log that does not answer."""
+        id = self._grant.agent_id
         if self._grant.generation == 1:
-            self._owner.assume_new(self._grant.agent_id)
-        self.agent, self.revision = await self._owner.state(self._grant.agent_id)
+            self._owner.assume_new(id)
+            self.agent, self.revision = await self._owner.state(id)
+        else:
+            self.agent, self.revision = await self._persistently(partial(self._owner.refresh, id))
 
     def do(self, command: rules.Command) -> None:
         """Decides; stored with the next `flush`. Raises Refused as the rules do."""
@@ -55,17 +62,24 @@ class Session:
         is in the log even then, as evidence.
         """
         while self._waiting:
+            waiting = list(self._waiting)
             try:
-                await self._store(list(self._waiting))
-            except (Unavailable, Contention) as reason:
-                logger.warning("agent %s waits: %s", self._grant.agent_id, reason)
-                await asyncio.sleep(RETRY_SECONDS)
+                await self._persistently(partial(self._store, waiting))
             except StaleClaim:
                 await self._record_late()
                 raise
 
+    async def _persistently(self, work: Callable[[], Awaitable[T]]) -> T:
+        while True:
+            try:
+                return await work()
+            except (Unavailable, Contention) as reason:
+                logger.warning("agent %s waits: %s", self._grant.agent_id, reason)
+                await asyncio.sleep(RETRY_SECONDS)
+
     async def _store(self, waiting: list[tuple[Message, Meta]]) -> None:
-        """While it is stored, more may be decided; that waits for the next time."""
+        """While it is stored, more may be decided; that waits for the next time. What was stored is what counts: the
+        owner has decided on the latest state."""
         id = self._grant.agent_id
         handled = [self._owner.handle(id, command, meta) for command, meta in waiting]
         results = await asyncio.gather(*handled, return_exceptions=True)
@@ -75,13 +89,16 @@ class Session:
                 raise result
         del self._waiting[: len(waiting)]
         self.revision = outcomes[-1].revision
+        if not self._waiting:
+            self.agent = outcomes[-1].state
 
     async def _record_late(self) -> None:
         """Outcomes that came too late decide nothing, but somebody may want to know what has really happened."""
         waiting, self._waiting = self._waiting, []
         for command, _ in waiting:
             if isinstance(command, (FinishModelCall, FinishToolCall)):
-                await self._owner.handle(self._grant.agent_id, self._late(command), self._meta())
+                handle = partial(self._owner.handle, self._grant.agent_id, self._late(command), self._meta())
+                await self._persistently(handle)
 
     def _late(self, command: FinishModelCall | FinishToolCall) -> RecordLateOutcome:
         return RecordLateOutcome(

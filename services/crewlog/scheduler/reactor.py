@@ -28,6 +28,7 @@ from crewlog.v1.run_pb2 import (
     AllotmentShrunk,
     ClaimTask,
     MessageSent,
+    RunStatus,
     TaskCancelled,
     TaskClaimed,
     TaskFailed,
@@ -152,6 +153,8 @@ class Reactor:
 
     async def _advance(self, run_id: str, commands: list[Message]) -> None:
         run, _ = await self._owner.state(run_id)
+        if run.status == RunStatus.RUN_STATUS_UNSPECIFIED:
+            return
         for command in commands:
             self._dispatch.free_slot(run, command)
         after = speculate(run, commands)

@@ -120,7 +120,8 @@ class Tail:
             self._reactor.wake(run_id)
 
     async def _open(self, run_id: str) -> None:
-        run, self._opened_at[run_id] = await self._owner.state(run_id)
+        # What is followed may be ahead of the answer to the command that wrote it.
+        run, self._opened_at[run_id] = await self._owner.refresh(run_id)
         if run_state.is_over(run):
             self._owner.forget(run_id)
             self._reactor.closed_runs.add(run_id)
