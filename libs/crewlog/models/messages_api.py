@@ -34,7 +34,7 @@ CONNECTIONS_MAX = 256
 END_SECONDS = 0.2
 # What is shorter is no secret, and would be found in any text.
 SECRET_CHARACTERS_MIN = 8
-_NOTHING_WAS_SENT = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout, httpx2.UnsupportedProtocol)
+_NOTHING_WAS_SENT = (httpx2.ConnectError, httpx2.PoolTimeout, httpx2.UnsupportedProtocol)
 
 
 def warm_up() -> None:
@@ -116,7 +116,7 @@ class MessagesApi:
         except APIStatusError as error:
             raise self._answered(error.status_code, error.body, error.response.headers) from error
         except APIConnectionError as error:
-            raise _unconnected(error) from error
+            raise self._unconnected(error) from error
 
     async def _next(self, events: AsyncIterator[ServerSentEvent]) -> dict[str, Any]:
         try:
@@ -139,6 +139,15 @@ class MessagesApi:
         if not isinstance(parsed, dict):
             raise Unreadable(f"an event of type {event.event!r} is not an object")
         return parsed
+
+    def _unconnected(self, error: APIConnectionError) -> ModelError:
+        cause = error.__cause__
+        if isinstance(cause, httpx2.ConnectTimeout):
+            message = f"no connection within {self._timeouts.connect_seconds:g} s"
+            return failures.error_of(failures.UNREACHABLE, message)
+        detail = f"{type(cause).__name__}: {cause}" if str(cause) else type(cause).__name__
+        kind = failures.UNREACHABLE if isinstance(cause, _NOTHING_WAS_SENT) else failures.DISCONNECTED
+        return failures.error_of(kind, detail)
 
     def _answered(self, status: int, body: object, headers: httpx2.Headers) -> ModelError:
         error = failures.answered_error(status, body, headers, time.time())
@@ -185,14 +194,6 @@ def _check_events(response: httpx2.Response) -> None:
     content_type = response.headers.get("content-type", "")
     if content_type.partition(";")[0].strip() != "text/event-stream":
         raise failures.error_of(failures.UNREADABLE, f"the answer is {content_type or 'of no type'}, not a stream")
-
-
-def _unconnected(error: APIConnectionError) -> ModelError:
-    cause = error.__cause__
-    detail = f"{type(cause).__name__}: {cause}" if str(cause) else type(cause).__name__
-    if isinstance(cause, _NOTHING_WAS_SENT):
-        return failures.error_of(failures.UNREACHABLE, detail)
-    return failures.error_of(failures.DISCONNECTED, detail)
 
 
 async def _end(events: AsyncIterator[ServerSentEvent]) -> None:
