@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -12,6 +13,7 @@ from crewlog.crews import load_workflow
 from crewlog.domain import agent, budget, run
 from crewlog.domain.errors import InvalidCommand, NotFound
 from crewlog.eventlog.memory import MemoryBlobs, MemoryLive, MemoryLog
+from crewlog.eventlog.nats_server import NatsServer
 from crewlog.eventlog.owner import Meta, Owner
 from crewlog.eventlog.port import AggregateId
 from crewlog.gateway.config import Config, ModelAccess
@@ -60,6 +62,8 @@ from crewlog.v1.workspace_pb2_grpc import (
     add_FileServiceServicer_to_server,
     add_WorkspaceServiceServicer_to_server,
 )
+
+from tests.service.gateway.program import Program
 
 CLIENT_TOKEN = "client-token"
 BASE_COMMIT = "b" * 40
@@ -330,3 +334,13 @@ async def world(tmp_path: Path) -> AsyncIterator[World]:
     await world.open()
     yield world
     await world.close()
+
+
+@pytest.fixture
+async def gateway(tmp_path: Path, own_nats_server: NatsServer) -> AsyncIterator[Program]:
+    """A process, on a log of its own: others append to the shared one what is no entry."""
+    gateway = Program(tmp_path, own_nats_server)
+    await gateway.start()
+    yield gateway
+    if gateway.process is not None and gateway.process.returncode is None:
+        await gateway.end(signal.SIGKILL)
