@@ -19,7 +19,7 @@ from crewlog.cli.launcher import child, environment, logfiles, orphans, ports
 from crewlog.cli.launcher.child import Child, Program
 from crewlog.cli.launcher.credentials import new_credentials
 from crewlog.cli.launcher.directory import DataDirectory, Endpoints
-from crewlog.cli.launcher.environment import SERVICES, Plan
+from crewlog.cli.launcher.environment import SERVICES, Fleet, Plan
 from crewlog.cli.launcher.supervisor import Supervisor
 from crewlog.domain.errors import InvalidCommand, Unavailable, WrongState
 
@@ -234,8 +234,11 @@ class TestSupervisor:
         assert worker.pid == 0
 
 
-def _plan(tmp_path: Path, script: Path | None = None) -> Plan:
-    names = [*SERVICES, "model", "nats-server"]
+ONE_OF_EACH = Fleet()
+
+
+def _plan(tmp_path: Path, script: Path | None = None, fleet: Fleet = ONE_OF_EACH) -> Plan:
+    names = [*fleet.processes, "model", "nats-server"]
     return Plan(
         data_dir=tmp_path,
         ports={name: 20_000 + number for number, name in enumerate(names)},
@@ -243,6 +246,7 @@ def _plan(tmp_path: Path, script: Path | None = None) -> Plan:
         credentials=new_credentials("client-secret", SERVICES, SERVICES),
         model=ModelAccess(api_key="sk-secret", model="m-1"),
         script=script,
+        fleet=fleet,
         prices=tmp_path / "prices.toml",
         inherited={"PATH": "/bin"},
         inherited_for_outgoing_calls={"HTTPS_PROXY": "http://user:password@proxy"},
@@ -281,6 +285,26 @@ class TestEnvironment:
         assert gateway["CREWLOG_MODEL_BASE_URL"] == f"http://127.0.0.1:{plan.ports['model']}"
         programs = [environment.scripted_model(plan), *(environment.service(plan, s) for s in SERVICES)]
         assert not any("sk-secret" in value for p in programs for value in p.environment.values())
+
+    def test_several_processes_have_names_addresses_and_labels_of_their_own(self, tmp_path: Path) -> None:
+        plan = _plan(tmp_path, fleet=Fleet(2, 2, ("gpu,big",), "process"))
+        names = ("git", "scheduler", "scheduler-2", "executor", "executor-2", "gateway")
+        assert plan.fleet.processes == names
+        found = {name: environment.service(plan, name).environment for name in names}
+        schedulers = f"{plan.address('scheduler')},{plan.address('scheduler-2')}"
+        assert {name: each["CREWLOG_SCHEDULER_ADDRESS"] for name, each in found.items()} == {
+            **dict.fromkeys(("git", "executor", "executor-2", "gateway"), schedulers),
+            "scheduler": plan.address("scheduler"),
+            "scheduler-2": plan.address("scheduler-2"),
+        }
+        assert [found[name]["CREWLOG_SCHEDULER_ID"] for name in names[1:3]] == ["scheduler-1", "scheduler-2"]
+        first, second = found["executor"], found["executor-2"]
+        assert (first["CREWLOG_EXECUTOR_ID"], second["CREWLOG_EXECUTOR_ID"]) == ("executor-1", "executor-2")
+        assert first["CREWLOG_EXECUTOR_LABELS"] == "gpu,big"
+        assert "CREWLOG_EXECUTOR_LABELS" not in second
+        assert second["CREWLOG_EXECUTOR_ISOLATION"] == "process"
+        assert second["CREWLOG_EXECUTOR_ADDRESS"] == plan.address("executor-2")
+        assert second["CREWLOG_NATS_USER"] == "executor"
 
     def test_services_do_not_import_from_where_they_are_started(self, tmp_path: Path) -> None:
         assert "-P" in environment.service(_plan(tmp_path), "git").arguments

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,7 +23,7 @@ from crewlog.cli.output import say
 from crewlog.models.prices import PriceList
 
 START_SECONDS_MAX = 60.0
-STOP_SECONDS_MAX = 15.0
+STOP_SECONDS_MAX = 30.0
 LOOK_AGAIN_SECONDS = 0.05
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -36,6 +36,10 @@ class Settings:
     scripted_model: Path | None = None
     slots: int = 0
     prices: Path | None = None
+    executors: int = 1
+    schedulers: int = 1
+    executor_labels: Sequence[str] = ()
+    isolation: str = ""
 
     def model_access(self) -> ModelAccess:
         found = config.model_access()
@@ -94,6 +98,10 @@ async def _up(settings: Settings) -> int:
         model=settings.model_access(),
         sandbox=settings.sandbox,
         executor_slots=settings.slots,
+        executors=settings.executors,
+        schedulers=settings.schedulers,
+        executor_labels=settings.executor_labels,
+        isolation=settings.isolation,
         prices=settings.prices,
         say=say,
     )
@@ -139,6 +147,9 @@ def _model(settings: Settings) -> str:
 
 def _arguments(settings: Settings) -> list[str]:
     arguments = ["--data-dir", str(settings.data_dir), "--sandbox", settings.sandbox, "--slots", str(settings.slots)]
+    arguments += ["--executors", str(settings.executors), "--schedulers", str(settings.schedulers)]
+    arguments += [word for labels in settings.executor_labels for word in ("--executor-labels", labels)]
+    arguments += ["--isolation", settings.isolation] if settings.isolation else []
     arguments += ["--model", settings.model] if settings.model else []
     arguments += ["--prices", str(settings.prices.absolute())] if settings.prices else []
     return arguments + (["--scripted-model", str(settings.scripted_model)] if settings.scripted_model else [])

@@ -42,6 +42,29 @@ Prices = Annotated[
 Slots = Annotated[
     int, typer.Option("--slots", min=0, envvar="CREWLOG_EXECUTOR_SLOTS", help="Tasks at once; 0 for the default.")
 ]
+Executors = Annotated[int, typer.Option("--executors", min=1, max=64, help="Processes that host agents.")]
+Schedulers = Annotated[
+    int, typer.Option("--schedulers", min=1, max=8, help="Schedulers: one leads, the others stand by for it.")
+]
+Labels = Annotated[
+    list[str] | None,
+    typer.Option("--executor-labels", help="Labels (`gpu,big`) of the first executor; again for the second."),
+]
+
+
+class Home(StrEnum):
+    """Where agents live."""
+
+    NONE = "none"
+    PROCESS = "process"
+
+
+Isolation = Annotated[
+    Home,
+    typer.Option(
+        "--isolation", envvar="CREWLOG_EXECUTOR_ISOLATION", help="All agents in the executor, or each in its process."
+    ),
+]
 
 
 def register(app: typer.Typer) -> None:
@@ -59,12 +82,27 @@ def up(
     scripted_model: Script = None,
     slots: Slots = 0,
     prices: Prices = None,
+    executors: Executors = 1,
+    schedulers: Schedulers = 1,
+    executor_labels: Labels = None,
+    isolation: Isolation = Home.NONE,
     detach: Annotated[bool, typer.Option("--detach", "-d", help="Return when everything answers.")] = False,
 ) -> None:
     """Starts the platform and keeps it running: the log, git, scheduler, executor and gateway, on loopback."""
     from crewlog.cli import running
 
-    settings = running.Settings(_directory(data_dir), sandbox, model, scripted_model, slots, prices)
+    settings = running.Settings(
+        _directory(data_dir),
+        sandbox,
+        model,
+        scripted_model,
+        slots,
+        prices,
+        executors,
+        schedulers,
+        tuple(executor_labels or ()),
+        isolation,
+    )
     raise typer.Exit(running.up_detached(settings) if detach else running.up(settings))
 
 

@@ -1,4 +1,7 @@
-"""The processes of one start, each under its supervisor: begun together, stopped in order."""
+"""The processes of one start, each under its supervisor: begun together, stopped in order.
+
+Executors are stopped first, while everything that they need still runs: they hand over what they work on.
+"""
 
 from __future__ import annotations
 
@@ -9,12 +12,15 @@ from collections.abc import Callable, Iterable
 from crewlog.cli.launcher import child, environment, log_server, logfiles, ports, readiness
 from crewlog.cli.launcher.child import Child, Program
 from crewlog.cli.launcher.directory import DataDirectory
-from crewlog.cli.launcher.environment import LOG, MODEL, SERVICES, Plan
+from crewlog.cli.launcher.environment import EXECUTOR, LOG, MODEL, SCHEDULER, SERVICES, Plan, service_of
 from crewlog.cli.launcher.supervisor import Say, Supervisor
 
-STOP_ORDER = ("gateway", "scheduler", "executor", "git", MODEL, LOG)
+STOP_ORDER = ("gateway", SCHEDULER, "git", MODEL, LOG)
 STOP_SECONDS_MAX = 4.5
 STOP_SECONDS_EACH_MAX = 2.2
+HAND_OVER_SECONDS_MAX = 12.0
+QUIET_SECONDS = 2.0
+FROZEN_SECONDS = 3.0
 
 
 class Children:
@@ -44,14 +50,42 @@ class Children:
         await asyncio.gather(*(supervisor.until_ready() for supervisor in begun.values()))
 
     async def stop(self) -> None:
-        """One after the other, each with its time; what is left at the end is killed."""
+        """Executors first, then one after the other, each with its time; what is left at the end is killed."""
+        await self._hand_over()
         deadline = time.monotonic() + STOP_SECONDS_MAX
-        running = [self._supervisors[name] for name in STOP_ORDER if name in self._supervisors]
-        for supervisor in running:
+        for supervisor in self._of(*STOP_ORDER):
             left = max(0.0, deadline - time.monotonic())
             if not await supervisor.stop(min(left, STOP_SECONDS_EACH_MAX)):
                 self._say(f"{supervisor.name} does not stop")
-        await asyncio.gather(*(supervisor.kill() for supervisor in running))
+        await asyncio.gather(*(supervisor.kill() for supervisor in self._supervisors.values()))
+
+    async def _hand_over(self) -> None:
+        executors = self._of(EXECUTOR)
+        stopping = [asyncio.create_task(self._stop_executor(each)) for each in executors]
+        if not stopping:
+            return
+        _, waiting = await asyncio.wait(stopping, timeout=QUIET_SECONDS)
+        if waiting:
+            names = [each.name for each, task in zip(executors, stopping, strict=True) if task in waiting]
+            self._say(f"waiting for {', '.join(names)} to hand over, {HAND_OVER_SECONDS_MAX:.0f} s at most")
+        await asyncio.gather(*stopping)
+
+    async def _stop_executor(self, executor: Supervisor) -> None:
+        """One that does not even answer how it is has nothing to hand over."""
+        stopping = asyncio.create_task(executor.stop(HAND_OVER_SECONDS_MAX))
+        answering = asyncio.create_task(self._ready(executor.name))
+        await asyncio.wait((stopping, answering), timeout=FROZEN_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+        if answering.done():
+            await asyncio.wait((stopping,))
+        if not stopping.done() or not stopping.result():
+            self._say(f"{executor.name} does not stop")
+            await executor.kill()
+        answering.cancel()
+        await asyncio.wait((stopping, answering))
+
+    def _of(self, *services: str) -> list[Supervisor]:
+        """The supervisors of these services, in this order."""
+        return [each for service in services for name, each in self._supervisors.items() if service_of(name) == service]
 
     def _supervisor(self, name: str) -> Supervisor:
         return Supervisor(
@@ -72,7 +106,10 @@ class Children:
         return environment.scripted_model(self._plan) if name == MODEL else environment.service(self._plan, name)
 
     async def _ready(self, name: str) -> None:
-        if name in SERVICES:
+        """A scheduler that stands by serves nothing: it is enough that one of them leads."""
+        if service_of(name) == SCHEDULER:
+            await readiness.serving(self._plan.addresses(SCHEDULER))
+        elif service_of(name) in SERVICES:
             await readiness.serving(self._plan.address(name))
         else:
             await readiness.true(lambda: name != LOG or log_server.is_listening(self._plan))

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -21,7 +21,7 @@ from crewlog.cli.launcher import log_server, logfiles, orphans, ports
 from crewlog.cli.launcher.children import Children
 from crewlog.cli.launcher.credentials import new_credentials
 from crewlog.cli.launcher.directory import DataDirectory, DirectoryLock, Endpoints
-from crewlog.cli.launcher.environment import LOG, MODEL, SERVICES, Plan
+from crewlog.cli.launcher.environment import LOG, MODEL, SERVICES, Fleet, Plan
 from crewlog.cli.launcher.supervisor import Say
 from crewlog.domain.errors import Unavailable
 from crewlog.models.prices import PriceList
@@ -41,6 +41,10 @@ class Platform:
         model: ModelAccess | None = None,
         sandbox: str = "auto",
         executor_slots: int = 0,
+        executors: int = 1,
+        schedulers: int = 1,
+        executor_labels: Sequence[str] = (),
+        isolation: str = "",
         prices: Path | None = None,
         say: Say = lambda line: None,
     ) -> None:
@@ -49,6 +53,7 @@ class Platform:
         self._model = model or ModelAccess()
         self._sandbox = sandbox
         self._executor_slots = executor_slots
+        self._fleet = Fleet(executors, schedulers, tuple(executor_labels), isolation)
         self._prices = prices.absolute() if prices else None
         self._say = say
         self._lock: DirectoryLock | None = None
@@ -72,7 +77,8 @@ class Platform:
         return self.plan.credentials.client_token
 
     def pid_of(self, name: str) -> int:
-        """The process of a service, of `nats-server` or of `model` now; 0 while it is being started again."""
+        """The process of a service (`executor`, `executor-2`), of `nats-server` or of `model` now; 0 while it is being
+        started again."""
         return self._running.supervisor_of(name).pid
 
     def restarts_of(self, name: str) -> int:
@@ -101,7 +107,8 @@ class Platform:
             raise
 
     async def stop(self) -> None:
-        """Stops everything in order, within five seconds. Doing it twice is doing it once."""
+        """Stops everything in order: within five seconds, after executors have handed over what they work on. Doing it
+        twice is doing it once."""
         if self._lock is None:
             return
         self.directory.remove_endpoints()
@@ -137,7 +144,7 @@ class Platform:
         try:
             await self._children.start([LOG])
             await log_server.prepare(self.plan)
-            await self._children.start([*SERVICES, *([MODEL] if self._script else [])])
+            await self._children.start([*self._fleet.processes, *([MODEL] if self._script else [])])
         except Unavailable:
             await self._children.stop()
             taken = ports.taken(self.plan.ports)
@@ -148,7 +155,7 @@ class Platform:
         return True
 
     def _new_plan(self) -> Plan:
-        chosen = ports.choose((LOG, *SERVICES, MODEL), self.directory.read_ports())
+        chosen = ports.choose((LOG, *self._fleet.processes, MODEL), self.directory.read_ports())
         self.directory.write_ports(chosen)
         return Plan(
             data_dir=self.directory.path,
@@ -159,6 +166,7 @@ class Platform:
             script=self._script,
             sandbox=self._sandbox,
             executor_slots=str(self._executor_slots or ""),
+            fleet=self._fleet,
             prices=self._prices,
             inherited=config.inherited(),
             inherited_for_outgoing_calls=config.inherited_for_outgoing_calls(),

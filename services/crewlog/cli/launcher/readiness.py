@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 
 import grpc
+from crewlog.runtime.channel import target_of
 from grpc_health.v1 import health_pb2, health_pb2_grpc  # type: ignore[import-untyped]
 
 ASK_AGAIN_SECONDS = 0.02
@@ -18,8 +19,8 @@ _OPTIONS = (
 
 
 async def serving(address: str) -> None:
-    """Returns when the service serves. Bound it from outside."""
-    async with grpc.aio.insecure_channel(address, options=_OPTIONS) as channel:
+    """Returns when the service serves, at one of its addresses where it has several. Bound it from outside."""
+    async with grpc.aio.insecure_channel(target_of(address), options=_OPTIONS) as channel:
         health = health_pb2_grpc.HealthStub(channel)
         while not await _serves(health):
             await asyncio.sleep(ASK_AGAIN_SECONDS)
