@@ -14,10 +14,12 @@ from crewlog.domain.errors import Unavailable
 from crewlog.eventlog import verdicts
 from crewlog.eventlog.connection import ApiError, Connection, NoAnswer
 from crewlog.eventlog.indoubt import next_entry
+from crewlog.eventlog.limits import check_head
 from crewlog.eventlog.port import Stored
 from crewlog.eventlog.pulls import Consumers, Delivered, subjects_of
 
 PAUSE_SECONDS = 0.05
+BEHIND_SECONDS_MAX = 5.0
 
 
 class Following:
@@ -29,11 +31,12 @@ class Following:
         self._consumers = Consumers(connection, stream)
 
     async def follow(self, after_revision: int, kinds: Sequence[str]) -> AsyncGenerator[Sequence[Stored], None]:
-        """As the port says; raises Unavailable when the connection is closed."""
+        """As the port says; raises Unavailable when the connection is closed, and WrongState."""
         position = after_revision
         while True:
             try:
                 await self._connection.until_connected()
+                await self._check_head(position)
                 start = {"deliver_policy": "by_start_sequence", "opt_start_seq": position + 1}
                 async with aclosing(self._consumers.consume(kinds, start, position)) as deliveries:
                     async for delivered in deliveries:
@@ -59,6 +62,18 @@ class Following:
                             return
             except (NoAnswer, ApiError) as error:
                 await _pause_after(error)
+
+    async def _check_head(self, position: int) -> None:
+        """Raises WrongState where the log ends before that; a leader that has just become one may need a moment."""
+        deadline = asyncio.get_running_loop().time() + BEHIND_SECONDS_MAX
+        while position:
+            info = await self._connection.api(f"STREAM.INFO.{self._stream}", {})
+            head = int(info["state"]["last_seq"])
+            if head >= position:
+                return
+            if asyncio.get_running_loop().time() > deadline:
+                check_head(head, position)
+            await asyncio.sleep(PAUSE_SECONDS)
 
     async def _is_all(self, kind: str, delivered: Delivered, position: int, head: int) -> bool:
         """A replica that holds the consumer may be behind, so the leader is asked whether anything is missing."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from crewlog.domain.errors import InvalidCommand, TooLarge
+from crewlog.domain.errors import InvalidCommand, TooLarge, WrongState
 from crewlog.domain.names import is_aggregate_id
 from crewlog.eventlog.port import BLOB_BYTES_MAX, ENTRY_BYTES_MAX
 
@@ -26,3 +26,13 @@ def check_kinds(kinds: tuple[str, ...]) -> None:
     for kind in kinds:
         if not is_aggregate_id(kind):
             raise InvalidCommand(f"{kind[:80]!r} is not a kind of aggregate")
+
+
+def check_head(head: int, known: int) -> None:
+    """Refuses a log that ends before a revision that was read from it: whoever went on would write another past."""
+    if head < known:
+        raise WrongState(
+            f"the log ends at revision {head}, and was read up to {known} before: its end was lost, or it was put back"
+            " from an older copy",
+            what_to_do="stop everything and put back the newest copy of the log; see docs/reliability.md",
+        )

@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import AsyncGenerator, Sequence
 from operator import attrgetter
 
-from crewlog.eventlog.limits import BATCH_ENTRIES_MAX, check_blob, check_entry, check_kinds
+from crewlog.eventlog.limits import BATCH_ENTRIES_MAX, check_blob, check_entry, check_head, check_kinds
 from crewlog.eventlog.live_queue import LiveQueue, subject_of
 from crewlog.eventlog.port import AggregateId, BlobMissing, Stored, WrongRevision
 
@@ -67,6 +67,7 @@ class MemoryLog:
         return self._follow(after_revision, tuple(kinds))
 
     async def _follow(self, after_revision: int, kinds: Sequence[str]) -> AsyncGenerator[Sequence[Stored], None]:
+        check_head(len(self._entries), after_revision)
         position = after_revision
         while True:
             grown = self._grown

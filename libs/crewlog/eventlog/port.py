@@ -98,7 +98,8 @@ class EventLog(Protocol):
         """Every entry after a revision, of these kinds or of all, in order and once, in batches that are not empty.
 
         Never ends by itself; survives restarts of the server. Close the iterator to stop. Raises Unavailable when the
-        log was closed, and NotPermitted.
+        log was closed, NotPermitted, and WrongState when the log ends before what was read of it: what was acknowledged
+        is lost, or the log was put back from an older copy.
         """
 
     async def head(self) -> int:

@@ -10,6 +10,7 @@ import sqlite3
 from pathlib import Path
 
 from crewlog.domain import agent, project, run
+from crewlog.eventlog.limits import check_head
 
 SCHEMA_VERSION = 3
 
@@ -65,7 +66,8 @@ def connect(path: Path) -> sqlite3.Connection:
 
 
 def prepare(connection: sqlite3.Connection, epoch: str, head_revision: int) -> None:
-    """Makes the tables, and empties them when they show another log, or were made by other rules."""
+    """Makes the tables, and empties them when they show another log, or were made by other rules. Raises WrongState
+    when the log has become shorter."""
     connection.executescript(_TABLES)
     if _is_of(connection, epoch, head_revision):
         return
@@ -92,6 +94,6 @@ def rules() -> str:
 
 def _is_of(connection: sqlite3.Connection, epoch: str, head_revision: int) -> bool:
     known = dict(connection.execute("select key, value from meta").fetchall())
-    if (known.get("epoch"), known.get("rules")) != (epoch, rules()):
-        return False
-    return int(known["revision"]) <= head_revision
+    if known.get("epoch") == epoch:
+        check_head(head_revision, int(known["revision"]))
+    return (known.get("epoch"), known.get("rules")) == (epoch, rules())

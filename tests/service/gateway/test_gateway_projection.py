@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from crewlog.domain.errors import InvalidCommand, NotFound, Unavailable
+from crewlog.domain.errors import InvalidCommand, NotFound, Unavailable, WrongState
 from crewlog.eventlog.memory import MemoryLog
+from crewlog.eventlog.port import AggregateId
 from crewlog.gateway import folding, projection, queries, schema
 from crewlog.v1.agent_pb2 import ListAgents
 from crewlog.v1.entry_pb2 import Aggregate, Decision, Entry, Event
@@ -89,12 +90,11 @@ async def test_views_are_the_same_whether_folded_at_once_or_piece_by_piece(
     assert await everything(world) == before
 
 
-@pytest.mark.parametrize("change", ["epoch", "rules", "position"])
-async def test_a_file_of_another_log_or_of_other_rules_is_made_anew(world: Any, change: str) -> None:
+@pytest.mark.parametrize(("key", "value"), [("epoch", "older"), ("rules", "0")])
+async def test_fault_77_a_file_of_another_log_or_of_other_rules_is_made_anew(world: Any, key: str, value: str) -> None:
     await some_history(world)
     before = await everything(world)
     await world.stop_gateway()
-    key, value = {"epoch": ("epoch", "older"), "rules": ("rules", "0"), "position": ("revision", "999")}[change]
     with sqlite3.connect(world.projection_file) as connection:
         connection.execute("update meta set value = ? where key = ?", (value, key))
         connection.execute("update project set path = '/wrong'")
@@ -102,6 +102,17 @@ async def test_a_file_of_another_log_or_of_other_rules_is_made_anew(world: Any, 
     connection.close()
     await world.start_gateway()
     assert await everything(world) == before
+
+
+async def test_fault_32_a_log_that_has_become_shorter_is_not_read(tmp_path: Path, world: Any) -> None:
+    await some_history(world)
+    await world.stop_gateway()
+    older, kept = MemoryLog(world.log.epoch), await world.log.read(AggregateId("local", "run", "run-1"))
+    await older.append(kept[0].aggregate, kept[0].payload, 0)
+    for _ in range(2):
+        behind = projection.Projection(world.projection_file, older)
+        with pytest.raises(WrongState, match="the log ends at revision 1, and was read up to"):
+            await behind.open()
 
 
 async def test_a_batch_that_fails_leaves_everything_where_it_was(world: Any) -> None:
