@@ -33,7 +33,7 @@ def view(run: Run, *, revision: int = 0, trace_id: str = "", with_tasks: bool = 
         revision=revision,
         requested_by=started.requested_by,
         trace_id=trace_id,
-        gates=[_gate(run, gate) for gate in run.gates.values()],
+        gates=[_gate(run, gate) for gate in sorted(run.gates.values(), key=_opened)],
         budget_ids=started.budget_ids,
         lost_usd_micros=sum(result.lost_usd_micros for result in _results(run)),
         saved_usd_micros=sum(result.saved_usd_micros for result in _results(run)),
@@ -63,8 +63,17 @@ def _results(run: Run) -> list[TaskResult]:
     return [task.result for task in run.tasks.values() if task.result is not None]
 
 
+def _opened(gate: Gate) -> tuple[int, str]:
+    """Maps have an order of their own in every process; a view has one."""
+    return gate.opened.at_unix_micros, gate.opened.gate_id
+
+
+def _begun(task: Task) -> tuple[int, int, str]:
+    return task.started_at_unix_micros, task.ended_at_unix_micros, task.task_id
+
+
 def _tasks(run: Run) -> list[TaskView]:
-    known = sorted(run.tasks.values(), key=lambda task: (task.started_at_unix_micros, task.ended_at_unix_micros))
+    known = sorted(run.tasks.values(), key=_begun)
     to_come = (node_id for node_id in run.graph.nodes if names.task_id(node_id, run.visits[node_id]) not in run.tasks)
     return [_task(run, task) for task in known] + [_waiting(run, node_id) for node_id in to_come]
 
