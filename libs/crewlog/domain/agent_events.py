@@ -100,10 +100,8 @@ def evolve(agent: Agent, event: Event) -> Agent:
             return replace(agent, parked=event)
         case MessageReceived():
             return replace(agent, messages=event.number, inbox=(*agent.inbox, event))
-        case LateOutcomeRecorded():
-            return replace(agent, late=agent.late | {late_key(event.generation, event.key)})
-        case ReservationExceeded():
-            return agent
+        case LateOutcomeRecorded() | ReservationExceeded():
+            return _on_evidence(agent, event)
         case AgentSucceeded():
             return _on_ended(agent, AgentStatus.AGENT_STATUS_SUCCEEDED, event, None)
         case AgentFailed():
@@ -112,6 +110,13 @@ def evolve(agent: Agent, event: Event) -> Agent:
             return _on_ended(agent, AgentStatus.AGENT_STATUS_CANCELLED, event, None)
         case _:
             assert_never(event)
+
+
+def _on_evidence(agent: Agent, event: LateOutcomeRecorded | ReservationExceeded) -> Agent:
+    """Nothing is decided on it, but that it is recorded once."""
+    if isinstance(event, ReservationExceeded):
+        return agent
+    return replace(agent, late=agent.late | {late_key(event.generation, event.key)})
 
 
 def _on_tool_call_started(agent: Agent, event: ToolCallStarted) -> Agent:

@@ -180,9 +180,7 @@ def _claim_to_close(run: Run, command: ClaimTask) -> list[Message]:
     task = next((task for task in closable(run) if task.task_id == command.task_id), None)
     if task is None:
         raise WrongState(f"task {command.task_id!r} of run {command.run_id!r} does not have to be closed")
-    claimed = _claimed(task, command, task.allotment)
-    claimed.to_close = True
-    return [claimed]
+    return [_claimed(task, command, task.allotment)]
 
 
 def _claimed(task: Task, command: ClaimTask, allotment: Amounts) -> TaskClaimed:
@@ -194,6 +192,7 @@ def _claimed(task: Task, command: ClaimTask, allotment: Amounts) -> TaskClaimed:
         generation=task.generation + 1,
         allotment=allotment.limit(),
         has_to_stop=task.has_to_stop,
+        to_close=command.to_close,
         at_unix_micros=command.at_unix_micros,
     )
 

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 
 from crewlog.domain.agent_state import Agent, is_interrupted, is_noop, is_over
 from crewlog.domain.agent_steps import (
-    SUMMARY_CHARACTERS_MAX,
     Ask,
     CallModel,
     Fail,
@@ -22,7 +21,6 @@ from crewlog.domain.agent_steps import (
     Succeed,
     Wait,
     next_step,
-    output_of,
 )
 from crewlog.domain.errors import Refused, StaleClaim
 from crewlog.eventlog import bodies
@@ -31,23 +29,22 @@ from crewlog.eventlog.port import BlobStore
 from crewlog.executor import model_calls, paying, questions, spans, tool_calls
 from crewlog.executor.control import Control, Leave
 from crewlog.executor.desk import Desk
+from crewlog.executor.ending import Ending
 from crewlog.executor.inbox import Inbox
 from crewlog.executor.model_turn import ModelTurn
 from crewlog.executor.session import Session
 from crewlog.models.prices import PriceList
 from crewlog.tools.registry import effect_class_of
 from crewlog.v1.agent_pb2 import (
-    FinishAgent,
     FinishToolCall,
     HostAgent,
     ParkAgent,
     RaiseAllotment,
-    ReconcileEffect,
     ToolSpec,
 )
 from crewlog.v1.answer_pb2 import Failure
 from crewlog.v1.body_pb2 import Body
-from crewlog.v1.run_pb2 import ParkCause, TaskFailure, TaskResult
+from crewlog.v1.run_pb2 import ParkCause
 from crewlog.v1.scheduler_pb2 import ChangedAllotment, Grant, TaskMessage
 
 if TYPE_CHECKING:
@@ -80,8 +77,9 @@ class Host:
         self._desk = desk
         self._grant = grant
         self._control = Control()
-        self._session = Session(shared.owner, grant, f"service:executor:{shared.executor_id}", shared.executor_id)
-        self._inbox = Inbox(self._session, self._control, grant, shared.clock)
+        self._session = Session(shared.owner, grant, shared.executor_id, shared.clock)
+        self._inbox = Inbox(self._session, self._control, grant)
+        self._ending = Ending(self._session, desk, shared.blobs)
         self._payer = paying.payer(grant, self._session, desk, shared.scheduler, shared.price_list)
         self._model_turn = ModelTurn(
             grant,
@@ -94,7 +92,7 @@ class Host:
             shared.price_list,
             self._control,
             shared.chance,
-            self._stop_here,
+            self._ending.without_money,
         )
 
     @property
@@ -128,7 +126,7 @@ class Host:
     def change_allotment(self, changed: ChangedAllotment) -> None:
         """The next call has to fit into that."""
         if self._session.agent.generation == changed.generation and not is_over(self._session.agent):
-            self._do(RaiseAllotment(allotment=changed.allotment, run_revision=changed.run_revision))
+            self._session.do(RaiseAllotment(allotment=changed.allotment, run_revision=changed.run_revision))
 
     async def _run(self) -> None:
         await self._open()
@@ -142,7 +140,7 @@ class Host:
         """Takes the agent over; from then on nobody else can append to it."""
         await self._session.open()
         prompt = await bodies.store(self._shared.blobs, self._grant.prompt.encode(errors="replace"))
-        self._session.do(host_command(self._grant, prompt, self._shared.executor_id, self._shared.clock()))
+        self._session.do(host_command(self._grant, prompt, self._shared.executor_id))
         if is_noop(self._agent) or is_over(self._agent):
             return
         await self._session.flush()
@@ -150,10 +148,10 @@ class Host:
         for outcome in self._grant.gate_outcomes:
             settled = questions.settled(self._agent, outcome)
             if settled is not None:
-                self._do(settled)
+                self._session.do(settled)
         await self._refusable(self._desk.set_up(self._agent.snapshot))
         if self._grant.has_to_stop:
-            await self._refusable(self._stop_here(self._payer.own_budget))
+            await self._refusable(self._ending.without_money(self._payer.own_budget))
 
     @property
     def _agent(self) -> Agent:
@@ -166,20 +164,22 @@ class Host:
         except StaleClaim:
             raise
         except Refused as refusal:
-            self._fail(Failure(reason="refused", message=refusal.message, what_to_do=refusal.what_to_do), "")
+            failure = Failure(reason="refused", message=refusal.message, what_to_do=refusal.what_to_do)
+            self._ending.fail_at_once(failure)
         except Exception as bug:
             logger.exception("agent %s cannot go on", self._grant.agent_id)
             message = f"the executor failed: {type(bug).__name__}"
-            self._fail(Failure(reason="internal_error", message=message, what_to_do="look at the executor's log"), "")
+            failure = Failure(reason="internal_error", message=message, what_to_do="look at the executor's log")
+            self._ending.fail_at_once(failure)
 
     async def _take_next(self) -> None:
         leave = self._control.leave
         if leave is None:
             await self._take(next_step(self._agent, self._shared.clock()))
         elif leave is Leave.CANCEL:
-            self._do(FinishAgent(cancelled=await self._result(output_of(self._agent))))
+            await self._ending.cancel()
         else:
-            self._do(ParkAgent(cause=_PARKED[leave]))
+            self._session.do(ParkAgent(cause=_PARKED[leave]))
 
     async def _take(self, step: Step) -> None:
         match step:
@@ -192,34 +192,24 @@ class Host:
             case Wait():
                 self._wait(step)
             case Succeed(output=output):
-                await self._succeed(output)
-            case Fail(failure=failure, output=output):
-                self._do(FinishAgent(failed=TaskFailure(failure=failure, result=await self._result(output))))
-
-    async def _succeed(self, output: str) -> None:
-        """While the commit is made somebody may have said something: then the agent goes on."""
-        result = TaskResult() if is_noop(self._agent) else await self._result(output)
-        if not self._agent.inbox:
-            self._do(FinishAgent(succeeded=result))
+                await self._ending.succeed(output)
+            case Fail(failure=failure):
+                await self._ending.fail(failure)
 
     async def _ask(self, step: Ask) -> None:
         if is_interrupted(self._agent):
-            self._do(tool_calls.not_begun(step.place, step.effect))
+            self._session.do(tool_calls.not_begun(step.place, step.effect))
             return
         asked = await questions.question_of(step, self._shared.blobs)
         if isinstance(asked, FinishToolCall):
-            self._do(asked)
+            self._session.do(asked)
         else:
-            self._do(ParkAgent(cause=ParkCause.PARK_CAUSE_QUESTION, question=asked))
+            self._session.do(ParkAgent(cause=ParkCause.PARK_CAUSE_QUESTION, question=asked))
 
     def _wait(self, step: Wait) -> None:
         """The provider will not answer for now: nobody has to hold the agent until then."""
         at = self._shared.clock() + step.millis * 1_000 if step.millis else 0
-        self._do(ParkAgent(cause=ParkCause.PARK_CAUSE_MODEL, failure=step.failure, not_before_unix_micros=at))
-
-    async def _stop_here(self, budget_id: str) -> None:
-        result = await self._result(output_of(self._agent))
-        self._do(FinishAgent(failed=TaskFailure(failure=paying.failure(self._agent, budget_id), result=result)))
+        self._session.do(ParkAgent(cause=ParkCause.PARK_CAUSE_MODEL, failure=step.failure, not_before_unix_micros=at))
 
     async def _run_tools(self, calls: Sequence[tool_calls.Call]) -> None:
         """The intents stand in the log before anything runs; every group's outcomes do before the next one."""
@@ -234,7 +224,7 @@ class Host:
             else:
                 finished_calls = await asyncio.gather(*(self._run_tool(call) for call in group))
             for call, finished in zip(group, finished_calls, strict=True):
-                self._do(finished)
+                self._session.do(finished)
                 spans.tool_call(self._grant, call, finished)
 
     async def _run_tool(self, call: tool_calls.Call) -> FinishToolCall:
@@ -245,34 +235,13 @@ class Host:
                 *call, tool_calls.seconds_for(self._agent, self._shared.clock())
             )
 
-    async def _result(self, output: str) -> TaskResult:
-        commit, snapshot = await self._desk.commit(self._agent, self._session.revision)
-        return TaskResult(
-            output=await bodies.store(self._shared.blobs, output.encode(errors="replace")),
-            summary=output.strip()[:SUMMARY_CHARACTERS_MAX],
-            commit=commit,
-            snapshot=snapshot,
-        )
 
-    def _fail(self, failure: Failure, output: str) -> None:
-        result = TaskResult(output=Body(inline=output.encode()))
-        self._do(FinishAgent(failed=TaskFailure(failure=failure, result=result)))
-
-    def _do(self, command: FinishAgent | FinishToolCall | ParkAgent | RaiseAllotment | ReconcileEffect) -> None:
-        """Decides a command of this claim; it is stored with the next flush."""
-        command.agent_id, command.generation = self._grant.agent_id, self._grant.generation
-        command.at_unix_micros = self._shared.clock()
-        self._session.do(command)
-
-
-def host_command(grant: Grant, prompt: Body, executor_id: str, at: int) -> HostAgent:
+def host_command(grant: Grant, prompt: Body, executor_id: str) -> HostAgent:
     """Takes the task that was granted, for the first time or over from another executor."""
     node, role = grant.node, grant.node.agent.role
     return HostAgent(
-        agent_id=grant.agent_id,
         run_id=grant.run_id,
         task_id=grant.task_id,
-        generation=grant.generation,
         executor_id=executor_id,
         node=node.agent if node.HasField("agent") else None,
         noop=node.noop if node.HasField("noop") else None,
@@ -281,5 +250,4 @@ def host_command(grant: Grant, prompt: Body, executor_id: str, at: int) -> HostA
         tools=[ToolSpec(name=name, effect_class=effect_class_of(name, network=role.network)) for name in role.tools],
         limits=role.limits,
         allotment=grant.allotment,
-        at_unix_micros=at,
     )

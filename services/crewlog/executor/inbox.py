@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from crewlog.domain.agent_state import is_over
-from crewlog.eventlog.owner import Clock
 from crewlog.executor.control import Control
 from crewlog.executor.session import Session
 from crewlog.v1.agent_pb2 import ReceiveMessage
@@ -14,11 +13,9 @@ from crewlog.v1.scheduler_pb2 import Grant, TaskMessage
 class Inbox:
     """Messages that arrive before the agent is taken over wait; `heard` counts those without a gap."""
 
-    def __init__(self, session: Session, control: Control, grant: Grant, clock: Clock) -> None:
+    def __init__(self, session: Session, control: Control, grant: Grant) -> None:
         self._session = session
         self._control = control
-        self._grant = grant
-        self._clock = clock
         self._is_open = False
         self._known = {message.number: message for message in grant.messages}
 
@@ -42,18 +39,11 @@ class Inbox:
         agent = self._session.agent
         while self._is_open and not is_over(agent) and agent.parked is None and agent.messages + 1 in self._known:
             message = self._known[agent.messages + 1]
-            self._session.do(self._received(message))
+            self._session.do(_received(message))
             agent = self._session.agent
             if message.mode == MessageMode.MESSAGE_MODE_INTERRUPT:
                 self._control.interrupt()
 
-    def _received(self, message: TaskMessage) -> ReceiveMessage:
-        return ReceiveMessage(
-            agent_id=self._grant.agent_id,
-            generation=self._grant.generation,
-            message_id=message.message_id,
-            number=message.number,
-            mode=message.mode,
-            text=message.text,
-            at_unix_micros=self._clock(),
-        )
+
+def _received(message: TaskMessage) -> ReceiveMessage:
+    return ReceiveMessage(message_id=message.message_id, number=message.number, mode=message.mode, text=message.text)

@@ -190,18 +190,16 @@ def within(request: ModelRequest, quoted: Quote) -> ModelRequest:
 
 
 def start_command(
-    agent_id: str, generation: int, step: CallModel, model: str, quoted: Quote, at: int, credential: str
+    step: CallModel, model: str, quoted: Quote, credential: str, messages: Sequence[int]
 ) -> StartModelCall:
-    """`credential` names the key that the call is made with."""
+    """`credential` names the key that the call is made with; `messages` are the numbers of those that it holds anew."""
     return StartModelCall(
-        agent_id=agent_id,
-        generation=generation,
         key=EffectKey(turn=step.turn, index=MODEL, attempt=step.attempt),
         model=model,
         output_tokens_max=quoted.output_tokens_max,
         reservation=quoted.reservation,
-        at_unix_micros=at,
         credential=credential,
+        messages=messages,
     )
 
 
@@ -211,12 +209,11 @@ async def perform(
     started: StartModelCall,
     blobs: BlobStore,
     on_text: Callable[[str], None],
-    now: Callable[[], int],
     price_list: PriceList,
     timeouts: Timeouts | None = None,
 ) -> FinishModelCall:
     """Makes the call, once; what came of it is the command that records it."""
-    finish = FinishModelCall(agent_id=started.agent_id, generation=started.generation, key=started.key)
+    finish = FinishModelCall(key=started.key)
     began = time.monotonic()
     try:
         reply = await model.call(request, on_text, timeouts)
@@ -227,17 +224,14 @@ async def perform(
         usage = _usage(reply, started.reservation)
         price = _charged(started, usage, price_list)
         finish.answer.CopyFrom(await _answer(reply, usage, price, blobs, duration_micros))
-    finish.at_unix_micros = now()
     return finish
 
 
-def cut_off(started: StartModelCall, reason: str, at: int) -> FinishModelCall:
+def cut_off(started: StartModelCall, reason: str) -> FinishModelCall:
     """The outcome of a call that was given up while it was under way: the provider may charge it."""
     failure = Failure(reason=reason, message=f"the call was cut off: {reason}", retryable=True)
     lost = ModelFailure(failure=failure, cost_usd_micros=started.reservation.usd_micros, may_have_charged=True)
-    return FinishModelCall(
-        agent_id=started.agent_id, generation=started.generation, key=started.key, failure=lost, at_unix_micros=at
-    )
+    return FinishModelCall(key=started.key, failure=lost)
 
 
 def _failure(error: ModelError, reservation: Reservation) -> ModelFailure:

@@ -71,16 +71,13 @@ class ModelTurn:
     async def _perform(self, step: CallModel, paid: Paid, messages: Sequence[int]) -> None:
         grant = self.grant
         model, credential = await self.desk.model(paid.request.model)
-        started = model_calls.start_command(
-            grant.agent_id, grant.generation, step, paid.request.model, paid.quoted, self.clock(), credential
-        )
-        started.messages.extend(messages)
+        started = model_calls.start_command(step, paid.request.model, paid.quoted, credential, messages)
         self.session.do(started)
         await self.session.flush()
         with self.desk.live(started.key) as on_text, spans.within_effect(grant, started.key):
             finished = await self._within_limits(
                 model_calls.perform(
-                    model, paid.request, started, self.blobs, on_text, self.clock, self.price_list, self._timeouts()
+                    model, paid.request, started, self.blobs, on_text, self.price_list, self._timeouts()
                 ),
                 started,
             )
@@ -93,7 +90,7 @@ class ModelTurn:
         try:
             return await self.control.within(call, seconds + OUTCOME_SECONDS)
         except Cut as cut:
-            return model_calls.cut_off(started, cut.reason, self.clock())
+            return model_calls.cut_off(started, cut.reason)
 
     def _timeouts(self) -> Timeouts:
         return timeouts_of(self.grant.node.agent.role.limits)
@@ -105,13 +102,8 @@ class ModelTurn:
 
     def _park(self, exhausted: Exhausted) -> None:
         budget = ParkCause.PARK_CAUSE_BUDGET
-        self._let_go(ParkAgent(cause=budget, budget_id=exhausted.budget_id, wanted=exhausted.wanted.message()))
+        self.session.do(ParkAgent(cause=budget, budget_id=exhausted.budget_id, wanted=exhausted.wanted.message()))
 
     def _wait(self, failure: Failure) -> None:
         """There is no way to the model before somebody does something."""
-        self._let_go(ParkAgent(cause=ParkCause.PARK_CAUSE_MODEL, failure=failure))
-
-    def _let_go(self, command: ParkAgent) -> None:
-        command.agent_id, command.generation = self.grant.agent_id, self.grant.generation
-        command.at_unix_micros = self.clock()
-        self.session.do(command)
+        self.session.do(ParkAgent(cause=ParkCause.PARK_CAUSE_MODEL, failure=failure))

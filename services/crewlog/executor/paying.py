@@ -99,14 +99,7 @@ class Payer:
         granted = await patiently(lambda: self.scheduler.Grow(request), "scheduler")
         if granted.exhausted_budget_id:
             return Exhausted(granted.exhausted_budget_id, quoted.wanted_at_least, granted.on_exhausted)
-        self.session.do(
-            RaiseAllotment(
-                agent_id=grant.agent_id,
-                generation=grant.generation,
-                allotment=granted.allotment,
-                run_revision=granted.revision,
-            )
-        )
+        self.session.do(RaiseAllotment(allotment=granted.allotment, run_revision=granted.revision))
         return None
 
 

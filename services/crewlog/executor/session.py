@@ -17,7 +17,7 @@ from crewlog.domain import agent as rules
 from crewlog.domain.agent_state import INITIAL, Agent
 from crewlog.domain.decider import fold
 from crewlog.domain.errors import Contention, StaleClaim, Unavailable
-from crewlog.eventlog.owner import Meta, Outcome, Owner
+from crewlog.eventlog.owner import Clock, Meta, Outcome, Owner
 from crewlog.v1.agent_pb2 import FinishModelCall, FinishToolCall, RecordLateOutcome
 from crewlog.v1.scheduler_pb2 import Grant
 from google.protobuf.message import Message
@@ -29,11 +29,12 @@ logger = logging.getLogger(__name__)
 
 
 class Session:
-    def __init__(self, owner: Owner[Agent], grant: Grant, principal: str, executor_id: str) -> None:
+    def __init__(self, owner: Owner[Agent], grant: Grant, executor_id: str, clock: Clock) -> None:
         self._owner = owner
         self._grant = grant
-        self._principal = principal
+        self._principal = f"service:executor:{executor_id}"
         self._executor_id = executor_id
+        self._clock = clock
         self._numbers = itertools.count(1)
         self._waiting: list[tuple[Message, Meta]] = []
         self.agent: Agent = INITIAL
@@ -49,7 +50,9 @@ class Session:
             self.agent, self.revision = await self._persistently(partial(self._owner.refresh, id))
 
     def do(self, command: rules.Command) -> None:
-        """Decides; stored with the next `flush`. Raises Refused as the rules do."""
+        """Decides a command of this claim, now; stored with the next `flush`. Raises Refused as the rules do."""
+        command.agent_id, command.generation = self._grant.agent_id, self._grant.generation
+        command.at_unix_micros = self._clock()
         events = rules.decide(self.agent, command)
         self.agent = fold(rules, events, self.agent)
         if events:

@@ -30,6 +30,7 @@ from crewlog.scheduler.claims import Claims
 from crewlog.scheduler.closing import Closer
 from crewlog.scheduler.config import Config
 from crewlog.scheduler.dispatch import Dispatch
+from crewlog.scheduler.ends import Ends
 from crewlog.scheduler.finishing import Finisher
 from crewlog.scheduler.fleet import Fleet
 from crewlog.scheduler.funding import Funding
@@ -129,7 +130,7 @@ def build(
     dispatch = Dispatch(fleet, claim_signer(config.claim_signing_key), now_micros)
     reactor = Reactor(owner, dispatch, finisher, allotments, timers, closer, now_micros)
     allotments.wake = timers.wake = closer.wake = reactor.wake
-    claims = Claims(log, TENANT, fleet, reactor, closer, now_micros, may_judge=is_leading)
+    claims = Claims(Ends(log, TENANT, now_micros), fleet, reactor, closer, now_micros, may_judge=is_leading)
     checkpoint = Checkpoint(config.data_directory / "scheduler" / "checkpoint.sqlite", log.epoch)
     tail = Tail(log, owner, reactor, claims, allotments.funding, checkpoint, may_save=is_leading)
     return Parts(owner, reactor, claims, tail, allotments, timers, closer, finisher)

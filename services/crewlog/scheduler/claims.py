@@ -10,21 +10,15 @@ import asyncio
 import logging
 from collections.abc import Callable, Coroutine, Iterator
 
-from crewlog.domain import agent as agent_rules
-from crewlog.domain import agent_state, names
-from crewlog.domain.decider import fold
 from crewlog.domain.errors import Unavailable
 from crewlog.domain.run_state import Run, open_tasks
-from crewlog.eventlog import codec
 from crewlog.eventlog.owner import Clock
-from crewlog.eventlog.port import AggregateId, EventLog
 from crewlog.scheduler import closing
 from crewlog.scheduler.closing import Closer
+from crewlog.scheduler.ends import Ends
 from crewlog.scheduler.fleet import Executor, Fleet, Held, TaskKey, deaf_tasks, lost_tasks, stray_tasks
 from crewlog.scheduler.reactor import Reactor
-from crewlog.v1.agent_pb2 import AgentCancelled, AgentFailed, AgentParked, AgentSucceeded
-from crewlog.v1.entry_pb2 import Entry
-from crewlog.v1.run_pb2 import EndTask, LapseClaim, ParkTask, TaskFailure, TaskResult
+from crewlog.v1.run_pb2 import LapseClaim, TaskResult
 from crewlog.v1.scheduler_pb2 import ExecutorReport
 
 CLAIM_SECONDS = 10.0
@@ -40,8 +34,7 @@ logger = logging.getLogger(__name__)
 class Claims:
     def __init__(
         self,
-        log: EventLog,
-        tenant: str,
+        ends: Ends,
         fleet: Fleet,
         reactor: Reactor,
         closer: Closer,
@@ -49,8 +42,7 @@ class Claims:
         claim_seconds: float = CLAIM_SECONDS,
         may_judge: Callable[[], bool] = lambda: True,
     ) -> None:
-        self._log = log
-        self._tenant = tenant
+        self._ends = ends
         self._fleet = fleet
         self._reactor = reactor
         self._closer = closer
@@ -142,7 +134,7 @@ class Claims:
             if task.executor_id == closing.EXECUTOR_ID:
                 self._closer.close(run, task)
                 continue
-            end, _ = await self._end(run_id, task.task_id, task.generation)
+            end, _ = await self._ends.of(run_id, task.task_id, task.generation)
             if end is not None:
                 self._reactor.wake(run_id, end)
                 continue
@@ -158,7 +150,7 @@ class Claims:
             if executor.held.get(key) is not held or not held.generation:
                 continue
             try:
-                end, so_far = await self._end(*key, held.generation)
+                end, so_far = await self._ends.of(*key, held.generation)
             except Unavailable as error:
                 logger.warning("task %s of run %s is looked at later: %s", key[1], key[0], error)
                 held.is_lost = True
@@ -178,20 +170,6 @@ class Claims:
             so_far=so_far,
         )
 
-    async def _end(
-        self, run_id: str, task_id: str, generation: int
-    ) -> tuple[EndTask | ParkTask | None, TaskResult | None]:
-        """What the agent of the task ended with, if it did; else what it has come to so far."""
-        agent = AggregateId(self._tenant, "agent", names.agent_id(run_id, task_id))
-        entries = [Entry.FromString(stored.payload) for stored in await self._log.read(agent)]
-        if not entries:
-            return None, None
-        end = end_under(entries[-1], generation)
-        if end is not None:
-            return end, None
-        state: agent_state.Agent = fold(agent_rules, (fact for entry in entries for fact in codec.facts(entry)))
-        return None, agent_rules.result_so_far(state, self._clock())
-
     def _spawn(self, work: Coroutine[None, None, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
         self._waits.add(task)
@@ -200,40 +178,3 @@ class Claims:
 
 def _now() -> float:
     return asyncio.get_running_loop().time()
-
-
-def end_under(entry: Entry, generation: int) -> EndTask | ParkTask | None:
-    """As `end_of`, for a claim of this generation: that an older one has parked the agent does not end it."""
-    end = end_of(entry)
-    return None if isinstance(end, ParkTask) and end.generation < generation else end
-
-
-def end_of(entry: Entry) -> EndTask | ParkTask | None:
-    """The command that an agent's last entry leads to, when no executor works on it after that."""
-    last = codec.unpack(entry.decisions[-1].events[-1])
-    run_id, _, task_id = entry.aggregate.id.partition("_")
-    end = EndTask(run_id=run_id, task_id=task_id, at_unix_micros=entry.recorded_at_unix_micros)
-    match last:
-        case AgentParked():
-            return ParkTask(
-                run_id=run_id,
-                task_id=task_id,
-                generation=entry.generation,
-                budget_id=last.budget_id,
-                wanted=last.wanted,
-                so_far=last.so_far,
-                at_unix_micros=entry.recorded_at_unix_micros,
-                cause=last.cause,
-                question=last.question if last.HasField("question") else None,
-                failure=last.failure if last.HasField("failure") else None,
-                not_before_unix_micros=last.not_before_unix_micros,
-            )
-        case AgentSucceeded():
-            end.succeeded.CopyFrom(last.result)
-        case AgentFailed():
-            end.failed.CopyFrom(TaskFailure(failure=last.failure, result=last.result))
-        case AgentCancelled():
-            end.cancelled.CopyFrom(last.result)
-        case _:
-            return None
-    return end

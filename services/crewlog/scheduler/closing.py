@@ -16,9 +16,10 @@ from crewlog.domain.agent_state import Agent
 from crewlog.domain.errors import Contention, Unavailable
 from crewlog.domain.run_state import CLAIMS_MAX, Run, Task
 from crewlog.eventlog.owner import Clock, Meta, Owner
-from crewlog.v1.agent_pb2 import AgentStatus, FinishAgent, HostAgent
+from crewlog.scheduler.ends import end_of_state
+from crewlog.v1.agent_pb2 import FinishAgent, HostAgent
 from crewlog.v1.answer_pb2 import Failure
-from crewlog.v1.run_pb2 import EndTask, TaskFailure, TaskResult
+from crewlog.v1.run_pb2 import TaskFailure, TaskResult
 
 EXECUTOR_ID = "scheduler"
 PRINCIPAL = "service:scheduler"
@@ -59,7 +60,7 @@ class Closer:
                 logger.warning("agent %s is not closed yet: %s", agent_id, reason)
                 await asyncio.sleep(RETRY_SECONDS)
         self._agents.forget(agent_id)
-        self.wake(run_id, end_of(agent, run_id, task.task_id))
+        self.wake(run_id, end_of_state(agent, run_id, task.task_id))
 
     async def _end(self, run: Run, task: Task, agent_id: str) -> Agent:
         at = self._clock()
@@ -90,19 +91,6 @@ def claims_exhausted() -> Failure:
         message=f"{CLAIMS_MAX} executors in a row have lost the task",
         what_to_do="look at the executors' logs, then take the run up again with `crewlog retry`",
     )
-
-
-def end_of(agent: Agent, run_id: str, task_id: str) -> EndTask:
-    """What the run has to record for an agent that is over."""
-    end = EndTask(run_id=run_id, task_id=task_id, at_unix_micros=agent.ended_at_unix_micros)
-    match agent.status:
-        case AgentStatus.AGENT_STATUS_SUCCEEDED:
-            end.succeeded.CopyFrom(agent.result or TaskResult())
-        case AgentStatus.AGENT_STATUS_FAILED:
-            end.failed.CopyFrom(TaskFailure(failure=agent.failure, result=agent.result))
-        case _:
-            end.cancelled.CopyFrom(agent.result or TaskResult())
-    return end
 
 
 def _host(run: Run, task: Task, agent_id: str, at: int) -> HostAgent:

@@ -51,7 +51,9 @@ class Dispatch:
     def free_slot(self, run: Run, command: Message) -> None:
         if isinstance(command, (EndTask, ParkTask)) and command.task_id in run.tasks:
             task = run.tasks[command.task_id]
-            self._fleet.release(task.executor_id, (command.run_id, task.task_id), task.generation)
+            # A parking may be an older claim's, read again after a restart: the present one keeps its slot.
+            generation = (command.generation if isinstance(command, ParkTask) else 0) or task.generation
+            self._fleet.release(task.executor_id, (command.run_id, task.task_id), generation)
 
     def claims(self, run: Run) -> list[ClaimTask]:
         """A slot is reserved for each claim. Where others wait already, the run joins the end of the queue."""

@@ -7,7 +7,6 @@ and hands it to the owner as one entry: the end of a task and the claim of the n
 from __future__ import annotations
 
 import asyncio
-import itertools
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -18,10 +17,11 @@ from crewlog.domain.amounts import Amounts
 from crewlog.domain.decider import fold
 from crewlog.domain.errors import Contention, Refused, Unavailable
 from crewlog.domain.run_state import Run
-from crewlog.eventlog.owner import Clock, Meta, Outcome, Owner
+from crewlog.eventlog.owner import Clock, Outcome, Owner
 from crewlog.scheduler.allotments import Allotments
 from crewlog.scheduler.closing import EXECUTOR_ID, Closer
 from crewlog.scheduler.dispatch import Dispatch
+from crewlog.scheduler.entries import Entries, raise_unless_refused
 from crewlog.scheduler.finishing import Finisher
 from crewlog.scheduler.timers import Timers
 from crewlog.v1.run_pb2 import (
@@ -37,7 +37,6 @@ from crewlog.v1.run_pb2 import (
 from google.protobuf.message import Message
 
 RETRY_SECONDS = 0.2
-PRINCIPAL = "service:scheduler"
 
 logger = logging.getLogger(__name__)
 
@@ -70,8 +69,7 @@ class Reactor:
         self._closer = closer
         self._dispatch = dispatch
         self._finisher = finisher
-        self._boot = f"{clock():x}"
-        self._commands = itertools.count(1)
+        self._entries = Entries(owner, clock)
         self._work: dict[str, _Work] = {}
         self._stopped = False
         self.open_runs: set[str] = set()
@@ -162,9 +160,9 @@ class Reactor:
         commands = [*commands, *refused, *self._dispatch.closings(after)]
         if not claims and run_state.is_finishing(after):
             commands = commands + self._finisher.commands(after, self.wake)
-        outcomes = await self._handle(run_id, [*commands, *claims])
+        outcomes = await self._entries.store(run_id, [*commands, *claims])
         self._dispatch.grant(run_id, claims, outcomes[len(commands) :])
-        self._raise_unavailable(outcomes)
+        raise_unless_refused(outcomes)
         run, _ = await self._owner.state(run_id)
         self._follow_up(run, outcomes)
         self._settle(run_id, run)
@@ -189,21 +187,6 @@ class Reactor:
                     self._closer.close(run, run.tasks[event.task_id])
         self._allotments.watch(run)
         self._timers.watch(run)
-
-    async def _handle(self, run_id: str, commands: Sequence[Message]) -> list[Outcome[Run] | BaseException]:
-        """All of them wait for the owner at the same moment, so they become one entry."""
-        handled = (self._owner.handle(run_id, command, self._meta(run_id)) for command in commands)
-        return list(await asyncio.gather(*handled, return_exceptions=True))
-
-    def _meta(self, run_id: str) -> Meta:
-        return Meta(f"{self._boot}-{next(self._commands)}", PRINCIPAL, correlation_id=run_id)
-
-    def _raise_unavailable(self, outcomes: Sequence[Outcome[Run] | BaseException]) -> None:
-        for outcome in outcomes:
-            if isinstance(outcome, (Unavailable, Contention)) or (
-                isinstance(outcome, BaseException) and not isinstance(outcome, Refused)
-            ):
-                raise outcome
 
     def _settle(self, run_id: str, run: Run) -> None:
         if run_state.is_over(run):

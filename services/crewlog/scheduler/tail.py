@@ -15,7 +15,8 @@ from crewlog.domain.run_state import Run
 from crewlog.eventlog.owner import Owner
 from crewlog.eventlog.port import Stored
 from crewlog.scheduler.checkpoint import Checkpoint
-from crewlog.scheduler.claims import Claims, end_of
+from crewlog.scheduler.claims import Claims
+from crewlog.scheduler.ends import end_of
 from crewlog.scheduler.funding import Funding
 from crewlog.scheduler.led_log import LedLog
 from crewlog.scheduler.reactor import Reactor
