@@ -5,9 +5,8 @@ A host keeps nothing that matters: killed at any point, another one folds the sa
 
 from __future__ import annotations
 
-import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -33,6 +32,7 @@ from crewlog.executor.ending import Ending
 from crewlog.executor.inbox import Inbox
 from crewlog.executor.model_turn import ModelTurn
 from crewlog.executor.session import Session
+from crewlog.executor.tool_turn import ToolTurn
 from crewlog.models.prices import PriceList
 from crewlog.tools.registry import effect_class_of
 from crewlog.v1.agent_pb2 import (
@@ -79,6 +79,7 @@ class Host:
         self._control = Control()
         self._session = Session(shared.owner, grant, shared.executor_id, shared.clock)
         self._inbox = Inbox(self._session, self._control, grant)
+        self._tool_turn = ToolTurn(grant, self._session, desk, self._control, shared.clock)
         self._ending = Ending(self._session, desk, shared.blobs)
         self._payer = paying.payer(grant, self._session, desk, shared.scheduler, shared.price_list)
         self._model_turn = ModelTurn(
@@ -184,7 +185,7 @@ class Host:
     async def _take(self, step: Step) -> None:
         match step:
             case RunTools(calls=calls):
-                await self._run_tools(calls)
+                await self._tool_turn.take(calls)
             case CallModel():
                 await self._model_turn.take(step)
             case Ask():
@@ -210,30 +211,6 @@ class Host:
         """The provider will not answer for now: nobody has to hold the agent until then."""
         at = self._shared.clock() + step.millis * 1_000 if step.millis else 0
         self._session.do(ParkAgent(cause=ParkCause.PARK_CAUSE_MODEL, failure=step.failure, not_before_unix_micros=at))
-
-    async def _run_tools(self, calls: Sequence[tool_calls.Call]) -> None:
-        """The intents stand in the log before anything runs; every group's outcomes do before the next one."""
-        if not is_noop(self._agent):
-            await self._session.flush()
-        for group in tool_calls.groups(calls):
-            await self._session.flush()
-            if self._control.leave is not None:
-                return
-            if is_interrupted(self._agent):
-                finished_calls = [tool_calls.not_begun(*call) for call in group]
-            else:
-                finished_calls = await asyncio.gather(*(self._run_tool(call) for call in group))
-            for call, finished in zip(group, finished_calls, strict=True):
-                self._session.do(finished)
-                spans.tool_call(self._grant, call, finished)
-
-    async def _run_tool(self, call: tool_calls.Call) -> FinishToolCall:
-        if is_noop(self._agent):
-            return tool_calls.noop(*call)
-        with spans.within_effect(self._grant, tool_calls.key_of(*call)):
-            return await self._desk.tools(self._control).perform(
-                *call, tool_calls.seconds_for(self._agent, self._shared.clock())
-            )
 
 
 def host_command(grant: Grant, prompt: Body, executor_id: str) -> HostAgent:

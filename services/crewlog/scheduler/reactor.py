@@ -63,13 +63,12 @@ class Reactor:
         closer: Closer,
         clock: Clock,
     ):
-        self._owner = owner
+        self._owner, self._entries = owner, Entries(owner, clock)
         self._allotments = allotments
         self._timers = timers
         self._closer = closer
         self._dispatch = dispatch
         self._finisher = finisher
-        self._entries = Entries(owner, clock)
         self._work: dict[str, _Work] = {}
         self._stopped = False
         self.open_runs: set[str] = set()
@@ -159,7 +158,7 @@ class Reactor:
         claims, refused = await self._funded(after, self._dispatch.claims(after))
         commands = [*commands, *refused, *self._dispatch.closings(after)]
         if not claims and run_state.is_finishing(after):
-            commands = commands + self._finisher.commands(after, self.wake)
+            commands += self._finisher.commands(after, self.wake)
         outcomes = await self._entries.store(run_id, [*commands, *claims])
         self._dispatch.grant(run_id, claims, outcomes[len(commands) :])
         raise_unless_refused(outcomes)
