@@ -13,7 +13,18 @@ from crewlog.runtime.auth import Access, Verifier
 from crewlog.runtime.channel import dial
 from crewlog.runtime.serve import Registration, RunningServer, start_server
 from crewlog.v1.entry_pb2 import Aggregate, Decision, Entry, RecordedEntry
-from crewlog.v1.run_pb2 import Node, NoopNode, RunStarted, RunSucceeded, TaskClaimed, TaskSucceeded, Workflow
+from crewlog.v1.run_pb2 import (
+    Node,
+    NoopNode,
+    RunFailed,
+    RunRetried,
+    RunStarted,
+    RunSucceeded,
+    TaskClaimed,
+    TaskFailed,
+    TaskSucceeded,
+    Workflow,
+)
 from crewlog.v1.run_service_pb2 import Heartbeat, LiveDelta, WatchRun, WatchRunMessage
 from crewlog.v1.run_service_pb2_grpc import add_RunServiceServicer_to_server
 from google.protobuf.message import Message
@@ -31,6 +42,10 @@ STARTED = _entry(3, RunStarted(run_id="demo", workflow=Workflow(nodes=[Node(node
 CLAIMED = _entry(5, TaskClaimed(task_id="a-1", node_id="a", visit=1, generation=1))
 DONE = _entry(9, TaskSucceeded(task_id="a-1"))
 OVER = _entry(12, RunSucceeded())
+FAILED = _entry(6, TaskFailed(task_id="a-1"), RunFailed())
+RETRIED = _entry(7, RunRetried(task_ids=["a-1"]))
+AGAIN = _entry(8, TaskClaimed(task_id="a-2", node_id="a", visit=2, generation=1))
+DONE_AGAIN = _entry(9, TaskSucceeded(task_id="a-2"))
 TYPED = WatchRunMessage(live=LiveDelta(text="x"))
 QUIET = WatchRunMessage(heartbeat=Heartbeat(revision=7))
 LOST = Unavailable("the gateway is restarting")
@@ -81,9 +96,16 @@ async def _followed(connected: Gateway, said: list[str] | None = None) -> list[W
 
 
 async def test_it_ends_with_the_run(serve: Serve) -> None:
-    servicer = Unreliable([STARTED, TYPED, CLAIMED, QUIET, DONE, OVER, TYPED])
+    servicer = Unreliable([STARTED, TYPED, CLAIMED, QUIET, DONE, OVER])
     assert await _followed(await serve(servicer)) == [STARTED, TYPED, CLAIMED, QUIET, DONE, OVER]
     assert servicer.asked == [0]
+
+
+async def test_an_end_before_a_retry_is_not_the_end(serve: Serve) -> None:
+    servicer = Unreliable([STARTED, CLAIMED, FAILED, RETRIED, LOST], [AGAIN, DONE_AGAIN, OVER])
+    followed = await _followed(await serve(servicer))
+    assert followed == [STARTED, CLAIMED, FAILED, RETRIED, AGAIN, DONE_AGAIN, OVER]
+    assert servicer.asked == [0, 7]
 
 
 @pytest.mark.parametrize("end", [[], [LOST]])

@@ -15,6 +15,7 @@ class ExitCode(IntEnum):
     RUN_FAILED = 3
     NOT_AUTHENTICATED = 4
     UNAVAILABLE = 5
+    RUN_PAUSED = 6
     TIMED_OUT = 124
     INTERRUPTED = 130
 

@@ -28,13 +28,14 @@ async def follow(
     with_live: bool = False,
     say: Callable[[str], None] = lambda line: None,
 ) -> AsyncGenerator[WatchRunMessage]:
-    """Goes on after `state`, or begins, and ends after the entry with which the run is over.
+    """Goes on after `state`, or begins, and ends when the run is over, and all of it was delivered: a run that was
+    taken up again was over before.
 
     When the gateway comes back within a minute, it goes on where it was. Raises what the gateway refuses, and
     Unavailable when it stays away.
     """
     state, lost = state or Board(), _Connection(say)
-    while not board.is_over(state):
+    while True:
         try:
             async for message in gateway.runs.Watch(
                 WatchRun(run_id=run_id, from_revision=state.revision, with_live=with_live)
@@ -45,8 +46,8 @@ async def follow(
                         continue
                     state = board.fold(state, message.entry)
                 yield message
-                if board.is_over(state):
-                    return
+            if board.is_over(state):
+                return
             await lost.pause(Unavailable("the gateway ended the stream"))
         except grpc.aio.AioRpcError as error:
             meaning = refusal_of(error)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import shlex
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 
-from crewlog.cli import budgeting, money, wording
+from crewlog.cli import budgeting, controlling, money, wording
 from crewlog.cli.gateway import Gateway
 from crewlog.cli.options import Output
 from crewlog.cli.output import say, table, write_line, write_messages
@@ -13,9 +16,23 @@ from crewlog.eventlog import codec
 from crewlog.v1.budget_pb2 import Amounts
 from crewlog.v1.budget_service_pb2 import ListGates
 from crewlog.v1.entry_pb2 import RecordedEntry
-from crewlog.v1.run_pb2 import AnswerGate, GateOpened, GateStatus, GateView
+from crewlog.v1.run_pb2 import AnswerGate, GateKind, GateOpened, GateStatus, GateView
 
 RAISE = "raise"
+_MEANINGS = {
+    "run_again": "it runs once more, though it may have happened already",
+    "tell_unknown": "the model is told that nobody knows, and looks for itself",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """As a person gives it; `by` goes with `raise`."""
+
+    run_id: str
+    gate_id: str
+    answer: str
+    by: Amounts
 
 
 async def write_list(gateway: Gateway, output: Output, *, run_id: str, with_closed: bool) -> int:
@@ -30,19 +47,34 @@ async def write_list(gateway: Gateway, output: Output, *, run_id: str, with_clos
     return 0
 
 
-async def answer(gateway: Gateway, run_id: str, gate_id: str, choice: str, by: Amounts) -> int:
-    await gateway.gates.Answer(AnswerGate(run_id=run_id, gate_id=gate_id, choice=choice, by=by))
-    say(f"gate {gate_id} of run {run_id}: {choice}" + (f" by {budgeting.in_words(by)}" if by.ByteSize() else ""))
+async def answer(gateway: Gateway, output: Output, answered: Answered) -> int:
+    """An answer is one of the gate's choices; where it has none, it is a text, which may come from standard input."""
+    found = await gateway.gates.List(ListGates(run_id=answered.run_id, with_closed=True))
+    gate = next((gate for gate in found.gates if gate.gate_id == answered.gate_id), None)
+    command = to_command(answered, gate)
+    receipt = await gateway.gates.Answer(command)
+    controlling.write_receipt(output, receipt, run_id=command.run_id, gate_id=command.gate_id)
+    amount = f" by {budgeting.in_words(command.by)}" if command.by.ByteSize() else ""
+    said = wording.one_line(command.choice or command.text)
+    say(f"gate {command.gate_id} of run {command.run_id}: {said}{amount}")
     return 0
 
 
-def amounts_of(choice: str, dollars: str, *, input_tokens: int = 0, output_tokens: int = 0, calls: int = 0) -> Amounts:
-    """What goes with a choice: `raise` needs an amount, the others have none."""
-    if choice == RAISE:
-        return money.amounts(dollars, input_tokens=input_tokens, output_tokens=output_tokens, calls=calls)
-    if dollars or input_tokens or output_tokens or calls:
-        raise InvalidCommand(f"an amount goes only with `{RAISE}`, not with {choice!r}")
-    return Amounts()
+def to_command(answered: Answered, gate: GateView | None) -> AnswerGate:
+    """Raises InvalidCommand for an amount that is missing, or out of place. What else is wrong the platform says."""
+    command = AnswerGate(run_id=answered.run_id, gate_id=answered.gate_id)
+    if gate is not None and not gate.choices:
+        command.text = sys.stdin.read() if answered.answer == "-" else answered.answer
+    else:
+        command.choice = answered.answer
+    is_about_money = gate is None or gate.kind in (GateKind.GATE_KIND_BUDGET, GateKind.GATE_KIND_UNSPECIFIED)
+    if command.choice == RAISE and is_about_money:
+        money.check_some(answered.by)
+    elif answered.by.ByteSize():
+        raise InvalidCommand(f"an amount goes only with `{RAISE}`, not with {answered.answer!r}")
+    if answered.by.ByteSize():
+        command.by.CopyFrom(answered.by)
+    return command
 
 
 def in_words(gates: Sequence[GateView]) -> list[str]:
@@ -56,8 +88,7 @@ def say_how_to_answer(gateway: Gateway, gates: Sequence[GateView]) -> None:
     if gate is None:
         return
     say("answer with, for example:")
-    for choice in gate.choices:
-        words = f"gates answer {gate.run_id} {gate.gate_id} {wording.plain(choice)}{_amount(choice)}"
+    for words in _answers(gate.run_id, gate):
         say(f"  {gateway.command(words)}")
 
 
@@ -65,29 +96,39 @@ def how_to_answer(gateway: Gateway, entry: RecordedEntry) -> list[str]:
     """The commands for the gates that an entry has opened."""
     opened = [fact for fact in codec.known_facts((entry.entry,)) if isinstance(fact, GateOpened)]
     run_id = entry.entry.aggregate.id
-    return [
-        gateway.command(f"gates answer {run_id} {fact.gate_id} {wording.plain(choice)}{_amount(choice)}")
-        for fact in opened
-        for choice in fact.choices
-    ]
+    return [gateway.command(words) for fact in opened for words in _answers(run_id, fact)]
 
 
 def open_ones(gates: Iterable[GateView]) -> list[GateView]:
     return [gate for gate in gates if gate.status == GateStatus.GATE_STATUS_OPEN]
 
 
-def _amount(choice: str) -> str:
-    return " 1.50" if choice == RAISE else ""
+def _answers(run_id: str, gate: GateView | GateOpened) -> Iterator[str]:
+    """What to type for each choice, or for a text, with what it means where that is not plain."""
+    is_about_money = gate.kind == GateKind.GATE_KIND_BUDGET
+    for choice in gate.choices or ("the answer",):
+        amount = " 1.50" if choice == RAISE and is_about_money else ""
+        words = shlex.quote(wording.plain(choice))
+        meaning = _MEANINGS.get(choice, "") if gate.kind == GateKind.GATE_KIND_UNKNOWN_OUTCOME else ""
+        yield f"gates answer {run_id} {gate.gate_id} {words}{amount}" + (f"  # {meaning}" if meaning else "")
 
 
 def _row(gate: GateView) -> tuple[str, ...]:
     status = GateStatus.Name(gate.status).removeprefix("GATE_STATUS_").lower()
-    chosen = f" {wording.plain(gate.choice)} by {wording.plain(gate.answered_by)}" if gate.choice else ""
+    said = wording.one_line(gate.choice or gate.text, 40)
+    chosen = f" {said} by {wording.plain(gate.answered_by)}" if said else ""
     return (
         gate.run_id,
         gate.gate_id,
         status + chosen,
         wording.one_line(gate.question, 80),
-        budgeting.in_words(gate.wanted) if gate.wanted.ByteSize() else "",
-        wording.date_and_time(gate.expires_at_unix_micros),
+        _wanted(gate),
+        wording.date_and_time(gate.expires_at_unix_micros)
+        + (f", then {wording.one_line(gate.default_choice, 40)}" if gate.default_choice else ""),
     )
+
+
+def _wanted(gate: GateView) -> str:
+    if gate.kind == GateKind.GATE_KIND_BUDGET:
+        return budgeting.in_words(gate.wanted) if gate.wanted.ByteSize() else "money"
+    return wording.plain(" | ".join(gate.choices)) or "any text"

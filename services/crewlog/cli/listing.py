@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 
-from crewlog.cli import budgeting, costing, gates, wording
+from crewlog.cli import budgeting, costing, gates, receipts, wording
 from crewlog.cli.gateway import Gateway
 from crewlog.cli.options import Output
-from crewlog.cli.output import say, write_line, write_message, write_messages, write_table
+from crewlog.cli.output import write_line, write_message, write_messages, write_table
 from crewlog.v1.agent_pb2 import AgentStatus, AgentView, ListAgents
 from crewlog.v1.budget_service_pb2 import QueryCost
 from crewlog.v1.project_pb2 import ListProjects, ProjectView
-from crewlog.v1.run_pb2 import CancelRun, GetRun, ListRuns, RunStatus, RunView, TaskStatus, TaskView
+from crewlog.v1.run_pb2 import GetRun, ListRuns, ParkCause, RunStatus, RunView, TaskStatus, TaskView
 
 PAGE_SIZE = 100
+MICROS = 1_000_000
 
 
 async def runs(gateway: Gateway, output: Output, *, statuses: Sequence[str], project: str, limit: int) -> int:
@@ -71,18 +72,13 @@ async def projects(gateway: Gateway, output: Output) -> int:
     return 0
 
 
-async def cancel(gateway: Gateway, run_id: str, reason: str) -> int:
-    await gateway.runs.Cancel(CancelRun(run_id=run_id, reason=reason))
-    say(f"run {run_id} is being cancelled; `{gateway.command(f'watch {run_id}')}` shows how it ends")
-    return 0
-
-
 def write_run(view: RunView) -> None:
     """A run and its tasks, for people."""
     for name, value in _facts(view):
         write_fact(name, value)
-    headings = ("task", "role", "status", ">turns", ">tools", ">tokens", ">cost", ">time", "result")
-    write_table(headings, [_task_row(task) for task in view.tasks])
+    headings = ("task", "role", "status", ">turns", ">tools", ">tokens", ">cost", ">time", ">told", "result")
+    questions = {gate.task_id: gate.question for gate in gates.open_ones(view.gates)}
+    write_table(headings, [_task_row(task, questions.get(task.task_id, "")) for task in view.tasks])
 
 
 def write_fact(name: str, value: str) -> None:
@@ -96,6 +92,8 @@ def write_agents(views: Sequence[AgentView]) -> None:
         "model",
         "status",
         ">gen",
+        ">resumes",
+        ">doubts",
         ">turn",
         ">tools",
         ">tokens",
@@ -104,6 +102,10 @@ def write_agents(views: Sequence[AgentView]) -> None:
         "executor",
     )
     write_table(headings, [_agent_row(view) for view in views])
+    for view in views:
+        if view.HasField("last_receipt"):
+            went_on = f"{view.task_id} went on on {view.executor_id}: {receipts.in_words(view.last_receipt)}"
+            write_line(wording.plain(went_on))
 
 
 async def _all_runs(gateway: Gateway, request: ListRuns) -> AsyncIterator[RunView]:
@@ -121,6 +123,8 @@ def _facts(view: RunView) -> list[tuple[str, str]]:
     facts = [
         ("run", view.run_id),
         ("status", wording.run_status(view.status)),
+        ("paused", f"{wording.date_and_time(view.paused.at_unix_micros)} {wording.pause(view.paused)}".strip()),
+        ("to do", wording.plain(view.paused.failure.what_to_do or view.failure.what_to_do)),
         ("task", wording.one_line(view.input)),
         ("project", view.project_id),
         ("workflow", wording.plain(view.workflow)),
@@ -128,6 +132,7 @@ def _facts(view: RunView) -> list[tuple[str, str]]:
         ("base", wording.short_id(view.base_commit)),
         ("started", wording.date_and_time(view.started_at_unix_micros)),
         ("time", elapsed(view.started_at_unix_micros, view.ended_at_unix_micros)),
+        ("at most", _limits(view)),
         ("cost", wording.money(view.spent_usd_micros) + limit),
         ("charged", ", ".join(view.budget_ids)),
         ("tokens", wording.count(wording.tokens(view.usage))),
@@ -137,6 +142,14 @@ def _facts(view: RunView) -> list[tuple[str, str]]:
         ("revision", str(view.revision)),
     ]
     return [(name, value) for name, value in facts if value]
+
+
+def _limits(view: RunView) -> str:
+    """The limits on time that were given."""
+    whole, waiting = view.limits.duration_seconds_max, view.limits.waiting_seconds_max
+    parts = [f"{wording.duration(whole * MICROS)} in all"] if whole else []
+    parts += [f"{wording.duration(waiting * MICROS)} of waiting for an executor"] if waiting else []
+    return ", ".join(parts)
 
 
 def elapsed(started: int, ended: int) -> str:
@@ -157,25 +170,35 @@ def _run_row(view: RunView) -> tuple[str, ...]:
     )
 
 
-def _task_row(task: TaskView) -> tuple[str, ...]:
+def _task_row(task: TaskView, question: str) -> tuple[str, ...]:
     result = task.result
     return (
         task.task_id,
         wording.plain(task.role),
-        wording.task_status(task.status),
+        _status(task),
         str(result.turns or ""),
         str(result.tool_calls or ""),
         wording.count(wording.tokens(result.usage)) if result.turns else "",
         wording.money(result.cost_usd_micros) if result.turns else "",
         elapsed(task.started_at_unix_micros, task.ended_at_unix_micros),
-        wording.one_line(_what_came_of_it(task), 60),
+        str(task.messages or ""),
+        wording.one_line(_what_came_of_it(task, question), 80),
     )
 
 
-def _what_came_of_it(task: TaskView) -> str:
-    if task.status == TaskStatus.TASK_STATUS_PARKED:
+def _status(task: TaskView) -> str:
+    ended = task.ended_at_unix_micros
+    return wording.task_status(task.status) + (", cancelling" if task.is_cancel_requested and not ended else "")
+
+
+def _what_came_of_it(task: TaskView, question: str) -> str:
+    if task.status != TaskStatus.TASK_STATUS_PARKED:
+        return task.failure.message or task.result.summary
+    if question:
+        return f"asks: {question}"
+    if task.parked_on:
         return f"waits: what it needs does not fit into what {task.parked_on} has left"
-    return task.failure.message or task.result.summary
+    return wording.park_cause(task.park_cause)
 
 
 def _agent_row(view: AgentView) -> tuple[str, ...]:
@@ -183,8 +206,10 @@ def _agent_row(view: AgentView) -> tuple[str, ...]:
         view.agent_id,
         wording.plain(view.role),
         wording.plain(view.model),
-        AgentStatus.Name(view.status).removeprefix("AGENT_STATUS_").lower(),
+        _agent_status(view),
         str(view.generation),
+        str(view.resumes or ""),
+        str(view.in_doubt or ""),
         str(view.turn),
         str(view.tool_calls),
         wording.count(wording.tokens(view.usage)),
@@ -192,3 +217,9 @@ def _agent_row(view: AgentView) -> tuple[str, ...]:
         wording.money(view.reserved_usd_micros),
         wording.plain(view.executor_id),
     )
+
+
+def _agent_status(view: AgentView) -> str:
+    if view.is_parked:
+        return f"parked: {ParkCause.Name(view.park_cause).removeprefix('PARK_CAUSE_').lower()}"
+    return AgentStatus.Name(view.status).removeprefix("AGENT_STATUS_").lower()

@@ -40,12 +40,23 @@ def limit(dollars: str, *, input_tokens: int = 0, output_tokens: int = 0, calls:
 
 def amounts(dollars: str, *, input_tokens: int = 0, output_tokens: int = 0, calls: int = 0) -> Amounts:
     """Something, in at least one unit."""
+    found = any_amounts(dollars, input_tokens=input_tokens, output_tokens=output_tokens, calls=calls)
+    check_some(found)
+    return found
+
+
+def any_amounts(dollars: str, *, input_tokens: int = 0, output_tokens: int = 0, calls: int = 0) -> Amounts:
+    """Perhaps nothing."""
     found = limit(dollars, input_tokens=input_tokens, output_tokens=output_tokens, calls=calls, name="the amount")
+    return Amounts.FromString(found.SerializeToString())
+
+
+def check_some(found: Amounts) -> None:
+    """Raises InvalidCommand for nothing."""
     if not found.ByteSize():
         raise InvalidCommand(
             "the amount is empty", what_to_do="say how much, such as 5 for five dollars, or --calls 10"
         )
-    return Amounts.FromString(found.SerializeToString())
 
 
 def _what_is_wrong(text: str) -> tuple[str, str]:

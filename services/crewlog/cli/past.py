@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -14,7 +14,7 @@ from crewlog.domain.run_state import Run
 from crewlog.eventlog import codec
 from crewlog.v1.agent_pb2 import AgentView, ToolCallFailed, ToolCallSucceeded
 from crewlog.v1.entry_pb2 import RecordedEntry
-from crewlog.v1.run_pb2 import RunView
+from crewlog.v1.run_pb2 import MessageSent, RunView
 from crewlog.v1.workspace_pb2 import ChangeCommitted, Snapshot, WorkspacePrepared
 from immutables import Map
 
@@ -86,6 +86,14 @@ def views_of_agents(past: Past) -> list[AgentView]:
     agents: list[tuple[str, Agent]] = [(id, state) for (kind, id), state in past.states.items() if kind == "agent"]
     views = [agent_view.view(state, id, revision=past.revisions["agent", id]) for id, state in agents]
     return sorted(views, key=lambda view: (view.started_at_unix_micros, view.agent_id))
+
+
+def messages(past: Past) -> Iterator[tuple[MessageSent, bool]]:
+    """What was said to the agents, by task, each with whether its agent has read it."""
+    run_id = past.run.started.run_id
+    for task_id, sent in past.run.messages.items():
+        agent: Agent = past.states.get(("agent", names.agent_id(run_id, task_id)), agent_rules.INITIAL)
+        yield from ((message, message.number in agent.read) for message in sent)
 
 
 def task_of(files: Files) -> str:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 
-from crewlog.cli import files, following, listing, past, story, telling, verifying, wording
+from crewlog.cli import effects, files, following, listing, past, story, telling, verifying, wording
 from crewlog.cli.gateway import Gateway
 from crewlog.cli.lines import Line, Tone
 from crewlog.cli.options import Output
-from crewlog.cli.output import say, to_json, write_line
+from crewlog.cli.output import say, to_json, write_line, write_table
 from crewlog.cli.past import Past
 from crewlog.cli.verifying import Checked, Difference
 from crewlog.domain.errors import InvalidCommand, NotFound
@@ -108,6 +108,7 @@ async def _write_state(gateway: Gateway, found: Past) -> None:
     listing.write_run(_run_view(found))
     write_line("")
     listing.write_agents(past.views_of_agents(found))
+    _write_messages(found)
     if found.files is None:
         return
     started = found.run.started
@@ -115,11 +116,30 @@ async def _write_state(gateway: Gateway, found: Past) -> None:
     write_line(f"\n{_files_in_words(found)}: {wording.diff_stat(stat)} against the base")
 
 
+def _write_messages(found: Past) -> None:
+    headings = ("message to", ">no", "mode", "by", "read", "text")
+    rows = [
+        (
+            message.task_id,
+            str(message.number),
+            wording.message_mode(message.mode),
+            wording.plain(message.sent_by),
+            "yes" if is_read else "not yet",
+            wording.one_line(effects.text_of(message.text)),
+        )
+        for message, is_read in past.messages(found)
+    ]
+    if rows:
+        write_line("")
+        write_table(headings, rows)
+
+
 def _state_as_json(found: Past) -> dict[str, object]:
     return {
         "revision": found.revision,
         "run": to_json(_run_view(found)),
         "agents": [to_json(view) for view in past.views_of_agents(found)],
+        "messages": [{**to_json(message), "is_read": is_read} for message, is_read in past.messages(found)],
         "files": asdict(found.files) if found.files else None,
     }
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from crewlog.cli import money, repository, watching
+from crewlog.cli import durations, money, repository, watching
 from crewlog.cli.gateway import Gateway
 from crewlog.cli.options import Output
 from crewlog.cli.output import say, write_message
@@ -18,7 +18,7 @@ from crewlog.domain.errors import InvalidCommand
 from crewlog.domain.names import RUN_ID_CHARACTERS_MAX
 from crewlog.v1.budget_pb2 import Limit, OnExhausted
 from crewlog.v1.project_pb2 import RegisterProject
-from crewlog.v1.run_pb2 import GetRun, StartRun, Workflow
+from crewlog.v1.run_pb2 import GetRun, RunLimits, StartRun, Workflow
 
 WORDS_OF_RUN_ID = 4
 SUFFIX_BYTES = 2
@@ -44,6 +44,14 @@ class Spending:
 
 
 @dataclass(frozen=True, slots=True)
+class Times:
+    """Such as `2h`; empty for the default. How long the run may take, and how long a task may wait for an executor."""
+
+    whole: str = ""
+    waiting: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Request:
     """As a person gives it on the command line."""
 
@@ -54,6 +62,7 @@ class Request:
     spending: Spending = field(default_factory=Spending)
     run_id: str = ""
     base: str = ""
+    times: Times = field(default_factory=Times)
 
 
 async def run(gateway: Gateway, request: Request, *, detach: bool, output: Output) -> int:
@@ -93,6 +102,7 @@ def to_command(request: Request) -> StartRun:
         base=request.base,
         budgets=[name.removeprefix("named:").removeprefix("named_") for name in request.spending.charge],
         on_exhausted=OnExhausted.Value(f"ON_EXHAUSTED_{request.spending.on_exhausted.upper()}"),
+        limits=_run_limits(request.times),
     )
     plan = load_workflow(request.workflow)
     if plan is None:
@@ -109,6 +119,15 @@ def _limit(limits: Limits) -> Limit:
         output_tokens=limits.output_tokens,
         model_calls=limits.calls,
     )
+
+
+def _run_limits(times: Times) -> RunLimits | None:
+    """None where nothing was asked for."""
+    limits = RunLimits(
+        duration_seconds_max=durations.seconds(times.whole, "--max-time"),
+        waiting_seconds_max=durations.seconds(times.waiting, "--max-waiting-time"),
+    )
+    return limits if limits.ByteSize() else None
 
 
 def new_run_id(text: str) -> str:

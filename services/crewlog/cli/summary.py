@@ -12,6 +12,7 @@ from crewlog.cli.output import table
 from crewlog.v1.run_pb2 import RunStatus, RunView, TaskView
 
 _MARKS = {RunStatus.RUN_STATUS_SUCCEEDED: "✓", RunStatus.RUN_STATUS_FAILED: "✗", RunStatus.RUN_STATUS_CANCELLED: "✗"}
+_EXITS = {RunStatus.RUN_STATUS_SUCCEEDED: ExitCode.OK, RunStatus.RUN_STATUS_PAUSED: ExitCode.RUN_PAUSED}
 
 
 def in_words(view: RunView, *, scripted: bool) -> list[str]:
@@ -24,11 +25,18 @@ def next_commands(view: RunView, gateway: Gateway, repo: str = "") -> list[str]:
     branch = wording.plain(view.change.branch)
     git = f"git -C {repo} " if repo else "git "
     inspect = [f"{git}log -p {wording.short_id(view.base_commit)}..{branch}"] if branch else []
-    return [*inspect, *(gateway.command(f"{verb} {view.run_id}") for verb in ("diff", "replay", "trace", "show"))]
+    return [*inspect, *(gateway.command(f"{verb} {view.run_id}") for verb in _verbs(view.status))]
 
 
 def exit_code(view: RunView) -> ExitCode:
-    return ExitCode.OK if view.status == RunStatus.RUN_STATUS_SUCCEEDED else ExitCode.RUN_FAILED
+    return _EXITS.get(view.status, ExitCode.RUN_FAILED)
+
+
+def _verbs(status: RunStatus.ValueType) -> tuple[str, ...]:
+    if status == RunStatus.RUN_STATUS_PAUSED:
+        return ("resume", "watch", "cancel", "replay", "show")
+    again = ("retry",) if status in (RunStatus.RUN_STATUS_FAILED, RunStatus.RUN_STATUS_CANCELLED) else ()
+    return ("diff", "replay", "trace", "show", *again)
 
 
 def _headline(view: RunView) -> str:
@@ -38,13 +46,14 @@ def _headline(view: RunView) -> str:
 
 
 def _facts(view: RunView, scripted: bool) -> Iterator[tuple[str, str]]:
-    if view.failure.reason:
-        yield "because", wording.plain(f"{view.failure.reason}: {view.failure.message}")
-    if view.failure.what_to_do:
-        yield "to do", wording.plain(view.failure.what_to_do)
+    failure = view.paused.failure if view.HasField("paused") else view.failure
+    if failure.reason:
+        yield "because", wording.plain(f"{failure.reason}: {failure.message}")
+    if failure.what_to_do:
+        yield "to do", wording.plain(failure.what_to_do)
     if view.change.branch:
         yield "branch", wording.plain(f"{view.change.branch}  ({wording.diff_stat(view.change.stat)})")
-    else:
+    elif view.ended_at_unix_micros:
         yield "branch", "none: nothing changed"
     yield "tokens", _tokens(view)
     yield "cost", _cost(view) + (", as the scripted model's tokens would cost; nothing was paid" if scripted else "")

@@ -1,12 +1,15 @@
-"""Follows a run on the terminal, lets go of it or cancels it when the person wants that, and ends with its summary."""
+"""Follows a run on the terminal, lets go of it or cancels it when the person wants that, and ends with its summary.
+
+A run that has paused by itself, and stays so until a person has mended something, is not waited for.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import signal
 import sys
-from collections.abc import Coroutine, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, Coroutine, Iterator
+from contextlib import aclosing, contextmanager
 from functools import partial
 from typing import Any
 
@@ -14,11 +17,15 @@ from crewlog.cli import board, costing, following, gates, live, summary, telling
 from crewlog.cli.board import Board
 from crewlog.cli.exits import ExitCode
 from crewlog.cli.gateway import Gateway
+from crewlog.cli.live import View
 from crewlog.cli.options import Output
 from crewlog.cli.output import say, write_line, write_message
+from crewlog.eventlog import codec
 from crewlog.v1.budget_service_pb2 import QueryCost
+from crewlog.v1.entry_pb2 import RecordedEntry
 from crewlog.v1.events_pb2 import GetStatus
-from crewlog.v1.run_pb2 import CancelRun, GetRun, RunView
+from crewlog.v1.run_pb2 import CancelRun, GetRun, RunPaused, RunView
+from crewlog.v1.run_service_pb2 import WatchRunMessage
 
 
 class _LeftRunning(Exception):
@@ -59,11 +66,42 @@ async def _follow(gateway: Gateway, run_id: str) -> Board:
         while True:
             with view:
                 stream = following.follow(gateway, run_id, view.board, with_live=True, say=view.say)
-                await _unless(interrupted, live.show_all(stream, view, partial(gates.how_to_answer, gateway)))
-            if board.is_over(view.board):
+                shown = live.show_all(_until_stuck(gateway, stream, view), view, partial(_hints, gateway))
+                await _unless(interrupted, shown)
+            if not interrupted.is_set() or board.is_over(view.board):
                 return view.board
             interrupted.clear()
             await _ask_what_now(gateway, run_id, interrupted)
+
+
+async def _until_stuck(
+    gateway: Gateway, messages: AsyncGenerator[WatchRunMessage], view: View
+) -> AsyncGenerator[WatchRunMessage]:
+    """The stream, up to a pause that lasts until somebody does something about its cause."""
+    async with aclosing(messages):
+        async for message in messages:
+            yield message
+            if _needs_somebody(message.entry) and await _is_still_paused(gateway, view.board):
+                return
+
+
+def _needs_somebody(recorded: RecordedEntry) -> bool:
+    paused = (fact for fact in codec.known_facts((recorded.entry,)) if isinstance(fact, RunPaused))
+    return any(fact.failure.reason and not fact.resumes_at_unix_micros for fact in paused)
+
+
+async def _is_still_paused(gateway: Gateway, state: Board) -> bool:
+    """Not when what is shown is the past."""
+    now = await gateway.runs.Get(GetRun(run_id=state.run.started.run_id, at_least_revision=state.revision))
+    return now.HasField("paused") and now.paused == state.run.paused
+
+
+def _hints(gateway: Gateway, recorded: RecordedEntry) -> list[str]:
+    """What can be done about what has just happened."""
+    run_id = recorded.entry.aggregate.id
+    paused = any(isinstance(fact, RunPaused) for fact in codec.known_facts((recorded.entry,)))
+    answers = [f"  answer it  {command}" for command in gates.how_to_answer(gateway, recorded)]
+    return answers + ([f"  resume it  {gateway.command(f'resume {run_id}')}"] if paused else [])
 
 
 async def _unless(interrupted: asyncio.Event, work: Coroutine[Any, Any, None]) -> None:

@@ -6,7 +6,6 @@ from enum import StrEnum
 from typing import Annotated
 
 import typer
-from crewlog.cli.commands.runs import RunId
 from crewlog.cli.options import Where, located
 
 PANEL = "Money"
@@ -49,10 +48,6 @@ def register(app: typer.Typer) -> None:
     for command, name in ((set_, "set"), (raise_, "raise"), (lower, "lower"), (list_, "list"), (show, "show")):
         budget.command(name)(located(command))
     app.add_typer(budget, name="budget", rich_help_panel=PANEL)
-    asking = typer.Typer()
-    asking.callback(invoke_without_command=True)(located(gates))
-    asking.command("answer")(located(answer))
-    app.add_typer(asking, name="gates", rich_help_panel=PANEL)
 
 
 def cost(
@@ -135,33 +130,3 @@ def show(where: Where, budget: BudgetId) -> None:
     from crewlog.cli import budgeting
 
     where.ask(lambda gateway: budgeting.show(gateway, where.output, budget))
-
-
-def gates(
-    where: Where,
-    context: typer.Context,
-    run: Annotated[str, typer.Option("--run", help="Only those of this run.")] = "",
-    with_closed: Annotated[bool, typer.Option("--all", help="Also those that are answered or have expired.")] = False,
-) -> None:
-    """Lists the questions that wait for an answer."""
-    from crewlog.cli import gates as asked
-
-    if context.invoked_subcommand is None:
-        where.ask(lambda gateway: asked.write_list(gateway, where.output, run_id=run, with_closed=with_closed))
-
-
-def answer(
-    where: Where,
-    run_id: RunId,
-    gate: Annotated[str, typer.Argument(metavar="GATE", help="The id of the gate.", show_default=False)],
-    choice: Annotated[str, typer.Argument(metavar="CHOICE", help="One of its choices.", show_default=False)],
-    dollars: Dollars = "",
-    input_tokens: InputTokens = 0,
-    output_tokens: OutputTokens = 0,
-    calls: Calls = 0,
-) -> None:
-    """Answers a question, once: `raise 1.50`, or `stop`."""
-    from crewlog.cli import gates as asked
-
-    by = asked.amounts_of(choice, dollars, input_tokens=input_tokens, output_tokens=output_tokens, calls=calls)
-    where.ask(lambda gateway: asked.answer(gateway, run_id, gate, choice, by))

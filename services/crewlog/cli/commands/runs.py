@@ -14,6 +14,7 @@ RunId = Annotated[str, typer.Argument(metavar="RUN", help="The id of the run.", 
 
 class Status(StrEnum):
     RUNNING = "running"
+    PAUSED = "paused"
     CANCELLING = "cancelling"
     SUCCEEDED = "succeeded"
     FAILED = "failed"
@@ -35,7 +36,7 @@ Charge = Annotated[
 
 
 def register(app: typer.Typer) -> None:
-    for command in (run, runs, show, agents, watch, cancel, diff, projects):
+    for command in (run, runs, show, agents, watch, diff, projects):
         app.command(rich_help_panel="Runs")(located(command))
 
 
@@ -59,6 +60,12 @@ def run(
     max_calls: Annotated[int, typer.Option("--max-calls", min=0, help="Model calls; 0 for no limit.")] = 0,
     max_input_tokens: Annotated[int, typer.Option("--max-input-tokens", min=0, help="0 for no limit.")] = 0,
     max_output_tokens: Annotated[int, typer.Option("--max-output-tokens", min=0, help="0 for no limit.")] = 0,
+    max_time: Annotated[
+        str, typer.Option("--max-time", help="How long it may take, such as 90s, 30m or 2h.", show_default="30d")
+    ] = "",
+    max_waiting_time: Annotated[
+        str, typer.Option("--max-waiting-time", help="How long a task may wait for an executor.", show_default="7d")
+    ] = "",
     detach: Annotated[bool, typer.Option("--detach", "-d", help="Start it, and do not follow it.")] = False,
 ) -> None:
     """Has a crew do a task on a repository, and brings the result back as a branch."""
@@ -66,7 +73,8 @@ def run(
 
     limits = starting.Limits(budget, max_input_tokens, max_output_tokens, max_calls)
     spending = starting.Spending(limits, on_exhausted.value, charge or ())
-    request = starting.Request(task, repo, workflow, model, spending, run_id, base)
+    times = starting.Times(max_time, max_waiting_time)
+    request = starting.Request(task, repo, workflow, model, spending, run_id, base, times)
     where.ask(lambda gateway: starting.run(gateway, request, detach=detach, output=where.output))
 
 
@@ -98,21 +106,10 @@ def agents(where: Where, run_id: RunId) -> None:
 
 
 def watch(where: Where, run_id: RunId) -> None:
-    """Follows a run until it is over."""
+    """Follows a run until it is over, or until it is paused because something has to be mended."""
     from crewlog.cli import watching
 
     where.ask(lambda gateway: watching.watch(gateway, run_id, where.output))
-
-
-def cancel(
-    where: Where,
-    run_id: RunId,
-    reason: Annotated[str, typer.Option("--reason", help="Kept in the log.")] = "",
-) -> None:
-    """Asks a run to stop. What is done until then stays on its branch."""
-    from crewlog.cli import listing
-
-    where.ask(lambda gateway: listing.cancel(gateway, run_id, reason))
 
 
 def diff(

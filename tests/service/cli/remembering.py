@@ -1,0 +1,69 @@
+"""A gateway that does nothing, and remembers what it was asked."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+
+from crewlog.domain.errors import Refused
+from crewlog.v1.answer_pb2 import Receipt
+from crewlog.v1.budget_service_pb2 import CostTable, GateList
+from crewlog.v1.entry_pb2 import RecordedEntry
+from crewlog.v1.events_pb2 import PlatformStatus
+from crewlog.v1.recovery_pb2 import RecoverRun, Recovery
+from crewlog.v1.run_pb2 import GateView, RunView
+from crewlog.v1.run_service_pb2 import WatchRun, WatchRunMessage
+from google.protobuf.message import Message
+
+
+@dataclass
+class Remembering:
+    """Answers every command with revision 7, or refuses it."""
+
+    refusal: Refused | None = None
+    asked: list[Message] = field(default_factory=list)
+    entries: Sequence[RecordedEntry] = ()
+    view: RunView = field(default_factory=lambda: RunView(run_id="demo"))
+    recovery: Recovery = field(default_factory=Recovery)
+    gates: Sequence[GateView] = ()
+
+    async def command(self, request: Message, context: object) -> Receipt:
+        self.asked.append(request)
+        if self.refusal is not None:
+            raise self.refusal
+        return Receipt(revision=7)
+
+    Pause = Resume = Cancel = CancelTask = Retry = Send = Answer = command
+
+    async def Recover(self, request: RecoverRun, context: object) -> Recovery:
+        self.asked.append(request)
+        return self.recovery
+
+    async def Get(self, request: object, context: object) -> RunView:
+        return self.view
+
+    async def Watch(self, request: WatchRun, context: object) -> AsyncIterator[WatchRunMessage]:
+        for entry in self.entries:
+            yield WatchRunMessage(entry=entry)
+
+    async def List(self, request: object, context: object) -> GateList:
+        return GateList(gates=self.gates)
+
+    async def Status(self, request: object, context: object) -> PlatformStatus:
+        return PlatformStatus()
+
+    async def Query(self, request: object, context: object) -> CostTable:
+        return CostTable()
+
+    def __getattr__(self, name: str) -> object:
+        return None
+
+
+@dataclass(frozen=True)
+class Done:
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+Crewlog = Callable[..., Awaitable[Done]]

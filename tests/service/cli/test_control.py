@@ -1,0 +1,301 @@
+"""The commands that change the course of a run, against a gateway that remembers what it was asked, over real gRPC."""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+
+import pytest
+from crewlog.cli.exits import ExitCode
+from crewlog.domain.errors import WrongState
+from crewlog.v1.agent_pb2 import ResumeReceipt
+from crewlog.v1.answer_pb2 import Failure
+from crewlog.v1.budget_pb2 import Amounts
+from crewlog.v1.recovery_pb2 import AgentRecovery, RecoverRun, Recovery
+from crewlog.v1.run_pb2 import (
+    AnswerGate,
+    CancelRun,
+    CancelTask,
+    GateKind,
+    GateStatus,
+    GateView,
+    MessageMode,
+    ParkCause,
+    PauseRun,
+    ResumeRun,
+    RetryRun,
+    RunLimits,
+    RunPaused,
+    RunStatus,
+    RunView,
+    SendMessage,
+    TaskStatus,
+    TaskView,
+)
+from google.protobuf.message import Message
+
+from tests.service.cli.remembering import Crewlog, Remembering
+
+KEY_REFUSED = Failure(reason="model_key_refused", message="no such key", what_to_do="set a valid key")
+OPEN = GateStatus.GATE_STATUS_OPEN
+
+
+@pytest.mark.parametrize(
+    ("arguments", "asked", "said"),
+    [
+        (["pause", "demo", "--reason", "lunch"], PauseRun(run_id="demo", reason="lunch"), "is paused"),
+        (["resume", "demo"], ResumeRun(run_id="demo"), "goes on"),
+        (["cancel", "demo"], CancelRun(run_id="demo"), "run demo is being cancelled"),
+        (
+            ["cancel", "demo", "--grace", "2m", "--reason", "enough"],
+            CancelRun(run_id="demo", grace_seconds=120, reason="enough"),
+            "is being cancelled",
+        ),
+        (
+            ["cancel", "demo", "--task", "tester-2", "--grace", "9"],
+            CancelTask(run_id="demo", task_id="tester-2", grace_seconds=9),
+            "task tester-2 of run demo is being cancelled",
+        ),
+        (
+            ["retry", "demo", "--by", "1.50", "--calls", "3", "--request-id", "again"],
+            RetryRun(run_id="demo", by=Amounts(usd_micros=1_500_000, model_calls=3), request_id="again"),
+            "is taken up again, with $1.50, 3 model calls more",
+        ),
+        (
+            ["send", "demo", "use tabs", "--message-id", "m1"],
+            SendMessage(run_id="demo", text="use tabs", message_id="m1", mode=MessageMode.MESSAGE_MODE_STEER),
+            "message m1 is sent (steer)",
+        ),
+        (
+            ["send", "demo", "stop", "--mode", "interrupt", "--task", "tester-1", "--message-id", "m2"],
+            SendMessage(
+                run_id="demo",
+                task_id="tester-1",
+                text="stop",
+                message_id="m2",
+                mode=MessageMode.MESSAGE_MODE_INTERRUPT,
+            ),
+            "message m2 is sent (interrupt)",
+        ),
+    ],
+)
+async def test_what_is_asked_for_is_sent(
+    crewlog: Crewlog, remembering: Remembering, arguments: list[str], asked: Message, said: str
+) -> None:
+    done = await crewlog(*arguments)
+    assert (done.returncode, done.stdout) == (ExitCode.OK, ""), done.stderr
+    assert remembering.asked == [asked]
+    assert said in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "names"),
+    [
+        (["pause", "demo"], {"run_id"}),
+        (["resume", "demo"], {"run_id"}),
+        (["cancel", "demo"], {"run_id"}),
+        (["cancel", "demo", "--task", "a-1"], {"run_id", "task_id"}),
+        (["retry", "demo"], {"run_id", "request_id"}),
+        (["send", "demo", "hello"], {"run_id", "message_id"}),
+    ],
+)
+async def test_the_receipt_is_data(crewlog: Crewlog, arguments: list[str], names: set[str]) -> None:
+    for form in ("json", "jsonl"):
+        shown = json.loads((await crewlog(*arguments, "-o", form)).stdout)
+        assert (shown["revision"], shown.keys()) == ("7", names | {"revision"})
+
+
+async def test_ids_that_nobody_gave_are_new_each_time(crewlog: Crewlog, remembering: Remembering) -> None:
+    for _ in range(2):
+        await crewlog("send", "demo", "hello")
+        await crewlog("retry", "demo")
+    ids = [getattr(each, "message_id", "") or getattr(each, "request_id", "") for each in remembering.asked]
+    assert len(set(ids)) == 4 and all(ids)
+
+
+async def test_a_retry_raises_nothing_by_itself(crewlog: Crewlog, remembering: Remembering) -> None:
+    await crewlog("retry", "demo", "--request-id", "r")
+    assert remembering.asked == [RetryRun(run_id="demo", request_id="r")]
+
+
+async def test_a_message_can_come_from_standard_input(
+    crewlog: Crewlog, remembering: Remembering, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO("two\nlines\n"))
+    assert (await crewlog("send", "demo", "-")).returncode == ExitCode.OK
+    [sent] = remembering.asked
+    assert isinstance(sent, SendMessage) and sent.text == "two\nlines\n"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["send", "demo", "  "],
+        ["send", "demo", "x", "--mode", "shout"],
+        ["cancel", "demo", "--grace", "soon"],
+        ["cancel", "demo", "--grace", "0"],
+        ["retry", "demo", "--by", "5 EUR"],
+        ["recover"],
+    ],
+)
+async def test_what_makes_no_sense_is_not_asked_for(
+    crewlog: Crewlog, remembering: Remembering, arguments: list[str]
+) -> None:
+    done = await crewlog(*arguments)
+    assert (done.returncode, done.stdout, remembering.asked) == (ExitCode.USAGE, "", [])
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("arguments", [["pause", "demo"], ["retry", "demo"], ["send", "demo", "x"], ["cancel", "demo"]])
+async def test_a_refusal_says_why_and_what_to_do(
+    crewlog: Crewlog, remembering: Remembering, arguments: list[str]
+) -> None:
+    remembering.refusal = WrongState("run 'demo' is over", what_to_do="see `crewlog show`")
+    done = await crewlog(*arguments)
+    assert (done.returncode, done.stdout) == (ExitCode.FAILED, "")
+    assert done.stderr.splitlines() == ["crewlog: run 'demo' is over", "  see `crewlog show`"]
+
+
+class TestRecover:
+    RECEIPT = ResumeReceipt(
+        model_answers_reused=2, reused_usd_micros=1_500_000, model_calls_lost=1, lost_usd_micros=20_000
+    )
+    FOUND = Recovery(
+        revision=42,
+        agents=[
+            AgentRecovery(run_id="demo", task_id="a-1", executor_id="executor-1", generation=3, receipt=RECEIPT),
+            AgentRecovery(
+                run_id="demo", task_id="b-1", is_parked=True, generation=1, park_cause=ParkCause.PARK_CAUSE_QUESTION
+            ),
+        ],
+    )
+
+    async def test_a_dry_run_says_what_would_be(self, crewlog: Crewlog, remembering: Remembering) -> None:
+        remembering.recovery = self.FOUND
+        done = await crewlog("recover", "--dry-run")
+        assert remembering.asked == [RecoverRun(dry_run=True)]
+        assert done.stdout.splitlines() == [
+            "demo  a-1  (on executor-1, generation 3)",
+            "  reused     2 answers ($1.50, not paid again), 0 tool outcomes",
+            "  lost       1 model call under way: asked again, and the $0.0200 reserved for it count as spent",
+            "  files      as at its start",
+            "demo  b-1  (waits for an answer; after 1 claim)",
+            "  reused     nothing: no answer is recorded yet",
+            "  files      as at its start",
+        ]
+        assert done.stderr == "nothing was done: this is what another executor would go on with at revision 42\n"
+
+    async def test_one_run_is_taken_from_its_executors(self, crewlog: Crewlog, remembering: Remembering) -> None:
+        remembering.recovery = self.FOUND
+        done = await crewlog("recover", "demo", "-o", "json")
+        assert remembering.asked == [RecoverRun(run_id="demo")]
+        assert [agent["task_id"] for agent in json.loads(done.stdout)["agents"]] == ["a-1", "b-1"]
+        assert "taken away from their executors at revision 42" in done.stderr
+
+    async def test_where_nothing_is_at_work(self, crewlog: Crewlog) -> None:
+        done = await crewlog("recover", "demo")
+        assert done.stdout == "no agent is at work\n"
+        assert "nothing to do" in done.stderr
+
+
+class TestGates:
+    QUESTION = GateView(run_id="demo", gate_id="a-1-1", kind=GateKind.GATE_KIND_QUESTION, status=OPEN, question="Tabs?")
+    CHOICE = GateView(
+        run_id="demo",
+        gate_id="a-1-2",
+        kind=GateKind.GATE_KIND_QUESTION,
+        status=OPEN,
+        question="Raise or lower?",
+        choices=["raise", "lower it"],
+        default_choice="raise",
+        expires_at_unix_micros=1_700_000_000_000_000,
+    )
+    MONEY = GateView(
+        run_id="demo", gate_id="a-1-3", kind=GateKind.GATE_KIND_BUDGET, status=OPEN, choices=["raise", "stop"]
+    )
+    UNKNOWN = GateView(
+        run_id="demo",
+        gate_id="a-1-4",
+        kind=GateKind.GATE_KIND_UNKNOWN_OUTCOME,
+        status=OPEN,
+        choices=["run_again", "tell_unknown"],
+    )
+
+    @pytest.mark.parametrize(
+        ("answer", "asked"),
+        [
+            (["a-1-1", "tabs, please"], AnswerGate(gate_id="a-1-1", text="tabs, please")),
+            (["a-1-1", "raise"], AnswerGate(gate_id="a-1-1", text="raise")),
+            (["a-1-2", "raise"], AnswerGate(gate_id="a-1-2", choice="raise")),
+            (["a-1-3", "stop"], AnswerGate(gate_id="a-1-3", choice="stop")),
+            (["a-1-3", "raise", "2"], AnswerGate(gate_id="a-1-3", choice="raise", by=Amounts(usd_micros=2_000_000))),
+            (["a-1-4", "run_again"], AnswerGate(gate_id="a-1-4", choice="run_again")),
+            (["gone", "stop"], AnswerGate(gate_id="gone", choice="stop")),
+        ],
+    )
+    async def test_an_answer_is_a_choice_or_a_text(
+        self, crewlog: Crewlog, remembering: Remembering, answer: list[str], asked: AnswerGate
+    ) -> None:
+        remembering.gates = (self.QUESTION, self.CHOICE, self.MONEY, self.UNKNOWN)
+        done = await crewlog("gates", "answer", "demo", *answer, "-o", "jsonl")
+        assert json.loads(done.stdout) == {"run_id": "demo", "gate_id": answer[0], "revision": "7"}
+        expected = AnswerGate(run_id="demo")
+        expected.MergeFrom(asked)
+        assert remembering.asked == [expected]
+
+    async def test_a_long_answer_comes_from_standard_input(
+        self, crewlog: Crewlog, remembering: Remembering, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        remembering.gates = (self.QUESTION,)
+        monkeypatch.setattr(sys, "stdin", io.StringIO("because\nof this\n"))
+        assert (await crewlog("gates", "answer", "demo", "a-1-1", "-")).returncode == ExitCode.OK
+        assert remembering.asked == [AnswerGate(run_id="demo", gate_id="a-1-1", text="because\nof this\n")]
+
+    @pytest.mark.parametrize(
+        "answer", [["a-1-3", "raise"], ["a-1-3", "stop", "1.50"], ["a-1-1", "tabs", "1.50"], ["gone", "raise"]]
+    )
+    async def test_an_amount_goes_with_raise_and_only_with_it(
+        self, crewlog: Crewlog, remembering: Remembering, answer: list[str]
+    ) -> None:
+        remembering.gates = (self.QUESTION, self.MONEY)
+        done = await crewlog("gates", "answer", "demo", *answer)
+        assert (done.returncode, remembering.asked) == (ExitCode.USAGE, [])
+
+    @pytest.mark.parametrize(
+        ("gate", "row", "hints"),
+        [
+            (QUESTION, "any text", ["gates answer demo a-1-1 'the answer'"]),
+            (CHOICE, "raise | lower it", ["gates answer demo a-1-2 raise", "gates answer demo a-1-2 'lower it'"]),
+            (MONEY, "money", ["gates answer demo a-1-3 raise 1.50", "gates answer demo a-1-3 stop"]),
+            (UNKNOWN, "run_again | tell_unknown", ["it runs once more, though it may have happened already"]),
+        ],
+    )
+    async def test_the_list_says_how_to_answer(
+        self, crewlog: Crewlog, remembering: Remembering, gate: GateView, row: str, hints: list[str]
+    ) -> None:
+        remembering.gates = (gate,)
+        done = await crewlog("gates")
+        assert row in done.stdout
+        assert all(hint in done.stderr for hint in hints)
+
+
+async def test_show_says_why_a_run_is_paused_and_what_its_tasks_wait_for(
+    crewlog: Crewlog, remembering: Remembering
+) -> None:
+    parked = TaskStatus.TASK_STATUS_PARKED
+    remembering.view = RunView(
+        run_id="demo",
+        status=RunStatus.RUN_STATUS_PAUSED,
+        paused=RunPaused(failure=KEY_REFUSED),
+        limits=RunLimits(duration_seconds_max=7_200),
+        tasks=[
+            TaskView(task_id="a-1", status=parked, park_cause=ParkCause.PARK_CAUSE_MODEL, messages=2),
+            TaskView(task_id="b-1", status=TaskStatus.TASK_STATUS_CLAIMED, is_cancel_requested=True),
+        ],
+    )
+    shown = (await crewlog("show", "demo")).stdout
+    assert "status    paused\npaused    model_key_refused: no such key\nto do     set a valid key\n" in shown
+    assert "at most   2 h 00 min in all" in shown
+    assert "the model's provider refuses: waits until its run is resumed" in shown
+    assert "claimed, cancelling" in shown
