@@ -302,7 +302,7 @@ def _overdue(run: Run, now: int) -> Failure | None:
         return Failure(
             reason="run_timed_out",
             message="the run has taken longer than its time",
-            what_to_do="give it more time (`crewlog run --timeout`), or take it up again with `crewlog retry`",
+            what_to_do="give it more time (`crewlog run --max-time`), or take it up again with `crewlog retry`",
         )
     waiting = next((node_id for node_id in claimable(run) if _waiting_due_at(run, node_id) <= now), None)
     if waiting is None:
