@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 from crewlog.domain.decider import Decider, fold
-from crewlog.domain.errors import Contention, Refused, TooLarge, Unavailable
+from crewlog.domain.errors import Contention, Refused, TooLarge, Unavailable, WrongState
 from crewlog.eventlog import codec
 from crewlog.eventlog.port import AggregateId, AppendInDoubt, EventLog, WrongRevision
 from crewlog.v1.entry_pb2 import Actor, Aggregate, Decision, Entry
@@ -97,8 +97,9 @@ class Owner(Generic[S]):
     async def handle(self, id: str, command: Message, meta: Meta) -> Outcome[S]:
         """Decides and appends. A command that was carried out before appends nothing.
 
-        Raises Refused as the decider does, Contention after ATTEMPTS_MAX lost races, Unavailable when the log does not
-        answer: then the command may or may not have been carried out, and the same command may be sent again.
+        Raises Refused as the decider does, WrongState when the history in the log is damaged, Contention after
+        ATTEMPTS_MAX lost races, Unavailable when the log does not answer: then the command may or may not have been
+        carried out, and the same command may be sent again.
         """
         aggregate = self._aggregate(id)
         waiting: _Waiting[S] = _Waiting(command, meta, asyncio.get_running_loop().create_future())
@@ -228,11 +229,22 @@ class Owner(Generic[S]):
             if stored.revision <= aggregate.revision:
                 continue
             entry = Entry.FromString(stored.payload)
+            _check_follows(aggregate, entry)
             aggregate.state = fold(self._decider, codec.facts(entry), aggregate.state)
             aggregate.revision, aggregate.ordinal = stored.revision, entry.ordinal
             aggregate.hash = codec.hash_of(stored.payload)
         aggregate.loaded = True
         return aggregate.revision > before
+
+
+def _check_follows(aggregate: _Aggregate[S], entry: Entry) -> None:
+    """Refuses to guess what stood in an entry that the log does not give any more."""
+    if entry.ordinal != aggregate.ordinal + 1 or entry.previous_hash != aggregate.hash:
+        raise WrongState(
+            f"{aggregate.id.kind} {aggregate.id.id} is damaged in the log: entry {entry.ordinal} does not follow entry"
+            f" {aggregate.ordinal}",
+            what_to_do="nothing is decided about it any more; put back the log, see docs/reliability.md",
+        )
 
 
 def _decide(decider: Decider[S], state: S, batch: list[_Waiting[S]]) -> _Draft[S]:
