@@ -151,7 +151,7 @@ class _GateStatusEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_GateStatus
     GATE_STATUS_ANSWERED: _GateStatus.ValueType  # 2
     GATE_STATUS_EXPIRED: _GateStatus.ValueType  # 3
     GATE_STATUS_CLOSED: _GateStatus.ValueType  # 4
-    """Its run has ended."""
+    """Nobody waits for the answer any more: its run or its task has ended, or goes on without."""
 
 class GateStatus(_GateStatus, metaclass=_GateStatusEnumTypeWrapper): ...
 
@@ -160,7 +160,7 @@ GATE_STATUS_OPEN: GateStatus.ValueType  # 1
 GATE_STATUS_ANSWERED: GateStatus.ValueType  # 2
 GATE_STATUS_EXPIRED: GateStatus.ValueType  # 3
 GATE_STATUS_CLOSED: GateStatus.ValueType  # 4
-"""Its run has ended."""
+"""Nobody waits for the answer any more: its run or its task has ended, or goes on without."""
 Global___GateStatus: _TypeAlias = GateStatus  # noqa: Y015
 
 class _RunStatus:

@@ -89,7 +89,7 @@ class Change(_message.Message):
     STAT_FIELD_NUMBER: _builtins.int
     PATHS_FIELD_NUMBER: _builtins.int
     branch: _builtins.str
-    """The branch in the user's repository; empty when nothing changed."""
+    """The branch in the user's repository; empty when nothing changed, and no earlier attempt has made it."""
     commit: _builtins.str
     base_commit: _builtins.str
     @_builtins.property

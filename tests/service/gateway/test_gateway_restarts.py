@@ -134,7 +134,7 @@ async def kill_both(gateway: Program, nats_server: NatsServer) -> None:
     await gateway.start()
 
 
-async def test_fault_9_nothing_is_missed_across_kills_of_the_gateway_and_of_nats_server(
+async def test_fault_9_nothing_is_missed_across_kills(
     gateway: Program, own_nats_server: NatsServer, log: JetStreamLog
 ) -> None:
     writer = Writer(log)
