@@ -18,6 +18,7 @@ from crewlog.models import failures, prices
 from crewlog.models.answer import Answer
 from crewlog.models.failures import ModelError
 from crewlog.models.timeouts import Timeouts, in_time, timeouts_of
+from crewlog.runtime import failpoints
 from crewlog.v1.agent_pb2 import ContentBlock
 from crewlog.v1.budget_pb2 import Usage
 
@@ -94,13 +95,17 @@ class AnthropicModel:
         """Raises ModelError. `on_text` gets the text as it arrives; it counts only once this returns. Cancelling it
         closes the connection."""
         limits = timeouts or self._timeouts
-        return await in_time(self._call(request, on_text, limits), limits.total_seconds, "no whole answer within {}")
+        with failpoints.around("model"):
+            return await in_time(
+                self._call(request, on_text, limits), limits.total_seconds, "no whole answer within {}"
+            )
 
     async def count_tokens(self, request: ModelRequest) -> int:
         """How many input tokens the request has, as the provider estimates it: see `input_tokens_counted`. Costs
         nothing, also where it fails. Raises ModelError."""
         try:
-            return await self._count_tokens(request)
+            with failpoints.around("model.count"):
+                return await self._count_tokens(request)
         except ModelError as error:
             error.may_have_charged = False
             raise
