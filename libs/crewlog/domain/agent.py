@@ -87,6 +87,13 @@ def decide(agent: Agent, command: Command) -> list[Message]:
     if isinstance(command, RecordLateOutcome):
         return _record_late_outcome(agent, command)
     _check_claim(agent, command)
+    events = _decide_claimed(agent, command)
+    if events and agent.parked is not None:
+        raise WrongState(f"agent {command.agent_id!r} is parked under generation {command.generation}")
+    return events
+
+
+def _decide_claimed(agent: Agent, command: ClaimedCommand) -> list[Message]:
     match command:
         case FinishToolCall():
             return _finish_tool_call(agent, command)
@@ -118,8 +125,6 @@ def _check_claim(agent: Agent, command: ClaimedCommand) -> None:
         )
     if command.generation > agent.generation:
         raise WrongState(f"generation {command.generation} of agent {command.agent_id!r} has not taken over yet")
-    if agent.parked is not None and not isinstance(command, (ParkAgent, RaiseAllotment, ReceiveMessage)):
-        raise WrongState(f"agent {command.agent_id!r} is parked under generation {command.generation}")
 
 
 def _start_model_call(agent: Agent, command: StartModelCall) -> list[Message]:
