@@ -89,7 +89,7 @@ async def work(
 async def _serve(config: Config, parts: Parts, stop: asyncio.Event, is_leading: IsLeading) -> None:
     server = await _listen(config, parts)
     try:
-        await _first_of([parts.tail.follow(), parts.claims.watch(), _reconcile(parts)], stop)
+        await _first_of([parts.tail.follow(), parts.tail.look_again(), parts.claims.watch(), _reconcile(parts)], stop)
     finally:
         await server.stop(DRAIN_SECONDS if is_leading() else 0)
 

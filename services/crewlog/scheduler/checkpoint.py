@@ -1,6 +1,6 @@
 """Where the scheduler goes on after a restart: the open runs, the budgets that are set, how far the log was read.
 
-A cache: without it, the log is read from its beginning. All of it is written in one transaction.
+A cache: without it, the log is surveyed (crewlog.scheduler.survey). All of it is written in one transaction.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Position:
 
 
 class Checkpoint:
-    """Another epoch, or no file, reads as the beginning of the log."""
+    """Of another epoch, or without a file, nothing is remembered."""
 
     def __init__(self, path: Path, epoch: str) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -39,10 +39,10 @@ class Checkpoint:
         self._database.execute("pragma synchronous = normal")
         self._database.executescript(_SCHEMA)
 
-    def load(self) -> Position:
+    def load(self) -> Position | None:
         row = self._database.execute("select revision from position where epoch = ?", (self._epoch,)).fetchone()
         if row is None:
-            return Position(0, frozenset())
+            return None
         runs = self._database.execute("select run_id from open_run").fetchall()
         budgets = self._database.execute("select budget_id from budget").fetchall()
         return Position(row[0], frozenset(run for (run,) in runs), frozenset(budget for (budget,) in budgets))

@@ -10,6 +10,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Coroutine, Iterator
 
+from crewlog.domain import names
 from crewlog.domain.errors import Unavailable
 from crewlog.domain.run_state import Run, open_tasks
 from crewlog.eventlog.owner import Clock
@@ -24,6 +25,7 @@ from crewlog.v1.scheduler_pb2 import ExecutorReport
 CLAIM_SECONDS = 10.0
 LOOK_SECONDS = 1.0
 STUCK_MARGIN_SECONDS = 30.0
+LAPSING_AT_ONCE_MAX = 64
 
 Lost = tuple[Executor, list[tuple[TaskKey, Held]], str]
 """Claims of an executor that lapse, and why."""
@@ -50,6 +52,7 @@ class Claims:
         self._claim_seconds = claim_seconds
         self._may_judge = may_judge
         self._waits: set[asyncio.Task[None]] = set()
+        self._gate = asyncio.Semaphore(LAPSING_AT_ONCE_MAX)
 
     def connected(self, executor_id: str) -> Executor:
         """A stream was opened. Earlier processes of the same name are known to be gone."""
@@ -134,27 +137,42 @@ class Claims:
             if task.executor_id == closing.EXECUTOR_ID:
                 self._closer.close(run, task)
                 continue
-            end, _ = await self._ends.of(run_id, task.task_id, task.generation)
+            end = await self._ends.at_a_glance(run_id, task.task_id, task.generation)
             if end is not None:
                 self._reactor.wake(run_id, end)
                 continue
             held = Held(task.generation, messages=len(run.messages.get(task.task_id, ())))
             self._fleet.hold(task.executor_id, (run_id, task.task_id), held, _now())
 
+    async def look_again(self, run: Run, is_moving: Callable[[str], bool]) -> None:
+        """Finds ends that nobody has reacted to, and claims that nobody knows of. Agents that are known to move are not
+        looked up in the log."""
+        run_id = run.started.run_id
+        await self.resume(run)
+        for task in open_tasks(run):
+            if task.executor_id == closing.EXECUTOR_ID or is_moving(names.agent_id(run_id, task.task_id)):
+                continue
+            end = await self._ends.at_a_glance(run_id, task.task_id, task.generation)
+            if end is not None:
+                self._reactor.wake(run_id, end)
+
     def stop(self) -> None:
         for wait in self._waits:
             wait.cancel()
 
     async def _lapse(self, executor: Executor, claims: list[tuple[TaskKey, Held]], reason: str) -> None:
-        for key, held in claims:
+        await asyncio.gather(*(self._lapse_one(executor, key, held, reason) for key, held in claims))
+
+    async def _lapse_one(self, executor: Executor, key: TaskKey, held: Held, reason: str) -> None:
+        async with self._gate:
             if executor.held.get(key) is not held or not held.generation:
-                continue
+                return
             try:
                 end, so_far = await self._ends.of(*key, held.generation)
             except Unavailable as error:
                 logger.warning("task %s of run %s is looked at later: %s", key[1], key[0], error)
                 held.is_lost = True
-                continue
+                return
             self._fleet.release(executor.executor_id, key, held.generation)
             command = end or self._lapsed(key, held, reason, so_far)
             logger.info("task %s of run %s: %s", key[1], key[0], reason)

@@ -30,8 +30,7 @@ class Ends:
         self, run_id: str, task_id: str, generation: int
     ) -> tuple[EndTask | ParkTask | None, TaskResult | None]:
         """What the agent of the task ended with, if it did; else what it has come to so far."""
-        agent = AggregateId(self._tenant, "agent", names.agent_id(run_id, task_id))
-        entries = [Entry.FromString(stored.payload) for stored in await self._log.read(agent)]
+        entries = [Entry.FromString(stored.payload) for stored in await self._log.read(self._agent(run_id, task_id))]
         if not entries:
             return None, None
         end = end_under(_last_word(entries), generation)
@@ -40,11 +39,25 @@ class Ends:
         state: Agent = fold(agent_rules, (fact for entry in entries for fact in codec.facts(entry)))
         return None, agent_rules.result_so_far(state, self._clock())
 
+    async def at_a_glance(self, run_id: str, task_id: str, generation: int) -> EndTask | ParkTask | None:
+        """What the agent of the task ended with, if it did: one entry says so, nearly always."""
+        last = await self._log.last(self._agent(run_id, task_id))
+        if last is None:
+            return None
+        entry = Entry.FromString(last.payload)
+        return (await self.of(run_id, task_id, generation))[0] if _is_late(entry) else end_under(entry, generation)
+
+    def _agent(self, run_id: str, task_id: str) -> AggregateId:
+        return AggregateId(self._tenant, "agent", names.agent_id(run_id, task_id))
+
 
 def _last_word(entries: Sequence[Entry]) -> Entry:
     """What an older generation has appended as evidence decides nothing."""
-    deciding = (e for e in reversed(entries) if e.decisions[-1].events[-1].WhichOneof("fact") != LATE)
-    return next(deciding, entries[-1])
+    return next((entry for entry in reversed(entries) if not _is_late(entry)), entries[-1])
+
+
+def _is_late(entry: Entry) -> bool:
+    return entry.decisions[-1].events[-1].WhichOneof("fact") == LATE
 
 
 def end_under(entry: Entry, generation: int) -> EndTask | ParkTask | None:

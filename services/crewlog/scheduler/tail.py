@@ -1,16 +1,20 @@
 """How the scheduler follows the log: it learns of runs that were started and of agents that have ended.
 
-The checkpoint is written behind: what it misses is seen again, and seen twice is seen once.
+The checkpoint is written behind: what it misses is seen again, and seen twice is seen once. And whatever was missed all
+the same is found by looking at every open run again and again.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
+import math
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from crewlog.domain import names, run_state
+from crewlog.domain.errors import Unavailable, UnknownEvent
 from crewlog.domain.run_state import Run
 from crewlog.eventlog.owner import Owner
 from crewlog.eventlog.port import Stored
@@ -20,10 +24,15 @@ from crewlog.scheduler.ends import end_of
 from crewlog.scheduler.funding import Funding
 from crewlog.scheduler.led_log import LedLog
 from crewlog.scheduler.reactor import Reactor
+from crewlog.scheduler.survey import says_over, survey
 from crewlog.v1.entry_pb2 import Entry
 
 CHECKPOINT_SECONDS = 1.0
-OPENING_AT_ONCE_MAX = 32
+OPENING_AT_ONCE_MAX = 128
+LOOK_AGAIN_SECONDS = 30.0
+SLICE_SECONDS = 0.5
+
+logger = logging.getLogger(__name__)
 
 
 class Tail:
@@ -48,14 +57,17 @@ class Tail:
         self._opened_at: dict[str, int] = {}
         self._saved_at = 0.0
         self._revision = 0
+        self._moved: set[str] = set()
+        self._moved_before: set[str] = set()
         # One thread, so that a save that was given up has ended before the next one begins.
         self._writer = ThreadPoolExecutor(1, "checkpoint")
 
     async def open(self) -> None:
-        """Opens the runs of the checkpoint; until then the scheduler does not serve."""
-        position = self._checkpoint.load()
+        """Opens the runs of the checkpoint, or those that the log shows; until then the scheduler does not serve."""
+        remembered = self._checkpoint.load()
+        position = remembered or await survey(self._log)
         self._revision = position.revision
-        self._saved = set(position.open_runs)
+        self._saved = set(remembered.open_runs) if remembered else set()
         for budget_id in position.budgets:
             await self._funding.learn(budget_id)
         gate = asyncio.Semaphore(OPENING_AT_ONCE_MAX)
@@ -73,6 +85,18 @@ class Tail:
             self._revision = batch[-1].revision
             await self._save_sometimes()
 
+    async def look_again(self) -> None:
+        """Looks at every open run within LOOK_AGAIN_SECONDS, a slice at a time, until it is cancelled."""
+        while True:
+            runs = list(self._reactor.open_runs)
+            self._moved_before, self._moved = self._moved, set()
+            slices = max(1, round(LOOK_AGAIN_SECONDS / SLICE_SECONDS))
+            size = math.ceil(len(runs) / slices)
+            for number in range(slices):
+                await asyncio.sleep(LOOK_AGAIN_SECONDS / slices)
+                for run_id in runs[number * size : (number + 1) * size]:
+                    await self._look(run_id)
+
     def started(self, run_id: str) -> None:
         """A run that this process has started, or taken up again."""
         self._reactor.opened(run_id)
@@ -81,11 +105,12 @@ class Tail:
         """Nothing, when another scheduler may be writing the checkpoint now."""
         if not self._may_save():
             return
-        opened, closed = self._reactor.open_runs - self._saved, self._reactor.closed_runs & self._saved
+        open_runs = set(self._reactor.open_runs)
+        opened, closed = open_runs - self._saved, self._saved - open_runs
         for run_id in self._reactor.closed_runs:
             self._opened_at.pop(run_id, None)
         self._reactor.closed_runs = set()
-        self._saved = set(self._reactor.open_runs)
+        self._saved = open_runs
         self._saved_at = time.monotonic()
         loop = asyncio.get_running_loop()
         budgets = tuple(self._funding.known)
@@ -101,19 +126,21 @@ class Tail:
         for stored in batch:
             id = stored.aggregate.id
             if stored.aggregate.kind == "agent":
+                self._moved.add(id)
                 end = end_of(Entry.FromString(stored.payload))
                 if end is not None:
                     self._reactor.wake(names.run_of(id), end)
             elif stored.aggregate.kind == "budget":
                 await self._funding.learn(id)
             else:
-                await self._see_run(id, stored.revision, await self._log.is_foreign(stored))
+                await self._see_run(stored, await self._log.is_foreign(stored))
 
-    async def _see_run(self, run_id: str, revision: int, is_foreign: bool) -> None:
+    async def _see_run(self, stored: Stored, is_foreign: bool) -> None:
         """An earlier scheduler may have had an entry on its way when this one opened the run."""
+        run_id, revision = stored.aggregate.id, stored.revision
         is_news = is_foreign and revision > self._opened_at.get(run_id, 0)
         if run_id not in self._reactor.open_runs:
-            if is_news or run_id not in self._reactor.closed_runs:
+            if (is_news or run_id not in self._reactor.closed_runs) and not says_over(stored):
                 await self._open(run_id)
         elif is_news:
             run, self._opened_at[run_id] = await self._owner.refresh(run_id)
@@ -121,8 +148,14 @@ class Tail:
             self._reactor.wake(run_id)
 
     async def _open(self, run_id: str) -> None:
-        # What is followed may be ahead of the answer to the command that wrote it.
-        run, self._opened_at[run_id] = await self._owner.refresh(run_id)
+        try:
+            # What is followed may be ahead of the answer to the command that wrote it.
+            run, self._opened_at[run_id] = await self._owner.refresh(run_id)
+        except UnknownEvent as unknown:
+            # To go on would be a guess; it stays open, for a release that knows more.
+            logger.error("run %s waits: %s", run_id, unknown)
+            self._reactor.open_runs.add(run_id)
+            return
         if run_state.is_over(run):
             self._owner.forget(run_id)
             self._reactor.closed_runs.add(run_id)
@@ -132,6 +165,21 @@ class Tail:
             await self._funding.learn(budget_id)
         await self._claims.resume(run)
         self._reactor.opened(run_id)
+
+    async def _look(self, run_id: str) -> None:
+        """Whatever has become of the run and of its agents without being noticed is noticed now."""
+        if run_id not in self._reactor.open_runs:
+            return
+        try:
+            run, _ = await self._owner.state(run_id)
+            await self._claims.look_again(run, self._is_moving)
+        except (UnknownEvent, Unavailable) as reason:
+            logger.warning("run %s waits: %s", run_id, reason)
+            return
+        self._reactor.wake(run_id)
+
+    def _is_moving(self, agent_id: str) -> bool:
+        return agent_id in self._moved or agent_id in self._moved_before
 
     async def _save_sometimes(self) -> None:
         if time.monotonic() - self._saved_at >= CHECKPOINT_SECONDS:

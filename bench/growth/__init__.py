@@ -1,0 +1,1 @@
+"""What a long log costs: `python -m bench.growth` (bench/README.md)."""

@@ -1,0 +1,80 @@
+"""Opening one aggregate of 10,000 events: from the log to its folded state, as every owner does it."""
+
+from __future__ import annotations
+
+import time
+from statistics import median
+
+from crewlog.domain import agent, run
+from crewlog.domain.decider import Decider
+from crewlog.eventlog.jetstream import JetStreamLog
+from crewlog.eventlog.memory import MemoryLog
+from crewlog.eventlog.owner import Meta, Owner
+from crewlog.eventlog.port import AggregateId, EventLog
+from crewlog.v1.agent_pb2 import EffectKey, FinishToolCall, HostAgent, ToolOutput
+from crewlog.v1.run_pb2 import ClaimTask, EndTask, LapseClaim, Node, NoopNode, StartRun, TaskResult, Workflow
+from google.protobuf.message import Message
+
+TENANT = "local"
+EVENTS = 10_000
+NODES = 2_000
+ROUNDS = 5
+Figures = dict[str, float]
+
+
+async def measure(log: JetStreamLog) -> Figures:
+    await _write(log, run, "opened", list(_run_commands("opened")))
+    await _write(log, agent, "opened_one-1", list(_agent_commands("opened_one-1")))
+    return {
+        "opening.run_ms": await _millis(log, run, "opened"),
+        "opening.agent_ms": await _millis(log, agent, "opened_one-1"),
+    }
+
+
+async def _write(log: JetStreamLog, rules: Decider[object], id: str, commands: list[Message]) -> None:
+    """Decided in memory, one command an entry, and then copied."""
+    drafts = MemoryLog(log.epoch)
+    owner = _owner(drafts, rules)
+    for number, command in enumerate(commands):
+        await owner.handle(id, command, Meta(f"c{number}", "service:bench", correlation_id="opened"))
+    aggregate, revision = AggregateId(TENANT, rules.KIND, id), 0
+    for stored in await drafts.read(aggregate):
+        revision = await log.append(aggregate, stored.payload, revision)
+
+
+async def _millis(log: JetStreamLog, rules: Decider[object], id: str) -> float:
+    times = []
+    for _ in range(ROUNDS):
+        began = time.perf_counter()
+        await _owner(log, rules).state(id)
+        times.append((time.perf_counter() - began) * 1e3)
+    return median(times)
+
+
+def _owner(log: EventLog, rules: Decider[object]) -> Owner[object]:
+    return Owner(log, rules, tenant=TENANT, clock=lambda: 1, code_version="bench")
+
+
+def _run_commands(run_id: str) -> list[Message]:
+    """A start, and for each node two claims that lapse, one that does not, and the end: five events in five entries."""
+    nodes = [Node(node_id=f"n{number}", noop=NoopNode()) for number in range(NODES)]
+    commands: list[Message] = [
+        StartRun(run_id=run_id, project_id="bench", workflow=Workflow(name="opened", nodes=nodes))
+    ]
+    for node in nodes:
+        task_id = f"{node.node_id}-1"
+        for generation in (1, 2):
+            commands.append(ClaimTask(run_id=run_id, task_id=task_id, executor_id="executor-1_0"))
+            commands.append(LapseClaim(run_id=run_id, task_id=task_id, generation=generation, reason="bench"))
+        commands.append(EndTask(run_id=run_id, task_id=task_id, succeeded=TaskResult(), at_unix_micros=1))
+    return commands
+
+
+def _agent_commands(agent_id: str) -> list[Message]:
+    """Steps that do nothing: an outcome and an intent in every entry."""
+    host = HostAgent(agent_id=agent_id, run_id="opened", task_id="one-1", generation=1, noop=NoopNode(steps=EVENTS))
+    done = [
+        FinishToolCall(agent_id=agent_id, generation=1, key=EffectKey(turn=turn, attempt=1), output=ToolOutput())
+        for turn in range(1, EVENTS // 2 + 1)
+    ]
+    return [host, *done]
