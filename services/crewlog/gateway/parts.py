@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import grpc
 from crewlog.domain import project as rules
+from crewlog.domain.errors import Unavailable
 from crewlog.domain.names import TENANT
 from crewlog.eventlog.owner import Owner
 from crewlog.eventlog.port import BlobStore, EventLog, Live
@@ -32,8 +34,10 @@ from crewlog.v1.budget_service_pb2_grpc import BudgetServiceStub, GateServiceStu
 from crewlog.v1.scheduler_pb2_grpc import SchedulerServiceStub
 from crewlog.v1.workspace_pb2_grpc import FileServiceStub, WorkspaceServiceStub
 
-CATCH_UP_SECONDS_MAX = 24 * 3600.0
+READY_SECONDS_MAX = 10.0
 PROJECTION = Path("gateway", "projection.sqlite")
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +50,8 @@ class Storage:
 
 
 class Gateway:
-    """A gateway that serves; ready once reads show what the log held when it started."""
+    """A gateway that serves. It is ready once reads show what the log held when it started; where that takes long,
+    before: commands go on, and reads wait."""
 
     def __init__(self, server: RunningServer, projection: Projection, following: asyncio.Task[None]) -> None:
         self.server = server
@@ -82,12 +87,15 @@ async def running(config: Config, storage: Storage, load_workflow: LoadWorkflow)
 
 
 async def _until_ready(server: RunningServer, projection: Projection, following: asyncio.Task[None]) -> None:
-    catching_up = asyncio.create_task(projection.caught_up(CATCH_UP_SECONDS_MAX))
+    catching_up = asyncio.create_task(projection.caught_up(READY_SECONDS_MAX))
     await asyncio.wait((catching_up, following), return_when=asyncio.FIRST_COMPLETED)
     if following.done():
         catching_up.cancel()
         following.result()
-    await catching_up
+    try:
+        await catching_up
+    except Unavailable as behind:
+        logger.warning("%s; the rest is being read", behind)
     await server.set_ready(True)
 
 

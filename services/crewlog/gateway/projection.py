@@ -32,7 +32,7 @@ T = TypeVar("T")
 
 
 class Projection:
-    """`revision` is the last one that reads show."""
+    """`revision` is the last one that reads show. Until they show what the log held at the start, they wait."""
 
     def __init__(self, path: Path, log: EventLog) -> None:
         self._path = path
@@ -43,13 +43,14 @@ class Projection:
         self._waiting: list[tuple[int, int, asyncio.Future[None]]] = []
         self._order = itertools.count()
         self._watchers: defaultdict[str, set[asyncio.Event]] = defaultdict(set)
+        self._behind = 0
         self.revision = 0
 
     async def open(self) -> None:
         """Opens the file, or makes it anew when it is missing or shows another log."""
-        head = await self._log.head()
+        self._behind = await self._log.head()
         loop = asyncio.get_running_loop()
-        await loop.run_in_executor(self._writing, self._open, self._log.epoch, head)
+        await loop.run_in_executor(self._writing, self._open, self._log.epoch, self._behind)
 
     async def follow(self) -> None:
         """Runs until it is cancelled."""
@@ -66,13 +67,14 @@ class Projection:
     async def reached(self, revision: int, seconds: float | None = None) -> None:
         """Waits until reads show a revision. Raises InvalidCommand for one that the log does not have, and Unavailable
         when it takes longer than is good for a client."""
-        if revision <= self.revision:
+        if max(revision, self._behind) <= self.revision:
             return
         head = await self._log.head()
         if revision > head:
             why = f"the log ends at revision {head}"
             raise InvalidCommand(f"there is no revision {revision}: {why}", violations={"at_least_revision": why})
         reached: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        revision = max(revision, self._behind)
         if revision > self.revision:
             heapq.heappush(self._waiting, (revision, next(self._order), reached))
             await self._wait(reached, revision, WAIT_SECONDS_MAX if seconds is None else seconds)
