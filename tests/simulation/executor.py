@@ -44,7 +44,7 @@ class Executor:
         """Ends with the agent, or where it parks. Refusals say that somebody else has the task."""
         agent = await self._do(self._host())
         agent = await self._do(self._raised(self.task.allotment, self.revision))
-        while not is_over(agent) and not agent.is_parked:
+        while not is_over(agent) and agent.parked is None:
             agent = await self._step(agent)
 
     async def _step(self, agent: Agent) -> Agent:

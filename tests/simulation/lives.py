@@ -15,7 +15,7 @@ from crewlog.domain.decider import fold
 from crewlog.domain.errors import Refused
 from crewlog.domain.run_state import ENDED, Run, Task
 from crewlog.eventlog import codec
-from crewlog.scheduler.claims import end_under
+from crewlog.scheduler.ends import end_under
 from crewlog.v1.agent_pb2 import AgentStatus
 from crewlog.v1.budget_pb2 import Amounts, LowerBudget, RaiseBudget
 from crewlog.v1.run_pb2 import (

@@ -1,0 +1,91 @@
+"""The tools of a simulation: each kind of effect once, and a ledger of everything that they did.
+
+The input of a call names it, so an effect is recognised whoever performs it, and however often.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter, defaultdict
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+from crewlog.tools import registry
+from crewlog.tools.answers import ToolAnswer
+from crewlog.tools.tool import Tool, ToolContext, ToolInput
+from crewlog.v1.agent_pb2 import EffectClass
+
+from tests.simulation.processes.git import ROOT, Git
+from tests.simulation.processes.log import Disk
+from tests.simulation.processes.loop import Process
+from tests.simulation.processes.network import current, pass_time
+
+# The names are those of real tools, as workflows are checked; what they do is the simulation's.
+LOOK, PUT, SHELL, MAIL, ASK = "read", "write", "bash", "grep", "ask"
+CLASSES: Mapping[str, EffectClass.ValueType] = {
+    LOOK: EffectClass.EFFECT_CLASS_PURE,
+    PUT: EffectClass.EFFECT_CLASS_QUERYABLE,
+    SHELL: EffectClass.EFFECT_CLASS_REVERSIBLE,
+    MAIL: EffectClass.EFFECT_CLASS_OPAQUE,
+}
+
+
+class CallInput(ToolInput):
+    """`place` is `<agent> <turn> <index>`; it takes so long."""
+
+    place: str
+    millis: int
+    fails: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Performed:
+    """One effect, and how much of the log there was when it began."""
+
+    place: str
+    tool: str
+    process: Process
+    agent_id: str
+    generation: int
+    revision: int
+
+
+@dataclass(slots=True)
+class Effects:
+    disk: Disk
+    git: Git
+    paths: Counter[str]
+    performed: defaultdict[str, list[Performed]] = field(default_factory=lambda: defaultdict(list))
+
+    def tools(self) -> Mapping[str, Tool[Any]]:
+        """In place of those of crewlog.tools.registry."""
+        return MappingProxyType({ASK: registry.TOOLS[ASK], **{name: self._tool(name) for name in CLASSES}})
+
+    def _tool(self, name: str) -> Tool[Any]:
+        changes_files = name in (PUT, SHELL)
+        return Tool(name, f"does {name}", CallInput, CLASSES[name], changes_files, self._runner(name))
+
+    def _runner(self, name: str) -> Callable[[Any, ToolContext], Awaitable[ToolAnswer]]:
+        async def run(given: CallInput, context: ToolContext) -> ToolAnswer:
+            await pass_time(given.millis / 2000)
+            self._perform(name, given, str(context.root))
+            await pass_time(given.millis / 2000)
+            if given.fails:
+                return ToolAnswer("it did not work", is_error=True, reason="failed")
+            return ToolAnswer(json.dumps({"done": given.place}))
+
+        return run
+
+    def _perform(self, tool: str, given: CallInput, root: str) -> None:
+        agent_id, _, generation = root.removeprefix(ROOT).rpartition("/")
+        revision = len(self.disk.stored)
+        done = Performed(given.place, tool, current(), agent_id, int(generation), revision)
+        self.performed[given.place].append(done)
+        self.paths[f"{tool} performed"] += 1
+        files = self.git.files(root)
+        if tool == PUT:
+            files[f"{agent_id} {given.place}"] = ["put"]
+        elif tool == SHELL:
+            files.setdefault(agent_id, []).append(given.place)
