@@ -16,7 +16,7 @@ from crewlog.eventlog.leases import Lease, LeaseLost, Leases
 from crewlog.eventlog.memory_leases import MemoryLeases
 from crewlog.eventlog.nats_server import NatsServer
 
-from tests.contract.conftest import Wire
+from tests.contract.wire import Wire
 
 Until = Callable[[Callable[[], bool]], Awaitable[None]]
 UniqueId = Callable[[], str]
