@@ -88,7 +88,7 @@ async def call(address: str, token: str, command: Message, seconds: float) -> An
 
 async def send(channel: Channel, command: Message, seconds: float) -> Any:
     service = BudgetServiceStub if isinstance(command, _BUDGET) else SchedulerServiceStub
-    return await getattr(service(channel), METHODS[type(command)])(command, timeout=seconds)  # type: ignore[arg-type]
+    return await getattr(service(channel), METHODS[type(command)])(command, timeout=seconds)
 
 
 def aggregate_of(command: Any) -> AggregateId:
