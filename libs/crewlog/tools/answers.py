@@ -11,6 +11,8 @@ DENIED: Final = "denied"
 TIMED_OUT: Final = "timed_out"
 FAILED: Final = "failed"
 KILLED: Final = "killed"
+INTERRUPTED: Final = "interrupted"
+CANCELLED: Final = "cancelled"
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,9 +11,8 @@ from collections.abc import Awaitable
 from enum import IntEnum
 from typing import TypeVar
 
-from crewlog.domain.agent_state import INTERRUPTED
+from crewlog.tools.answers import CANCELLED, INTERRUPTED, TIMED_OUT
 
-CANCELLED, TIMED_OUT = "cancelled", "timed_out"
 BOOKKEEPING_SECONDS_MAX = 600.0
 """How long a host may be without a new entry while no effect is under way: it may have to wait for the git service."""
 

@@ -10,13 +10,13 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from crewlog.domain.agent import NOOP_TOOL
-from crewlog.domain.agent_state import INTERRUPTED, Agent, Effect, Place
+from crewlog.domain.agent_state import Agent, Effect, Place
 from crewlog.domain.agent_steps import seconds_left
 from crewlog.eventlog import bodies
 from crewlog.eventlog.port import BlobStore
-from crewlog.executor.control import CANCELLED, TIMED_OUT, Control, Cut
+from crewlog.executor.control import Control, Cut
 from crewlog.executor.workspace import Workspace
-from crewlog.tools.answers import ToolAnswer
+from crewlog.tools.answers import CANCELLED, INTERRUPTED, TIMED_OUT, ToolAnswer
 from crewlog.tools.registry import TOOLS, run_tool
 from crewlog.tools.tool import ToolContext
 from crewlog.v1.agent_pb2 import EffectKey, FinishToolCall, ToolFailure, ToolOutput, ToolUse
