@@ -81,6 +81,47 @@ async def test_read_gives_what_follows_a_revision(log: EventLog, run: AggregateI
     assert await log.read(run, revisions[2] + 1_000) == []
 
 
+async def test_many_reads_at_once_get_theirs(log: EventLog, unique_id: UniqueId) -> None:
+    aggregates = [AggregateId("local", "run", unique_id()) for _ in range(300)]
+    for number in range(3):
+        lasts = [await log.last(one) for one in aggregates]
+        await asyncio.gather(
+            *(
+                log.append(one, b"%d %s" % (number, one.id.encode()), last.revision if last else 0)
+                for one, last in zip(aggregates, lasts, strict=True)
+            )
+        )
+    nobody = AggregateId("local", "run", unique_id())
+    *found, nothing = await asyncio.gather(*(log.read(one) for one in [*aggregates, nobody]))
+    assert nothing == []
+    for one, entries in zip(aggregates, found, strict=True):
+        assert [stored.payload for stored in entries] == [b"%d %s" % (number, one.id.encode()) for number in range(3)]
+    later = await asyncio.gather(*(log.read(entries[0].aggregate, entries[1].revision) for entries in found))
+    assert [len(entries) for entries in later] == [1] * 300
+
+
+async def test_long_reads_at_once_from_different_revisions(log: EventLog, unique_id: UniqueId) -> None:
+    one, other = (AggregateId("local", "run", unique_id()) for _ in range(2))
+    first = await append_all(log, one, [b"one %d" % number for number in range(150)])
+    second = await append_all(log, other, [b"other %d" % number for number in range(150)])
+    positions = [(one, revision) for revision in first[::10]] + [(other, revision) for revision in second[::10]]
+    found = await asyncio.gather(*(log.read(aggregate, revision) for aggregate, revision in positions))
+    assert [len(entries) for entries in found] == [*range(149, 0, -10)] * 2
+    assert found[0][-1].payload == b"one 149" and found[-1][-1].payload == b"other 149"
+
+
+async def test_a_read_that_was_cancelled_holds_up_nobody(log: EventLog, run: AggregateId) -> None:
+    await append_all(log, run, [b"x"] * 100)
+    for pauses in range(12):
+        reads = [asyncio.create_task(log.read(run)) for _ in range(40)]
+        for _ in range(pauses):
+            await asyncio.sleep(0)
+        for read in reads[::2]:
+            read.cancel()
+        found = await asyncio.wait_for(asyncio.gather(*reads, return_exceptions=True), 20)
+        assert all(isinstance(entries, list) and len(entries) == 100 for entries in found[1::2])
+
+
 async def test_an_aggregate_without_entries_is_empty(log: EventLog, run: AggregateId) -> None:
     assert await log.read(run) == []
 

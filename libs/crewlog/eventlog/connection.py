@@ -86,11 +86,21 @@ class _Expected:
                 expecting.fail(error)
 
 
+class _Client(Client):
+    """What the server writes needs no more care than this, and every entry that is read has some of it."""
+
+    @staticmethod
+    def _parse_header_lines(raw: bytes) -> dict[str, str]:
+        lines = raw.decode("utf-8", "replace").split("\r\n")
+        pairs = (line.split(":", 1) for line in lines if ":" in line)
+        return {name.strip(): value.strip() for name, value in pairs}
+
+
 class Connection:
     """Made by `connect`; `client` is the client of nats-py."""
 
     def __init__(self, user: str) -> None:
-        self.client = Client()
+        self.client: Client = _Client()
         self._user = user
         self._expected = _Expected()
         self._inbox = ""

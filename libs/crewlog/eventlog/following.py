@@ -25,20 +25,20 @@ BEHIND_SECONDS_MAX = 5.0
 class Following:
     """The readers of one connection."""
 
-    def __init__(self, connection: Connection, stream: str) -> None:
+    def __init__(self, connection: Connection, stream: str, consumers: Consumers) -> None:
         self._connection = connection
         self._stream = stream
-        self._consumers = Consumers(connection, stream)
+        self._consumers = consumers
 
     async def follow(self, after_revision: int, kinds: Sequence[str]) -> AsyncGenerator[Sequence[Stored], None]:
         """As the port says; raises Unavailable when the connection is closed, and WrongState."""
-        position = after_revision
+        position, subjects = after_revision, [subjects_of(kind) for kind in kinds]
         while True:
             try:
                 await self._connection.until_connected()
                 await self._check_head(position)
                 start = {"deliver_policy": "by_start_sequence", "opt_start_seq": position + 1}
-                async with aclosing(self._consumers.consume(kinds, start, position)) as deliveries:
+                async with aclosing(self._consumers.consume(subjects, start, position)) as deliveries:
                     async for delivered in deliveries:
                         if delivered.entries:
                             position = delivered.entries[-1].revision
@@ -53,7 +53,7 @@ class Following:
             try:
                 await self._connection.until_connected()
                 start = {"deliver_policy": "last_per_subject"}
-                async with aclosing(self._consumers.consume((kind,), start, position)) as deliveries:
+                async with aclosing(self._consumers.consume([subjects_of(kind)], start, position)) as deliveries:
                     async for delivered in deliveries:
                         if delivered.entries:
                             position = delivered.entries[-1].revision

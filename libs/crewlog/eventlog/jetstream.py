@@ -3,6 +3,8 @@
 appends.py     sending, group commit          indoubt.py   lost acknowledgements
 history.py     reading one aggregate          following.py reading everything, for ever
 pulls.py       what a consumer delivers
+reads.py       one at a time, or many in one pass
+direct.py      the next few entries of one aggregate
 connection.py  one connection that comes back verdicts.py  what the server's error codes mean
 """
 
@@ -23,6 +25,8 @@ from crewlog.eventlog.history import History
 from crewlog.eventlog.limits import check_entry, check_kinds
 from crewlog.eventlog.outgoing import outgoing
 from crewlog.eventlog.port import SUBJECTS, AggregateId, Stored
+from crewlog.eventlog.pulls import Consumers
+from crewlog.eventlog.reads import Reads
 from nats.aio.client import Client
 
 STREAM_PREFIX = "EVENTS_"
@@ -39,8 +43,10 @@ class JetStreamLog:
         self._epoch = epoch
         self._stream = STREAM_PREFIX + epoch
         self._appends = Appends(connection, self._stream, in_doubt_seconds)
-        self._history = History(connection, self._stream, from_leader=replicas > 1)
-        self._following = Following(connection, self._stream)
+        consumers = Consumers(connection, self._stream)
+        self._reads = Reads(connection, self._stream, consumers)
+        self._history = History(connection, self._stream, self._reads, from_leader=replicas > 1)
+        self._following = Following(connection, self._stream, consumers)
 
     @property
     def epoch(self) -> str:
@@ -82,6 +88,7 @@ class JetStreamLog:
     async def close(self) -> None:
         await self._connection.close()
         await self._appends.close()
+        await self._reads.close()
 
 
 async def connect_log(

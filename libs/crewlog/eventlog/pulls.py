@@ -115,15 +115,15 @@ class Consumers:
         self._numbers = count(1)
 
     async def consume(
-        self, kinds: Sequence[str], start: Mapping[str, Any], position: int = 0
+        self, subjects: Sequence[str], start: Mapping[str, Any], position: int = 0
     ) -> AsyncGenerator[Delivered, None]:
-        """Entries of these kinds, or of all, from where `start` says, without those up to `position`.
+        """Entries of these subjects, or of all, from where `start` says, without those up to `position`.
 
         What comes first says how much there is, and has no entries. Never ends by itself. Raises NoAnswer as soon as
         something is in doubt, and ApiError.
         """
         pulls = _Pulls(position)
-        async with _inbox(self._connection, pulls) as inbox, self._consumer(kinds, start) as (name, left):
+        async with _inbox(self._connection, pulls) as inbox, self._consumer(subjects, start) as (name, left):
             yield Delivered((), left)
             while True:
                 if not pulls.pull_is_open:
@@ -146,18 +146,18 @@ class Consumers:
         await self._connection.publish(subject, json.dumps(request).encode(), reply)
 
     @asynccontextmanager
-    async def _consumer(self, kinds: Sequence[str], start: Mapping[str, Any]) -> AsyncIterator[tuple[str, int]]:
+    async def _consumer(self, subjects: Sequence[str], start: Mapping[str, Any]) -> AsyncIterator[tuple[str, int]]:
         name = f"{self._connection.user}-{self._name}{next(self._numbers)}"
         try:
-            yield name, await self._create(name, kinds, start)
+            yield name, await self._create(name, subjects, start)
         finally:
             await self._delete(name)
 
-    async def _create(self, name: str, kinds: Sequence[str], start: Mapping[str, Any]) -> int:
+    async def _create(self, name: str, subjects: Sequence[str], start: Mapping[str, Any]) -> int:
         config = {
             "name": name,
             **start,
-            "filter_subjects": [subjects_of(kind) for kind in kinds],
+            "filter_subjects": list(subjects),
             "ack_policy": "none",
             "replay_policy": "instant",
             "mem_storage": True,

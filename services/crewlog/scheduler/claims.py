@@ -174,24 +174,25 @@ class Claims:
                 held.is_lost = True
                 return
             self._fleet.release(executor.executor_id, key, held.generation)
-            command = end or self._lapsed(key, held, reason, so_far)
+            command = end or _lapsed(key, held, reason, so_far, self._clock())
             logger.info("task %s of run %s: %s", key[1], key[0], reason)
             self._reactor.wake(key[0], command)
-
-    def _lapsed(self, key: TaskKey, held: Held, reason: str, so_far: TaskResult | None) -> LapseClaim:
-        return LapseClaim(
-            run_id=key[0],
-            task_id=key[1],
-            generation=held.generation,
-            reason=reason,
-            at_unix_micros=self._clock(),
-            so_far=so_far,
-        )
 
     def _spawn(self, work: Coroutine[None, None, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
         self._waits.add(task)
         task.add_done_callback(self._waits.discard)
+
+
+def _lapsed(key: TaskKey, held: Held, reason: str, so_far: TaskResult | None, at: int) -> LapseClaim:
+    return LapseClaim(
+        run_id=key[0],
+        task_id=key[1],
+        generation=held.generation,
+        reason=reason,
+        at_unix_micros=at,
+        so_far=so_far,
+    )
 
 
 def _now() -> float:
