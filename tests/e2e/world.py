@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from crewlog.cli.gateway import Gateway, of_channel
 from crewlog.cli.launcher.platform import Platform
@@ -88,9 +89,11 @@ def demo_script(tmp_path: Path) -> Path:
 
 
 @asynccontextmanager
-async def platform_on(tmp_path: Path, repository: Path, script: Path | None = None) -> AsyncIterator[World]:
+async def platform_on(
+    tmp_path: Path, repository: Path, script: Path | None = None, **options: Any
+) -> AsyncIterator[World]:
     async with (
-        Platform(tmp_path / "data", scripted_model=script or demo_script(tmp_path)) as platform,
+        Platform(tmp_path / "data", scripted_model=script or demo_script(tmp_path), **options) as platform,
         dial(platform.gateway_address, platform.token) as channel,
     ):
         gateway = of_channel(channel, platform.gateway_address)
