@@ -18,13 +18,15 @@ from tests.e2e.world import types_of
 
 LOOK_AGAIN_SECONDS = 0.05
 INSIST_SECONDS = 60.0
-ENDS = {"run_succeeded", "run_failed", "run_cancelled"}
 
 T = TypeVar("T")
 
 
 class Client:
-    """Of one run. Nothing that it asks for takes longer than its patience."""
+    """Of one run. Nothing that it asks for takes longer than its patience. `ends` are the events after which nothing
+    more is to come."""
+
+    ends = frozenset({"run_succeeded", "run_failed", "run_cancelled"})
 
     def __init__(self, gateway: Gateway, run_id: str, patience_seconds: float = INSIST_SECONDS) -> None:
         self.gateway = gateway
@@ -46,10 +48,10 @@ class Client:
         return await self.insist(lambda: self.gateway.runs.Get(request))
 
     async def watch_to_the_end(self, on_entry: Callable[[RecordedEntry], Awaitable[None]]) -> list[RecordedEntry]:
-        """Every entry until the run is over, going on after each loss of the stream."""
+        """Every entry until the run is over for good, going on after each end of the stream."""
         seen: list[RecordedEntry] = []
         async with asyncio.timeout(self._patience_seconds):
-            while not (seen and ENDS & set(types_of(seen[-1]))):
+            while not (seen and self.ends & set(types_of(seen[-1]))):
                 try:
                     await self._watch(seen, on_entry)
                 except (Unavailable, AioRpcError) as error:

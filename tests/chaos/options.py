@@ -9,7 +9,8 @@ import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-PART_POINTS = 26
+PART_POINTS = 20
+PART_RECOVERY_POINTS = 5
 
 
 @dataclass(frozen=True)

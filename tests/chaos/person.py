@@ -1,19 +1,25 @@
-"""The person of a trial: pauses the run once and lets it go on, sends a message, and answers what is asked."""
+"""The persons of trials: they pause the run and let it go on, send a message, answer what is asked, and change their
+mind.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import time
+from contextlib import suppress
 
+from crewlog.domain.errors import WrongState
 from crewlog.v1.budget_pb2 import Amounts
 from crewlog.v1.budget_service_pb2 import ListGates
 from crewlog.v1.entry_pb2 import RecordedEntry
 from crewlog.v1.run_pb2 import (
     AnswerGate,
+    CancelRun,
     GateKind,
     GateView,
     PauseRun,
     ResumeRun,
+    RetryRun,
     SendMessage,
     TaskStatus,
 )
@@ -24,6 +30,7 @@ from tests.e2e.world import types_of
 RAISE = Amounts(usd_micros=1_000_000)
 YES = "yes"
 PAUSE_AT = "agent_started"
+CANCEL_AT = "edge_taken"
 PAUSED_SECONDS_MAX = 2.0
 
 
@@ -68,3 +75,20 @@ class Person(Client):
         """To the agent that waits for an answer."""
         message = SendMessage(run_id=self.run_id, task_id=gate.task_id, message_id="hint", text="Take your time.")
         await self.insist(lambda: self.gateway.runs.Send(message))
+
+
+class Doubter(Person):
+    """Cancels the run when it goes back, and then takes it up again."""
+
+    ends = frozenset({"run_succeeded", "run_failed"})
+
+    async def act(self, entry: RecordedEntry) -> None:
+        names = types_of(entry)
+        if CANCEL_AT in names:
+            # It may be over by now: then there is nothing to take up.
+            with suppress(WrongState):
+                await self.insist(lambda: self.gateway.runs.Cancel(CancelRun(run_id=self.run_id, reason="no")))
+        elif "run_cancelled" in names:
+            await self.insist(lambda: self.gateway.runs.Retry(RetryRun(run_id=self.run_id, request_id="yes")))
+        else:
+            await super().act(entry)

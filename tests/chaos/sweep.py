@@ -14,6 +14,7 @@ from crewlog.cli.launcher import readiness
 from crewlog.cli.launcher.environment import SERVICES
 
 from tests.chaos.checks import check, check_requests
+from tests.chaos.person import Person
 from tests.chaos.points import Armed, Failpoints, Kill, Point
 from tests.chaos.trial import Done, new_trial, perform, requests
 from tests.e2e.world import World
@@ -32,69 +33,67 @@ class NotReached(AssertionError):
 
 
 @dataclass(frozen=True)
-class Survey:
-    """How often each point was reached in a trial without a kill, at least."""
+class Attack:
+    """A trial with kills. Without `is_required`, whether the points are reached depends on how things fall together."""
 
-    counts: Counter[Point]
+    kills: tuple[Kill, ...]
+    person: type[Person] = Person
+    is_required: bool = False
 
-    @property
-    def always(self) -> list[Point]:
-        return sorted(point for point, count in self.counts.items() if count)
-
-    @property
-    def sometimes(self) -> list[Point]:
-        """Those that depend on how things fall together, such as what goes into one entry."""
-        return sorted(point for point, count in self.counts.items() if not count)
+    def __str__(self) -> str:
+        return ", then ".join(map(str, self.kills))
 
 
 @dataclass
 class Sweep:
+    """`known` are the points that trials without a kill reach; `met_in_recovery` those that were reached only after a
+    kill, each with the attack that led there."""
+
     world: World
     failpoints: Failpoints
     directory: Path
-    met_in_recovery: dict[Point, Kill] = field(default_factory=dict)
-    """What was reached only after a kill, and after which."""
-    survey: Survey = field(default_factory=lambda: Survey(Counter()))
+    known: set[Point] = field(default_factory=set)
+    met_in_recovery: dict[Point, Attack] = field(default_factory=dict)
 
-    async def look(self) -> Survey:
-        """Trials without a kill."""
+    async def look(self, person: type[Person] = Person) -> Counter[Point]:
+        """How often each point that was not known is reached in a trial without a kill, at least: 0 for sometimes."""
         counts: list[Counter[Point]] = []
         for _ in range(SURVEYED_TRIALS):
             position = self.failpoints.now()
             asked_before = len(requests(self.world))
-            done = await perform(self.world, new_trial(self.directory))
+            done = await perform(self.world, new_trial(self.directory, person))
             counts.append(self.failpoints.reached_since(position))
             await self._check(done, asked_before)
-        every = {point for count in counts for point in count}
-        self.survey = Survey(Counter({point: min(count[point] for count in counts) for point in every}))
-        return self.survey
+        new = {point for count in counts for point in count} - self.known
+        self.known |= new
+        return Counter({point: min(count[point] for count in counts) for point in new})
 
-    async def kill(self, *kills: Kill) -> float:
-        """Makes trials until in one of them each of these kills has happened; returns the seconds that it took. Raises
+    async def carry_out(self, attack: Attack) -> float:
+        """Makes trials until in one of them each of the kills has happened; returns the seconds that it took. Raises
         NotReached."""
         begun = time.monotonic()
         for _ in range(TRIALS_PER_KILL_MAX):
-            if await self._try(kills):
+            if await self._try(attack):
                 return time.monotonic() - begun
-        raise NotReached(f"{' or '.join(map(str, kills))} was not reached")
+        raise NotReached(f"{attack}: no process has come there")
 
-    async def _try(self, kills: Sequence[Kill]) -> bool:
+    async def _try(self, attack: Attack) -> bool:
         """One trial; says whether every kill has happened. Nothing dies any more when it is checked."""
         asked_before, restarts = len(requests(self.world)), self._restarts()
         position = self.failpoints.now()
-        armed = [self.failpoints.arm(kill) for kill in kills]
+        armed = [self.failpoints.arm(kill) for kill in attack.kills]
         try:
-            done = await perform(self.world, new_trial(self.directory))
+            done = await perform(self.world, new_trial(self.directory, attack.person))
             await self._wait_for(armed)
         finally:
             for one in armed:
                 one.disarm()
         killed = [one.kill.point.service for one in armed if one.has_killed]
         await self._back(restarts + Counter(killed))
-        for point in self.failpoints.reached_since(position).keys() - self.survey.counts.keys():
-            self.met_in_recovery.setdefault(point, kills[0])
+        for point in self.failpoints.reached_since(position).keys() - self.known:
+            self.met_in_recovery.setdefault(point, attack)
         await self._check(done, asked_before)
-        return len(killed) == len(kills)
+        return len(killed) == len(armed)
 
     async def _check(self, done: Done, asked_before: int) -> None:
         entries = await check(self.world, done)

@@ -13,13 +13,13 @@ from crewlog.cli.launcher.child import Program
 from crewlog.cli.launcher.environment import Plan
 
 from tests.chaos.points import Failpoints, Kill, Point
-from tests.chaos.sweep import Sweep
+from tests.chaos.sweep import Attack, Sweep
 from tests.chaos.trial import chaos_platform
 
 pytestmark = pytest.mark.slow
 
 FORGETFUL = Path(__file__).with_name("forgetful_executor.py")
-IN_THE_MIDDLE_OF_A_CALL = Kill(Point("executor", "model.after"), 2)
+IN_THE_MIDDLE_OF_A_CALL = Attack((Kill(Point("executor", "model.after"), 2),))
 
 
 @pytest.fixture
@@ -38,4 +38,4 @@ async def broken(failpoints: Failpoints, tmp_path: Path, monkeypatch: pytest.Mon
 async def test_without_durable_intents_the_sweep_goes_red(broken: Sweep) -> None:
     await broken.look()
     with pytest.raises(AssertionError, match="a recorded answer was asked for again"):
-        await broken.kill(IN_THE_MIDDLE_OF_A_CALL)
+        await broken.carry_out(IN_THE_MIDDLE_OF_A_CALL)

@@ -6,15 +6,18 @@ and at one of its later ones. A part of them, chosen by a seed, unless all were 
 
 from __future__ import annotations
 
+import itertools
 import logging
 import random
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator
 
 import pytest
 
-from tests.chaos.options import PART_POINTS, Options
+from tests.chaos.options import PART_POINTS, PART_RECOVERY_POINTS, Options
+from tests.chaos.person import Doubter, Person
 from tests.chaos.points import Kill, Point
-from tests.chaos.sweep import NotReached, Survey, Sweep
+from tests.chaos.sweep import Attack, NotReached, Sweep
 
 logger = logging.getLogger("chaos")
 
@@ -28,22 +31,31 @@ FAMILIES = {
 }
 
 
-def kills(survey: Survey, asked: Options, chance: random.Random) -> list[Kill]:
-    """The first time of every point, and a later time where there is one."""
-    wanted = [point for point in (*survey.always, *survey.sometimes) if asked.points.search(str(point))]
-    later = [Kill(point, chance.randint(2, survey.counts[point])) for point in wanted if survey.counts[point] > 1]
-    return [*(Kill(point) for point in wanted), *later]
+def attacks(counts: Counter[Point], person: type[Person], asked: Options, chance: random.Random) -> Iterator[Attack]:
+    """The first time of every point, and a later time where there always is one."""
+    for point, count in sorted(counts.items()):
+        if asked.points.search(str(point)):
+            yield Attack((Kill(point),), person, is_required=count > 0)
+            if count > 1:
+                yield Attack((Kill(point, chance.randint(2, count)),), person, is_required=True)
 
 
-def missing(survey: Survey) -> list[str]:
+def attacks_of_recovery(sweep: Sweep) -> Iterator[Attack]:
+    """What is done after a kill is killed, too."""
+    for point, cause in sorted(sweep.met_in_recovery.items(), key=str):
+        yield Attack((*cause.kills, Kill(point)), cause.person)
+
+
+def missing(counts: Counter[Point]) -> list[str]:
     """Kinds of work that have lost their points."""
-    reached = [str(point) for point in survey.counts]
+    reached = [str(point) for point in counts]
     wanted = [f"{service}/{family}." for service, families in FAMILIES.items() for family in families]
     return [family for family in wanted if not any(name.startswith(family) for name in reached)]
 
 
-def part(of: Sequence[Kill], asked: Options, chance: random.Random) -> Iterable[Kill]:
-    return of if asked.everything or len(of) <= PART_POINTS else chance.sample(of, PART_POINTS)
+def part(of: Iterable[Attack], size: int, asked: Options, chance: random.Random) -> list[Attack]:
+    found = list(of)
+    return found if asked.everything or len(found) <= size else chance.sample(found, size)
 
 
 async def test_a_kill_at_any_point_changes_nothing_but_the_time(
@@ -51,31 +63,25 @@ async def test_a_kill_at_any_point_changes_nothing_but_the_time(
 ) -> None:
     logger.info("SEED=%d", asked.seed)
     chance = asked.random()
-    survey = await sweep.look()
-    assert len(survey.always) >= POINTS_MIN
-    assert not missing(survey)
-    chosen = part(kills(survey, asked, chance), asked, chance)
-    for kill in chosen:
-        with subtests.test(f"SEED={asked.seed} {kill}"):
-            await _killed(sweep, kill, required=survey.counts[kill.point] > 0)
-    for point, cause in part_of_recovery(sweep, asked, chance):
-        with subtests.test(f"SEED={asked.seed} {cause}, then {point}"):
-            await _killed(sweep, cause, Kill(point), required=False)
+    counts = await sweep.look()
+    assert len(counts) >= POINTS_MIN
+    assert not missing(counts)
+    usual = attacks(counts, Person, asked, chance)
+    doubtful = attacks(await sweep.look(Doubter), Doubter, asked, chance)
+    for attack in part(itertools.chain(usual, doubtful), PART_POINTS, asked, chance):
+        with subtests.test(f"SEED={asked.seed} {attack}"):
+            await carry_out(sweep, attack)
+    for attack in part(attacks_of_recovery(sweep), PART_RECOVERY_POINTS, asked, chance):
+        with subtests.test(f"SEED={asked.seed} {attack}"):
+            await carry_out(sweep, attack)
 
 
-def part_of_recovery(sweep: Sweep, asked: Options, chance: random.Random) -> list[tuple[Point, Kill]]:
-    """Recovery that is killed, too."""
-    found = sorted(sweep.met_in_recovery.items())
-    return found if asked.everything or len(found) <= PART_POINTS // 4 else chance.sample(found, PART_POINTS // 4)
-
-
-async def _killed(sweep: Sweep, *kills: Kill, required: bool) -> None:
-    said = ", then ".join(map(str, kills))
+async def carry_out(sweep: Sweep, attack: Attack) -> None:
     try:
-        seconds = await sweep.kill(*kills)
+        seconds = await sweep.carry_out(attack)
     except NotReached as reason:
-        logger.info("%s: %s", said, reason)
-        if required:
+        logger.info("%s", reason)
+        if attack.is_required:
             raise
         return
-    logger.info("%s: as it should be after %.1f s", said, seconds)
+    logger.info("%s: as it should be after %.1f s", attack, seconds)

@@ -31,7 +31,7 @@ EXPECTED_FILES = {
     "left.txt": "left\n",
     "right.txt": "right\nagain\n",
 }
-TASKS = ["checker-1", "checker-2", "left-1", "maker-1", "right-1", "right-2"]
+TASKS = {"checker-1", "checker-2", "left-1", "maker-1", "right-1", "right-2"}
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,7 @@ class Trial:
 
     run_id: str
     repository: Path
+    person: type[Person] = Person
 
     @property
     def branch(self) -> str:
@@ -68,9 +69,9 @@ async def chaos_platform(directory: Path) -> AsyncIterator[World]:
         yield world
 
 
-def new_trial(directory: Path) -> Trial:
+def new_trial(directory: Path, person: type[Person] = Person) -> Trial:
     run_id = f"trial-{secrets.token_hex(4)}"
-    return Trial(run_id, new_repository(directory / run_id))
+    return Trial(run_id, new_repository(directory / run_id), person)
 
 
 def new_repository(path: Path) -> Path:
@@ -85,7 +86,7 @@ def new_repository(path: Path) -> Path:
 
 async def perform(world: World, trial: Trial, patience_seconds: float = INSIST_SECONDS) -> Done:
     """From the registration of the project to the end of the run, whatever dies in between."""
-    person = Person(world.gateway, trial.run_id, patience_seconds)
+    person = trial.person(world.gateway, trial.run_id, patience_seconds)
     await person.insist(lambda: world.gateway.budgets.Set(SetBudget(budget_id=trial.budget_id, limit=PLENTY)))
     project = await person.insist(lambda: world.gateway.projects.Register(RegisterProject(path=str(trial.repository))))
     await person.insist(lambda: world.gateway.runs.Start(_start(trial, project.project_id)))
