@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Iterator
 
 import pytest
-from crewlog.scheduler import funding
+from crewlog.scheduler import closing, funding
 
 SeedsOf = Callable[[int], range]
 
@@ -28,6 +28,7 @@ def seeds() -> SeedsOf:
 @pytest.fixture(autouse=True)
 def _no_clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(funding, "RETRY_SECONDS", 0)
+    monkeypatch.setattr(closing, "RETRY_SECONDS", 0)
     logging.disable(logging.CRITICAL)
     yield
     logging.disable(logging.NOTSET)

@@ -111,7 +111,7 @@ class Executor:
             agent_id=self.agent_id,
             run_id=self.run.started.run_id,
             task_id=self.task.task_id,
-            executor_id=f"e{self.task.generation}",
+            executor_id=self.task.executor_id,
             node=AgentNode(),
             allotment=self.task.allotment.limit(),
         )

@@ -15,6 +15,7 @@ from crewlog.domain.decider import fold
 from crewlog.domain.errors import Refused
 from crewlog.domain.run_state import ENDED, Run, Task
 from crewlog.eventlog import codec
+from crewlog.scheduler import closing
 from crewlog.scheduler.ends import end_under
 from crewlog.v1.agent_pb2 import AgentStatus
 from crewlog.v1.budget_pb2 import Amounts, LowerBudget, RaiseBudget
@@ -96,7 +97,8 @@ async def _run(world: World, run_id: str) -> None:
         elif not run_state.is_stopping(run):
             await _by_scheduler(world, world.scheduler.tell(run_id, CancelRun(run_id=run_id)))
         else:
-            await asyncio.gather(*(_live(world, run_id, task_id) for task_id in run.open))
+            closable = [task.task_id for task in run_state.closable(run)]
+            await asyncio.gather(*(_live(world, run_id, task_id) for task_id in (*run.open, *closable)))
 
 
 async def _ended_since(world: World, run: Run) -> None:
@@ -133,13 +135,16 @@ def _is_done(run: Run, task_id: str) -> bool:
     task = run.tasks.get(task_id)
     if task is not None and task.status in ENDED:
         return True
-    held = task is not None and task.status == TaskStatus.TASK_STATUS_CLAIMED
+    held = task is not None and (task.status == TaskStatus.TASK_STATUS_CLAIMED or task in run_state.closable(run))
     return run_state.is_over(run) or (run_state.is_stopping(run) and not held)
 
 
 async def _turn(world: World, run: Run, task_id: str, zombies: list[asyncio.Task[bool]]) -> None:
     run_id, task = run.started.run_id, run.tasks.get(task_id)
-    if task is None or task.status == TaskStatus.TASK_STATUS_READY:
+    if task is not None and (task in run_state.closable(run) or task.executor_id == closing.EXECUTOR_ID):
+        world.paths["closed"] += 1
+        await _by_scheduler(world, world.scheduler.close(run_id, task_id))
+    elif task is None or task.status == TaskStatus.TASK_STATUS_READY:
         await _by_scheduler(world, world.scheduler.claim(run_id, task_id))
     elif task.status == TaskStatus.TASK_STATUS_PARKED:
         await _while_parked(world, run, task)

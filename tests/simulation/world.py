@@ -12,13 +12,14 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any, TypeVar
 
+from crewlog.domain import agent as agent_rules
 from crewlog.domain import budget as budget_rules
 from crewlog.domain import run as run_rules
 from crewlog.domain.amounts import Amounts
 from crewlog.domain.errors import Contention, Refused, Unavailable
 from crewlog.domain.run_state import Run, Task
 from crewlog.eventlog.owner import Meta, Outcome, Owner
-from crewlog.scheduler import periods
+from crewlog.scheduler import closing, periods
 from crewlog.scheduler.allotments import Allotments
 from crewlog.scheduler.funding import Funding
 from crewlog.scheduler.money_server import RunMoney
@@ -32,6 +33,7 @@ from crewlog.v1.run_pb2 import (
     TaskCancelled,
     TaskClaimed,
     TaskFailed,
+    TaskStatus,
     TaskSucceeded,
     Workflow,
 )
@@ -145,6 +147,8 @@ class Scheduler:
         self.allotments.funding = Funding(world.owner(budget_rules), world.clock, self.allotments.on_room)
         self.allotments.wake = self._wake
         self.money = Money(world, self.runs, self.allotments)
+        self.closer = closing.Closer(world.owner(agent_rules), world.clock)
+        self.closer.wake = self._wake
         self._world = world
         self._woken: list[tuple[str, Message]] = []
 
@@ -174,6 +178,14 @@ class Scheduler:
         is_claimed = any(isinstance(event, TaskClaimed) for event in outcome.events)
         self._world.paths["claimed" if is_claimed else "claim without money"] += 1
         return outcome.state.tasks[task_id] if is_claimed else None
+
+    async def close(self, run_id: str, task_id: str) -> None:
+        """Ends the agent of a task that nobody shall work on any more, as the reactor does."""
+        run, _ = await self.runs.state(run_id)
+        if run.tasks[task_id].status != TaskStatus.TASK_STATUS_CLAIMED:
+            claim = ClaimTask(run_id=run_id, task_id=task_id, executor_id=closing.EXECUTOR_ID, to_close=True)
+            run = (await self.tell(run_id, claim)).state
+        self.closer.close(run, run.tasks[task_id])
 
     async def tell(self, run_id: str, command: Message) -> Outcome[Run]:
         """A command on a run, with what follows from it for the budgets above."""
