@@ -177,6 +177,13 @@ def test_a_parked_task_says_what_it_waits_for(asking: Board, record: Record) -> 
     assert [gate.gate_id for gate in board.open_gates(state)] == ["g"]
 
 
+def test_money_of_a_task_that_was_let_go_of_is_not_forgotten(asking: Board, record: Record) -> None:
+    answered = record("agent", AGENT, ModelCallSucceeded(key=ASK, answer=ModelAnswer(cost_usd_micros=700)))
+    parked = TaskParked(task_id="implementer-1", node_id="implementer", visit=1, cause=ParkCause.PARK_CAUSE_PAUSED)
+    state = board.fold(board.fold(asking, answered), record("run", "demo", parked))
+    assert board.spent_usd_micros(state) == 700
+
+
 def test_a_pause_is_on_the_screen_with_the_gates(asking: Board, record: Record) -> None:
     parked = TaskParked(task_id="implementer-1", node_id="implementer", visit=1, cause=ParkCause.PARK_CAUSE_PAUSED)
     state = board.fold(asking, record("run", "demo", RunPaused(by="local", reason="lunch"), parked))

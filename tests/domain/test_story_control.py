@@ -88,7 +88,7 @@ def of_agent(record: Record) -> Callable[[Message], list[Line]]:
         (
             RunCancelRequested(by="local", grace_seconds=30, reason="enough"),
             "run",
-            "is being cancelled by local, within 30.0 s: enough",
+            "is being cancelled by local, within 30 s: enough",
         ),
         (TaskCancelRequested(task_id=TASK, by="local"), TASK, "is being cancelled by local"),
         (
@@ -197,7 +197,8 @@ def test_a_take_over_says_what_is_reused_and_what_is_lost(of_agent: Callable[[Me
     [line] = of_agent(AgentTakenOver(generation=2, executor_id="executor-2", receipt=RECEIPT))
     assert line.text == (
         "goes on on executor-2 (generation 2): 12 answers reused ($0.8400 not paid again), 15 tool outcomes reused, "
-        "1 model call lost ($0.0200 counts as spent), 1 tool call run again, 2 tool calls unknown"
+        "1 model call lost ($0.0200 counts as spent), 1 tool call run again, "
+        "2 tool calls of which nobody knows the outcome"
     )
     assert line.tone is Tone.BAD
 
@@ -206,7 +207,7 @@ def test_a_take_over_where_nothing_was_under_way_is_no_alarm(of_agent: Callable[
     receipt = ResumeReceipt(model_answers_reused=1, tool_calls_not_begun=2)
     [line] = of_agent(AgentTakenOver(generation=2, executor_id="e", receipt=receipt))
     assert (line.text, line.tone) == (
-        "goes on on e (generation 2): 1 answer reused, 2 tool calls not begun",
+        "goes on on e (generation 2): 1 answer reused, 2 tool calls not begun before",
         Tone.PLAIN,
     )
 
@@ -227,8 +228,8 @@ def test_a_receipt_is_said_line_by_line_without_what_there_is_none_of() -> None:
     assert list(receipts.facts(RECEIPT)) == [
         ("reused", "12 answers ($0.8400, not paid again), 15 tool outcomes"),
         ("lost", "1 model call under way: asked again, and the $0.0200 reserved for it count as spent"),
-        ("run again", "1 tool call"),
-        ("unknown", "2 tool calls: the model is told that nobody knows whether anything happened"),
+        ("run again", "1 tool call under way: run again"),
+        ("unknown", "2 tool calls under way: the model is told that nobody knows whether anything happened"),
         ("files", "as recorded last (tree 3f2a91c0de)"),
     ]
     assert list(receipts.facts(ResumeReceipt())) == [

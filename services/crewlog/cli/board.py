@@ -117,8 +117,9 @@ def open_gates(board: Board) -> list[GateView]:
 
 
 def spent_usd_micros(board: Board) -> int:
-    """Settled money, with that of calls whose task still runs."""
-    open_agents = (names.agent_id(board.run.started.run_id, task_id) for task_id in board.run.open)
+    """Settled money, with that of calls whose task has not ended."""
+    unended = (task.task_id for task in board.run.tasks.values() if not task.ended_at_unix_micros)
+    open_agents = (names.agent_id(board.run.started.run_id, task_id) for task_id in unended)
     running = sum(board.agents[agent_id].cost_usd_micros for agent_id in open_agents if agent_id in board.agents)
     return board.run.spent.usd_micros + running
 

@@ -133,7 +133,7 @@ def _facts(view: RunView) -> list[tuple[str, str]]:
         ("started", wording.date_and_time(view.started_at_unix_micros)),
         ("time", elapsed(view.started_at_unix_micros, view.ended_at_unix_micros)),
         ("at most", _limits(view)),
-        ("cost", wording.money(view.spent_usd_micros) + limit),
+        ("cost", wording.money(spent_usd_micros(view)) + limit),
         ("charged", ", ".join(view.budget_ids)),
         ("tokens", wording.count(wording.tokens(view.usage))),
         ("branch", wording.plain(view.change.branch)),
@@ -152,6 +152,12 @@ def _limits(view: RunView) -> str:
     return ", ".join(parts)
 
 
+def spent_usd_micros(view: RunView) -> int:
+    """Settled money, with what tasks that have not ended had come to when they were let go of."""
+    at_rest = (task.result.cost_usd_micros for task in view.tasks if not task.ended_at_unix_micros)
+    return view.spent_usd_micros + sum(at_rest)
+
+
 def elapsed(started: int, ended: int) -> str:
     """How long something took that is over; empty while it goes on."""
     return wording.duration(ended - started) if started and ended else ""
@@ -163,7 +169,7 @@ def _run_row(view: RunView) -> tuple[str, ...]:
         wording.run_status(view.status) + (", asks" if gates.open_ones(view.gates) else ""),
         wording.plain(view.workflow),
         view.project_id,
-        wording.money(view.spent_usd_micros),
+        wording.money(spent_usd_micros(view)),
         wording.count(wording.tokens(view.usage)),
         elapsed(view.started_at_unix_micros, view.ended_at_unix_micros),
         wording.date_and_time(view.started_at_unix_micros),

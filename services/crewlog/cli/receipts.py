@@ -19,7 +19,7 @@ def facts(receipt: ResumeReceipt) -> Iterator[tuple[str, str]]:
     if receipt.model_calls_lost:
         lost = wording.money(receipt.lost_usd_micros)
         yield "lost", f"{_model_calls(receipt)} under way: asked again, and the {lost} reserved for it count as spent"
-    for name, number, meaning in _tool_calls(receipt):
+    for name, number, _, meaning in _tool_calls(receipt):
         if number:
             yield name, f"{wording.counted(number, 'tool call')}{meaning}"
     yield "files", f"as recorded last (tree {wording.short_id(receipt.tree)})" if receipt.tree else "as at its start"
@@ -27,7 +27,7 @@ def facts(receipt: ResumeReceipt) -> Iterator[tuple[str, str]]:
 
 def is_calm(receipt: ResumeReceipt) -> bool:
     """Whether nothing was under way, so that nothing is lost, done twice or unknown."""
-    return not (receipt.model_calls_lost or any(number for _, number, _ in _tool_calls(receipt)[:-1]))
+    return not (receipt.model_calls_lost or any(number for _, number, _, _ in _tool_calls(receipt)[:-1]))
 
 
 def _parts(receipt: ResumeReceipt) -> Iterator[str]:
@@ -38,19 +38,25 @@ def _parts(receipt: ResumeReceipt) -> Iterator[str]:
         yield f"{_outcomes(receipt)} reused"
     if receipt.model_calls_lost:
         yield f"{_model_calls(receipt)} lost ({wording.money(receipt.lost_usd_micros)} counts as spent)"
-    for name, number, _ in _tool_calls(receipt):
+    for _, number, short, _ in _tool_calls(receipt):
         if number:
-            yield f"{wording.counted(number, 'tool call')} {name}"
+            yield f"{wording.counted(number, 'tool call')} {short}"
 
 
-def _tool_calls(receipt: ResumeReceipt) -> tuple[tuple[str, int, str], ...]:
-    """The last are those that had not been begun."""
+def _tool_calls(receipt: ResumeReceipt) -> tuple[tuple[str, int, str, str], ...]:
+    """A name, how many, what becomes of them in a few words, and in more. The last are those not begun before."""
+    unknown = ": the model is told that nobody knows whether anything happened"
     return (
-        ("run again", receipt.tool_calls_run_again, ""),
-        ("restored", receipt.tool_calls_restored, ": the files are put back as they were, then run again"),
-        ("unknown", receipt.tool_calls_told_unknown, ": the model is told that nobody knows whether anything happened"),
-        ("asked", receipt.tool_calls_asked, ": a person is asked what is to be done"),
-        ("not begun", receipt.tool_calls_not_begun, ": performed now, for the first time"),
+        ("run again", receipt.tool_calls_run_again, "run again", " under way: run again"),
+        (
+            "restored",
+            receipt.tool_calls_restored,
+            "run again after the files are put back",
+            " under way: the files are put back as they were, then it runs again",
+        ),
+        ("unknown", receipt.tool_calls_told_unknown, "of which nobody knows the outcome", f" under way{unknown}"),
+        ("asked", receipt.tool_calls_asked, "put to a person", " under way: a person is asked what is to be done"),
+        ("not begun", receipt.tool_calls_not_begun, "not begun before", ": performed now, for the first time"),
     )
 
 

@@ -105,7 +105,7 @@ def _until(fact: run.GateOpened) -> str:
 
 
 def _is_being_cancelled(fact: run.RunCancelRequested | run.TaskCancelRequested) -> str:
-    grace = f", within {wording.duration(fact.grace_seconds * 1_000_000)}" if fact.grace_seconds else ""
+    grace = f", within {fact.grace_seconds} s" if fact.grace_seconds else ""
     because = f": {wording.one_line(fact.reason, TEXT_CHARACTERS)}" if fact.reason else ""
     return wording.plain(f"is being cancelled{_by(fact.by)}{grace}{because}")
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from crewlog.cli import wording
 from crewlog.cli.exits import ExitCode
 from crewlog.cli.gateway import Gateway
-from crewlog.cli.listing import elapsed
+from crewlog.cli.listing import elapsed, spent_usd_micros
 from crewlog.cli.output import table
 from crewlog.v1.run_pb2 import RunStatus, RunView, TaskView
 
@@ -69,7 +69,7 @@ def _tokens(view: RunView) -> str:
 
 def _cost(view: RunView) -> str:
     limit = f" of at most {wording.money(view.budget.usd_micros)}" if view.budget.usd_micros else ""
-    return wording.money(view.spent_usd_micros) + limit
+    return wording.money(spent_usd_micros(view)) + limit
 
 
 def _tasks(view: RunView) -> list[str]:

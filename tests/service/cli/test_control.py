@@ -30,6 +30,7 @@ from crewlog.v1.run_pb2 import (
     RunStatus,
     RunView,
     SendMessage,
+    TaskResult,
     TaskStatus,
     TaskView,
 )
@@ -289,13 +290,21 @@ async def test_show_says_why_a_run_is_paused_and_what_its_tasks_wait_for(
         status=RunStatus.RUN_STATUS_PAUSED,
         paused=RunPaused(failure=KEY_REFUSED),
         limits=RunLimits(duration_seconds_max=7_200),
+        spent_usd_micros=10_000,
         tasks=[
-            TaskView(task_id="a-1", status=parked, park_cause=ParkCause.PARK_CAUSE_MODEL, messages=2),
+            TaskView(
+                task_id="a-1",
+                status=parked,
+                park_cause=ParkCause.PARK_CAUSE_MODEL,
+                messages=2,
+                result=TaskResult(cost_usd_micros=40_000),
+            ),
             TaskView(task_id="b-1", status=TaskStatus.TASK_STATUS_CLAIMED, is_cancel_requested=True),
         ],
     )
     shown = (await crewlog("show", "demo")).stdout
     assert "status    paused\npaused    model_key_refused: no such key\nto do     set a valid key\n" in shown
+    assert "cost      $0.0500\n" in shown
     assert "at most   2 h 00 min in all" in shown
     assert "the model's provider refuses: waits until its run is resumed" in shown
     assert "claimed, cancelling" in shown
