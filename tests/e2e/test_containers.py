@@ -19,6 +19,7 @@ from typing import Any
 
 import pytest
 import yaml
+from crewlog.executor.synchronize import DRAIN_SECONDS
 from crewlog.runtime.channel import dial
 from crewlog.v1.events_pb2 import GetStatus
 from crewlog.v1.events_pb2_grpc import EventServiceStub
@@ -27,6 +28,7 @@ ROOT = Path(__file__).resolve().parents[2]
 SERVICES = ("git", "scheduler", "executor", "gateway")
 READY_SECONDS_MAX = 60.0
 TOOLS = ROOT / "tools" / "containers"
+COPIES = {"scheduler:7700": 2}
 
 
 @pytest.fixture(scope="module")
@@ -55,6 +57,21 @@ def test_every_container_that_stays_has_a_health_check(compose: dict[str, Any]) 
     assert staying == {name for name, service in services.items() if "healthcheck" in service}
 
 
+def test_what_may_have_copies_is_told_nothing_that_only_one_can_have(compose: dict[str, Any]) -> None:
+    copied = {name: service for name, service in compose["services"].items() if "deploy" in service}
+    assert copied.keys() == {"scheduler", "executor"}
+    for name, service in copied.items():
+        own = {
+            key: value for key, value in service["environment"].items() if key.startswith(f"CREWLOG_{name.upper()}_")
+        }
+        assert own[f"CREWLOG_{name.upper()}_ADDRESS"] == "0.0.0.0:7700"
+        assert f"CREWLOG_{name.upper()}_ID" not in own
+
+
+def test_an_executor_has_the_time_to_hand_over(compose: dict[str, Any]) -> None:
+    assert int(compose["services"]["executor"]["stop_grace_period"].rstrip("s")) > DRAIN_SECONDS
+
+
 def test_only_the_gateway_reads_the_key_of_the_model(compose: dict[str, Any]) -> None:
     reading = {name for name, service in compose["services"].items() if "ANTHROPIC_API_KEY" in str(service)}
     assert reading == {"gateway"}
@@ -72,11 +89,13 @@ def test_the_secrets_are_for_their_owner_alone_and_stay(tmp_path: Path) -> None:
 @pytest.mark.slow
 async def test_what_the_file_starts_works_together(compose: dict[str, Any], stage: Stage) -> None:
     for name in ("log", "log-made", *SERVICES):
-        stage.start(name, compose["services"][name])
+        for copy in range(compose["services"][name].get("deploy", {}).get("replicas", 1)):
+            stage.start(name, compose["services"][name], copy)
     async with dial(stage.address("gateway:7700"), stage.token) as channel:
         status = await EventServiceStub(channel).Status(GetStatus())
     assert status.epoch
     assert status.head_revision == status.projected_revision == 0
+    assert [is_open(address) for address in stage.addresses("scheduler:7700")] == [True, False]
 
 
 class Stage:
@@ -93,21 +112,25 @@ class Stage:
     def token(self) -> str:
         return (self._secrets / "token").read_text()
 
-    def address(self, text: str) -> str:
+    def address(self, text: str, copy: int = 0) -> str:
         """`gateway:7700` on this machine."""
-        return f"127.0.0.1:{self._ports.setdefault(text, _free_port())}"
+        return f"127.0.0.1:{self._ports.setdefault(f'{text}/{copy}', _free_port())}"
 
-    def start(self, name: str, service: dict[str, Any]) -> None:
+    def addresses(self, text: str) -> list[str]:
+        """Of all copies: what the name stands for."""
+        return [self.address(text, copy) for copy in range(COPIES.get(text, 1))]
+
+    def start(self, name: str, service: dict[str, Any], copy: int = 0) -> None:
         """Returns when it is healthy, or has done what it is for."""
-        environment = self._environment(service)
-        program = subprocess.Popen(
-            self._command(service["command"]), env=environment, cwd=self._directory, start_new_session=True
-        )
+        own = self.address(f"{name}:7700", copy)
+        environment = {**self._environment(service, own), "HOSTNAME": f"{name}{copy}"}
+        command = self._command(service["command"], own)
+        program = subprocess.Popen(command, env=environment, cwd=self._directory, start_new_session=True)
         self._running.append(program)
         if service["restart"] == "no":
             assert program.wait(READY_SECONDS_MAX) == 0
             return
-        check = self._command(service["healthcheck"]["test"][1:])
+        check = self._command(service["healthcheck"]["test"][1:], own)
         deadline = time.monotonic() + READY_SECONDS_MAX
         while subprocess.run(check, env=environment, stderr=subprocess.DEVNULL, check=False).returncode:
             assert program.poll() is None, f"{name} has ended"
@@ -119,22 +142,25 @@ class Stage:
                 os.killpg(program.pid, signal.SIGTERM)
                 program.wait(READY_SECONDS_MAX)
 
-    def _environment(self, service: dict[str, Any]) -> dict[str, str]:
+    def _environment(self, service: dict[str, Any], own: str) -> dict[str, str]:
         files = (self._secrets / Path(name).name for name in service["env_file"])
         secret = (line.partition("=") for file in files for line in file.read_text().splitlines())
-        plain = {name: self._here(str(value)) for name, value in service.get("environment", {}).items()}
+        plain = {name: self._here(str(value), own) for name, value in service.get("environment", {}).items()}
         return {"PATH": os.environ["PATH"], **plain, **{name: value.strip("'") for name, _, value in secret}}
 
-    def _command(self, words: list[str]) -> list[str]:
-        return [sys.executable if word == "python" else self._here(word) for word in words]
+    def _command(self, words: list[str], own: str) -> list[str]:
+        return [sys.executable if word == "python" else self._here(word, own) for word in words]
 
-    def _here(self, text: str) -> str:
+    def _here(self, text: str, own: str) -> str:
         text = re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", text)
         text = text.replace("/opt/crewlog/containers", str(TOOLS)).replace("/var/lib", str(self._directory))
         text = text.replace("('log', 4222)", str(tuple(self._pair("log:4222"))))
         if text == "4222":
             return str(self._pair("log:4222")[1])
-        return re.sub(r"\b(?:log:4222|(?:gateway|scheduler|executor|git):7700)\b", lambda m: self.address(m[0]), text)
+        if text in ("0.0.0.0:7700", "127.0.0.1:7700"):
+            return own
+        names = r"\b(?:log:4222|(?:gateway|scheduler|executor|git):7700)\b"
+        return re.sub(names, lambda found: ",".join(self.addresses(found[0])), text)
 
     def _pair(self, text: str) -> tuple[str, int]:
         host, _, port = self.address(text).partition(":")
@@ -146,6 +172,12 @@ def stage(tmp_path: Path) -> Iterator[Stage]:
     stage = Stage(tmp_path)
     yield stage
     stage.stop()
+
+
+def is_open(address: str) -> bool:
+    host, _, port = address.rpartition(":")
+    with socket.socket() as probe:
+        return probe.connect_ex((host, int(port))) == 0
 
 
 def _free_port() -> int:

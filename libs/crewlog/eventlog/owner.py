@@ -111,9 +111,7 @@ class Owner(Generic[S]):
     async def state(self, id: str) -> tuple[S, int]:
         """The state as far as this owner knows it, and its revision; reads the log the first time."""
         aggregate = self._aggregate(id)
-        if not aggregate.loaded:
-            await self._catch_up(aggregate)
-        return aggregate.state, aggregate.revision
+        return (aggregate.state, aggregate.revision) if aggregate.loaded else await self.refresh(id)
 
     async def refresh(self, id: str) -> tuple[S, int]:
         """The state with everything that others have appended before the call."""
