@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import subprocess
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from crewlog.cli.exits import ExitCode
+from crewlog.models.scripted import serve_scripted
 
 SECONDS_MAX = 90.0
 
@@ -23,14 +25,14 @@ def _environment(tmp_path: Path) -> dict[str, str]:
     return {**given, "PATH": os.pathsep.join(path), "TMPDIR": str(tmp_path)}
 
 
-def _start(tmp_path: Path, *arguments: str) -> subprocess.Popen[str]:
+def _start(tmp_path: Path, *arguments: str, **more: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         (sys.executable, "-m", "crewlog.cli", "demo", *arguments),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env=_environment(tmp_path),
+        env={**_environment(tmp_path), **more},
         start_new_session=True,
     )
 
@@ -76,6 +78,28 @@ def test_a_crew_repairs_the_project_and_the_history_fits(tmp_path: Path) -> None
         done = subprocess.run(line, shell=True, capture_output=True, text=True, env=_environment(tmp_path), check=False)
         assert done.returncode == ExitCode.OK, done.stderr
     _until(lambda: not _processes_of(tmp_path))
+
+
+REFUSED = """
+name: refused
+scripts:
+  - steps:
+      - say: Never.
+        error: {status: 401, type: authentication_error, message: invalid x-api-key}
+"""
+
+
+async def test_a_key_that_is_refused_is_said_and_nobody_waits_for_ever(tmp_path: Path) -> None:
+    script = tmp_path / "refused.yaml"
+    script.write_text(REFUSED)
+    async with serve_scripted(script) as url:
+        demo = _start(tmp_path, "--no-keep", ANTHROPIC_API_KEY="sk-refused", ANTHROPIC_BASE_URL=url)
+        output, errors = await asyncio.to_thread(demo.communicate, timeout=SECONDS_MAX)
+    assert demo.returncode == ExitCode.RUN_PAUSED, errors
+    assert output.startswith("The model is real")
+    assert "because  model_key_refused: invalid x-api-key" in output
+    assert "to do    Set ANTHROPIC_API_KEY" in output
+    assert _processes_of(tmp_path) == []
 
 
 def test_an_interrupt_stops_everything(tmp_path: Path) -> None:

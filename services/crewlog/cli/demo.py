@@ -15,7 +15,7 @@ import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from crewlog.cli import about, config, following, gateway, live, replaying, starting, summary, telling, verifying
+from crewlog.cli import about, config, gateway, live, replaying, starting, summary, telling, verifying, watching
 from crewlog.cli.config import ModelAccess
 from crewlog.cli.exits import Failed
 from crewlog.cli.gateway import Gateway
@@ -99,7 +99,7 @@ async def _run(connected: Gateway, stage: Stage) -> tuple[RunView, Checked]:
     await starting.start(connected, request)
     view = live.new_view(telling.new_console())
     with view:
-        await live.show_all(following.follow(connected, RUN_ID, with_live=True, say=view.say), view)
+        await watching.show(connected, RUN_ID, view)
     return (
         await connected.runs.Get(GetRun(run_id=RUN_ID, at_least_revision=view.board.revision)),
         await verifying.verify(connected, RUN_ID),

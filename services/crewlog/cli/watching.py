@@ -59,15 +59,19 @@ async def write_summary(gateway: Gateway, view: RunView, repo: str = "") -> None
         write_line(f"    {command}")
 
 
+async def show(gateway: Gateway, run_id: str, view: View) -> None:
+    """Shows the run from where the view is, to its end, or to a pause that somebody has to do something about."""
+    stream = following.follow(gateway, run_id, view.board, with_live=True, say=view.say)
+    await live.show_all(_until_stuck(gateway, stream, view), view, partial(_hints, gateway))
+
+
 async def _follow(gateway: Gateway, run_id: str) -> Board:
     """Watches to the end. An interrupt stops the view, asks, and goes on where it was, or raises."""
     view = live.new_view(telling.new_console())
     with _interrupts() as interrupted:
         while True:
             with view:
-                stream = following.follow(gateway, run_id, view.board, with_live=True, say=view.say)
-                shown = live.show_all(_until_stuck(gateway, stream, view), view, partial(_hints, gateway))
-                await _unless(interrupted, shown)
+                await _unless(interrupted, show(gateway, run_id, view))
             if not interrupted.is_set() or board.is_over(view.board):
                 return view.board
             interrupted.clear()
