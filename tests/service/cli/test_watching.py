@@ -73,10 +73,9 @@ async def test_a_pause_that_ends_without_mending_is_waited_for(
     watch: Crewlog, remembering: Remembering, pause: RunPaused
 ) -> None:
     remembering.entries = _history(pause, RunResumed(by="local"), RunSucceeded())
-    remembering.view = DONE
-    done = await watch()
-    assert done.returncode == ExitCode.OK, done.stderr
-    assert "goes on, says local" in done.stderr
+    remembering.view = RunView(run_id="demo", status=RunStatus.RUN_STATUS_PAUSED, paused=pause)
+    said = (await watch()).stderr
+    assert "paused" in said and "goes on, says local" in said
 
 
 async def test_a_pause_of_the_past_is_told_and_passed_over(watch: Crewlog, remembering: Remembering) -> None:
