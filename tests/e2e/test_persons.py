@@ -4,6 +4,7 @@ pause that are mended. The model plays a script that says what it has heard."""
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import subprocess
 import sys
@@ -13,7 +14,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-from crewlog.cli import following, past
+from crewlog.cli import board, following, live, past, watching
 from crewlog.cli.exits import ExitCode
 from crewlog.cli.verifying import verify
 from crewlog.domain.errors import Conflict
@@ -40,6 +41,7 @@ from crewlog.v1.run_pb2 import (
     Workflow,
 )
 from crewlog.v1.workspace_pb2 import ListFiles
+from rich.console import Console
 
 from tests.e2e.test_control import SERVICES, ended, in_spite, nobody_works, nth, when
 from tests.e2e.world import WAIT_SECONDS, World, platform_on, types_of
@@ -426,6 +428,33 @@ async def test_a_refused_key_pauses_the_run_until_it_is_mended(tmp_path: Path, r
         assert run.status == RunStatus.RUN_STATUS_SUCCEEDED, run.failure
         assert summary_of(run) == "Done, with a valid key."
         assert [line["status"] for line in world.ledger()] == [200, 401, 200]
+        await verify(world.gateway, "run")
+
+
+BREAKS = """
+name: breaks
+scripts:
+  - system: "Role: engineer"
+    steps:
+      - say: I begin to say something that is long enough to come in several pieces, and then nothing more comes of it.
+        faults: [{stall_after: 6}]
+"""
+
+
+async def test_what_a_dead_attempt_has_said_is_taken_back_from_who_watches(tmp_path: Path, repository: Path) -> None:
+    async with playing(tmp_path, repository, BREAKS) as world:
+        await start(world, "engineer")
+        screen = io.StringIO()
+        view = live.new_view(Console(file=screen, width=200))
+        watched = asyncio.create_task(watching.show(world.gateway, "run", view))
+        await until(lambda: "I begin" in "".join(row.doing for row in board.rows(view.board)) or watched.done())
+        world.kill("executor")
+        await watched
+        told = screen.getvalue()
+        assert "withdrawn: what the model has begun to say in turn 1" in told
+        assert told.index("withdrawn") < told.index("outcome not known: model call of turn 1")
+        assert "1 model call lost" in told
+        assert (await world.finished("run")).status == RunStatus.RUN_STATUS_SUCCEEDED
         await verify(world.gateway, "run")
 
 

@@ -76,7 +76,7 @@ def write_run(view: RunView) -> None:
     """A run and its tasks, for people."""
     for name, value in _facts(view):
         write_fact(name, value)
-    headings = ("task", "role", "status", ">turns", ">tools", ">tokens", ">cost", ">time", ">told", "result")
+    headings = ("task", "role", "status", ">claims", ">turns", ">tools", ">tokens", ">cost", ">time", ">told", "result")
     questions = {gate.task_id: gate.question for gate in gates.open_ones(view.gates)}
     write_table(headings, [_task_row(task, questions.get(task.task_id, "")) for task in view.tasks])
 
@@ -182,6 +182,7 @@ def _task_row(task: TaskView, question: str) -> tuple[str, ...]:
         task.task_id,
         wording.plain(task.role),
         _status(task),
+        str(task.generation or ""),
         str(result.turns or ""),
         str(result.tool_calls or ""),
         wording.count(wording.tokens(result.usage)) if result.turns else "",
