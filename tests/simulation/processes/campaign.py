@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import shutil
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from crewlog.domain import run_state
+from crewlog.domain.errors import WrongState
 from crewlog.eventlog import codec
 from crewlog.v1.entry_pb2 import Entry
 
 from tests.simulation.processes import checks
+from tests.simulation.processes.controls import CONTROLS
 from tests.simulation.processes.disasters import Disasters
 from tests.simulation.processes.log import Disk
 from tests.simulation.processes.loop import NothingLeft, VirtualLoop
@@ -35,9 +37,10 @@ class Plan:
     executors: int = 3
     schedulers: int = 2
     seconds: float = 90.0
+    liveness_seconds: float = LIVENESS_SECONDS
     disasters_every: float = 6.0
     interference: float = 0.3
-    disk: type[Disk] = Disk
+    disk: Callable[[], Disk] = Disk
 
     @classmethod
     def named(cls, name: str) -> Plan:
@@ -47,6 +50,7 @@ class Plan:
 PLANS = {
     "many disasters": Plan(),
     "no disasters": Plan(disasters_every=0.0, interference=0.0),
+    **{name: Plan(disk=disk, liveness_seconds=120.0) for name, disk in CONTROLS.items()},
 }
 
 
@@ -61,10 +65,16 @@ def simulate(seed: int, plan: Plan) -> dict[str, Any]:
         except NothingLeft:
             platform.mistakes.append("nothing was left that could happen")
         checks.count(platform)
-        found = [*platform.mistakes, *checks.mistakes(platform), *left_behind(loop)]
-        return _report(platform, found)
+        return _report(platform, [*platform.mistakes, *_mistakes(platform), *left_behind(loop)])
     finally:
         shutil.rmtree(directory, ignore_errors=True)
+
+
+def _mistakes(platform: Platform) -> list[str]:
+    try:
+        return checks.mistakes(platform)
+    except (KeyError, IndexError, WrongState) as damage:
+        return [*platform.provider.mistakes, f"the log cannot be folded: {damage!r}"]
 
 
 async def _live(platform: Platform, plan: Plan) -> None:
@@ -83,14 +93,14 @@ async def _live(platform: Platform, plan: Plan) -> None:
     await pass_time(plan.seconds)
     disasters.mend()
     people.helpful = True
-    await _until_all_is_over(platform, people)
+    await _until_all_is_over(platform, people, plan.liveness_seconds)
     await pass_time(SETTLING_SECONDS)
     for work in (starting, living):
         work.cancel()
 
 
-async def _until_all_is_over(platform: Platform, people: People) -> None:
-    deadline = platform.loop.time() + LIVENESS_SECONDS
+async def _until_all_is_over(platform: Platform, people: People, seconds: float) -> None:
+    deadline = platform.loop.time() + seconds
     while platform.loop.time() < deadline:
         await pass_time(1.0)
         if len(people.started) == len(people.run_ids) and all(
@@ -130,6 +140,3 @@ def _short(fact: Any) -> str:
     where = f"({key.turn},{key.index},{key.attempt})" if key is not None else ""
     task = getattr(fact, "task_id", "")
     return f"{fact.DESCRIPTOR.name}{where}{f'[{task}]' if task else ''}"
-
-
-__all__ = ["LIVENESS_SECONDS", "PLANS", "Plan", "asyncio", "simulate"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from typing import Any
 
@@ -18,8 +18,11 @@ from crewlog.models import conversation
 from crewlog.models.legality import check_legal
 from crewlog.v1.agent_pb2 import (
     AgentCancelled,
-    AgentSucceeded,
+    AgentParked,
+    AgentTakenOver,
+    EffectClass,
     EffectKey,
+    EffectReconciled,
     FinishToolCall,
     HostAgent,
     ModelCallStarted,
@@ -30,12 +33,14 @@ from crewlog.v1.agent_pb2 import (
     ToolOutput,
 )
 from crewlog.v1.body_pb2 import Body
+from crewlog.v1.run_pb2 import ParkCause, TaskClaimed, TaskClaimLapsed
 from google.protobuf.message import Message
 
 from tests.simulation.processes.effects import MAIL, SHELL
 from tests.simulation.processes.platform import Platform
 
 Place = tuple[int, int]
+MODEL_CLASS = "EFFECT_CLASS_MODEL"
 _TOOL_OUTCOMES = (ToolCallSucceeded, ToolCallFailed)
 
 
@@ -122,6 +127,7 @@ def _effects(platform: Platform) -> Iterator[str]:
     """An effect has an intent before it; it is not performed again once its outcome is known; an opaque one is
     performed once."""
     intents, outcomes, takeovers = _revisions(platform)
+    again = _wanted_again(platform)
     for place, performed in sorted(platform.effects.performed.items()):
         for done in performed:
             if intents.get(place, done.revision + 1) > done.revision:
@@ -131,8 +137,24 @@ def _effects(platform: Platform) -> Iterator[str]:
                 yield f"{done.tool} of {place} was performed again after its outcome was recorded"
             platform.paths["effect of a zombie"] += done.generation < owner
         platform.paths[f"{performed[0].tool} performed again"] += len(performed) > 1
-        if performed[0].tool == MAIL and len(performed) > 1 + platform.paths[f"run again {place}"]:
+        if performed[0].tool == MAIL and len(performed) > 1 + again[place]:
             yield f"{MAIL} of {place} was performed {len(performed)} times"
+
+
+def _wanted_again(platform: Platform) -> Counter[str]:
+    """How often a person, who was asked about the doubt, has said that a call is to be made again."""
+    asked: set[str] = set()
+    wanted: Counter[str] = Counter()
+    for entry in platform.disk.entries():
+        for fact in codec.facts(entry):
+            if isinstance(fact, EffectReconciled):
+                place = _place(entry.aggregate.id, fact.key)
+                wanted[place] += fact.resolution == EffectReconciled.RESOLUTION_RUN_AGAIN and place in asked
+                if fact.resolution == EffectReconciled.RESOLUTION_ASKED:
+                    asked.add(place)
+                else:
+                    asked.discard(place)
+    return wanted
 
 
 def _revisions(platform: Platform) -> tuple[dict[str, int], dict[str, int], defaultdict[str, dict[int, int]]]:
@@ -177,9 +199,29 @@ def unfinished(platform: Platform, run_ids: list[str]) -> Iterator[str]:
 
 def count(platform: Platform) -> None:
     """Which paths the log says were taken."""
+    classes: dict[str, str] = {}
     for entry in platform.disk.entries():
         for fact in codec.facts(entry):
             platform.paths[fact.DESCRIPTOR.name] += 1
+            if isinstance(fact, ToolCallStarted):
+                classes[_place(entry.aggregate.id, fact.key)] = EffectClass.Name(fact.effect_class)
+            known = classes.get(_place(entry.aggregate.id, getattr(fact, "key", EffectKey())), MODEL_CLASS)
+            platform.paths.update(_details(fact, known))
+
+
+def _details(fact: Message, effect_class: str) -> Iterator[str]:
+    match fact:
+        case EffectReconciled():
+            yield f"in doubt: {effect_class}"
+            yield EffectReconciled.Resolution.Name(fact.resolution)
+        case TaskClaimLapsed():
+            yield f"lapse: {fact.reason}"
+        case AgentParked():
+            yield ParkCause.Name(fact.cause)
+        case AgentTakenOver() if fact.receipt.model_answers_reused:
+            yield "receipt with answers that were reused"
+        case TaskClaimed() if fact.to_close:
+            yield "closed by the scheduler"
 
 
 def _state(run: Run) -> str:
@@ -194,6 +236,3 @@ def _place(agent_id: str, key: EffectKey) -> str:
 def _facts(platform: Platform, kind: str, id: str) -> Iterator[Message]:
     for entry in platform.disk.history(kind, id):
         yield from codec.facts(entry)
-
-
-__all__ = ["AgentSucceeded", "count", "mistakes", "unfinished"]

@@ -23,7 +23,17 @@ class Disasters:
 
     async def happen(self) -> None:
         self._be_unkind()
-        kinds = (self._kill, self._kill, self._freeze, self._cut, self._jump, self._starve, self._upset, self._drain)
+        kinds = (
+            self._kill,
+            self._kill,
+            self._freeze,
+            self._freeze,
+            self._cut,
+            self._jump,
+            self._starve,
+            self._upset,
+            self._drain,
+        )
         while not self._is_over:
             await pass_time(self._every * self._chance.random() * 2)
             if not self._is_over:
@@ -63,7 +73,7 @@ class Disasters:
         faults.false_conflicts = rate / 2
         faults.repeated, faults.reordered = chance.choice((0.0, 0.3, 1.0)), chance.choice((0.0, 0.5))
         network.weather = Weather(chance.choice((0.0, 0.1, 0.5)), rate, chance.choice((0.0, 0.2, 1.0)))
-        self._platform.provider.moods = Moods(chance.choice((0.0, 0.1)), chance.choice((0.0, 0.1)), 0.01, 0.0)
+        self._platform.provider.moods = Moods(chance.choice((0.0, 0.1)), chance.choice((0.0, 0.1)), 0.01, 0.01)
 
     def _victim(self, *kinds: str) -> Process | None:
         living = self._platform.live.items()
@@ -80,7 +90,7 @@ class Disasters:
     def _freeze(self) -> None:
         process = self._victim("executor", "executor", "scheduler")
         if process is not None and not process.is_stopped:
-            seconds = self._chance.choice((2.0, 12.0, 20.0, 60.0)) * (0.5 + self._chance.random())
+            seconds = self._chance.choice((2.0, 15.0, 25.0, 60.0)) * (0.5 + self._chance.random())
             self._did("freeze", process, f"for {seconds:.1f} s")
             process.stop()
             self._platform.network.later(seconds, process.go_on)

@@ -5,6 +5,7 @@ The input of a call names it, so an effect is recognised whoever performs it, an
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Mapping
@@ -33,11 +34,12 @@ CLASSES: Mapping[str, EffectClass.ValueType] = {
 
 
 class CallInput(ToolInput):
-    """`place` is `<agent> <turn> <index>`; it takes so long."""
+    """`place` is `<agent> <turn> <index>`; it takes so long. `hangs`: the first time it never ends."""
 
     place: str
     millis: int
     fails: bool = False
+    hangs: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +73,9 @@ class Effects:
         async def run(given: CallInput, context: ToolContext) -> ToolAnswer:
             await pass_time(given.millis / 2000)
             self._perform(name, given, str(context.root))
+            if given.hangs and len(self.performed[given.place]) == 1:
+                self.paths["tool hangs"] += 1
+                await _for_ever()
             await pass_time(given.millis / 2000)
             if given.fails:
                 return ToolAnswer("it did not work", is_error=True, reason="failed")
@@ -89,3 +94,12 @@ class Effects:
             files[f"{agent_id} {given.place}"] = ["put"]
         elif tool == SHELL:
             files.setdefault(agent_id, []).append(given.place)
+
+
+async def _for_ever() -> None:
+    """Ignores that it is cancelled, as a thread does."""
+    while True:
+        try:
+            await asyncio.get_running_loop().create_future()
+        except asyncio.CancelledError:
+            continue

@@ -156,11 +156,12 @@ def answer(seed: int, grant: Grant, request: ModelRequest) -> ModelReply:
 
 
 def _use(chance: Random, grant: Grant, turn: int, index: int) -> ToolUse:
-    tool = chance.choice((LOOK, LOOK, PUT, SHELL, SHELL, MAIL, ASK))
+    tool = chance.choice((LOOK, LOOK, PUT, SHELL, SHELL, MAIL, MAIL, ASK))
     given: dict[str, Any] = {
         "place": f"{grant.agent_id} {turn} {index}",
-        "millis": chance.choice((10, 300, 3_000, 9_000)),
+        "millis": chance.choice((10, 300, 3_000, 9_000, 9_000)),
         "fails": chance.random() < 0.1,
+        "hangs": tool == LOOK and chance.random() < 0.05,
     }
     if tool == ASK:
         given = chance.choice(QUESTIONS)

@@ -206,6 +206,7 @@ class _Listening(logging.Handler):
         process = CURRENT.get(None)
         said = f"{process.name if process else ''}: {record.getMessage()}"
         self._platform.tell(said)
+        self._platform.paths["shut out by a later claim"] += "was taken over" in said
         if record.levelno >= logging.ERROR:
             error = record.exc_info[1] if record.exc_info else None
             self._platform.mistakes.append(f"{said}: {error!r}{_where(error)}")

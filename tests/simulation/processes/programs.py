@@ -60,14 +60,14 @@ def _role(chance: Random) -> Role:
         name="worker",
         prompt="You work.",
         tools=[*CLASSES, ASK],
-        limits=AgentLimits(output_tokens_max=2_000),
-        on_unknown=chance.choice((OnUnknown.ON_UNKNOWN_TELL, OnUnknown.ON_UNKNOWN_ASK)),
+        limits=AgentLimits(output_tokens_max=2_000, tool_seconds_max=60),
+        on_unknown=chance.choice((OnUnknown.ON_UNKNOWN_TELL, OnUnknown.ON_UNKNOWN_ASK, OnUnknown.ON_UNKNOWN_ASK)),
     )
 
 
 def _money(chance: Random) -> tuple[Limit | None, OnExhausted.ValueType]:
     """Mostly enough; a call reserves about 15,000 millionths."""
     wishes = (OnExhausted.ON_EXHAUSTED_STOP, OnExhausted.ON_EXHAUSTED_ASK, OnExhausted.ON_EXHAUSTED_WAIT)
-    if chance.random() < 0.5:
+    if chance.random() < 0.3:
         return None, wishes[0]
-    return Limit(usd_micros=chance.choice((60_000, 300_000, 5_000_000))), chance.choice(wishes)
+    return Limit(usd_micros=chance.choice((30_000, 60_000, 150_000, 5_000_000))), chance.choice(wishes)
