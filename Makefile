@@ -9,7 +9,7 @@ POINTS ?=
 export UV_PYTHON_DOWNLOADS := never
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lock run test quick check lint types protos bench chaos image clean
+.PHONY: help setup lock run test quick check lint types protos simulation bench chaos image clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -52,6 +52,9 @@ types: setup ## Check types: mypy, and pyright where node is installed
 
 protos: setup ## Generate libs/crewlog/v1 from protos
 	@$(BIN)/python tools/generate_protos.py
+
+simulation: setup ## Run the simulations: the usual seeds, SEEDS=1000 of them, or SEED=7 with its story
+	@$(BIN)/pytest tests/simulation $(PYTEST_OPTIONS)
 
 bench: setup ## Measure: all of it, or ONLY="W1 W8"
 	@$(BIN)/python -m bench $(ONLY)

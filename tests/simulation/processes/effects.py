@@ -34,7 +34,8 @@ CLASSES: Mapping[str, EffectClass.ValueType] = {
 
 
 class CallInput(ToolInput):
-    """`place` is `<agent> <turn> <index>`; it takes so long. `hangs`: the first time it never ends."""
+    """`place` is `<agent> <turn> <index>`; it takes so long. `hangs`: it never ends, once in a
+    simulation."""
 
     place: str
     millis: int
@@ -73,7 +74,7 @@ class Effects:
         async def run(given: CallInput, context: ToolContext) -> ToolAnswer:
             await pass_time(given.millis / 2000)
             self._perform(name, given, str(context.root))
-            if given.hangs and len(self.performed[given.place]) == 1:
+            if given.hangs and not self.paths["tool hangs"]:
                 self.paths["tool hangs"] += 1
                 await _for_ever()
             await pass_time(given.millis / 2000)
