@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -47,6 +47,7 @@ from tests.e2e.test_control import SERVICES, ended, in_spite, nobody_works, nth,
 from tests.e2e.world import WAIT_SECONDS, World, platform_on, types_of
 
 LOOK_AGAIN_SECONDS = 0.02
+Play = Callable[[str], AbstractAsyncContextManager[World]]
 TOOLS = ("read", "write", "bash", "ask")
 STEER, QUEUE, INTERRUPT = (
     MessageMode.MESSAGE_MODE_STEER,
@@ -70,12 +71,18 @@ def crew(*names: str) -> Workflow:
     return Workflow(name="crew", nodes=nodes)
 
 
-@asynccontextmanager
-async def playing(tmp_path: Path, repository: Path, script: str) -> AsyncIterator[World]:
-    path = tmp_path / "script.yaml"
-    path.write_text(script)
-    async with platform_on(tmp_path, repository, path) as world:
-        yield world
+@pytest.fixture(params=["none", "process"])
+def playing(request: pytest.FixtureRequest, tmp_path: Path, repository: Path) -> Play:
+    """A platform whose model plays a script; its agents live in the executor, or each in a process of its own."""
+
+    @asynccontextmanager
+    async def play(script: str) -> AsyncIterator[World]:
+        path = tmp_path / "script.yaml"
+        path.write_text(script)
+        async with platform_on(tmp_path, repository, path, isolation=request.param) as world:
+            yield world
+
+    return play
 
 
 async def start(world: World, *names: str, **fields: object) -> None:
@@ -158,10 +165,8 @@ WAITING = json.dumps(
 @pytest.mark.parametrize(
     ("mode", "heard"), [(STEER, "I heard tabs in the middle."), (QUEUE, "I heard tabs at the end.")]
 )
-async def test_a_message_is_read_when_its_mode_says(
-    tmp_path: Path, repository: Path, mode: MessageMode.ValueType, heard: str
-) -> None:
-    async with playing(tmp_path, repository, WAITING) as world:
+async def test_a_message_is_read_when_its_mode_says(playing: Play, mode: MessageMode.ValueType, heard: str) -> None:
+    async with playing(WAITING) as world:
         await start(world, "engineer")
         await world.watch("run", nth("tool_call_started", 1))
         send = world.gateway.runs.Send
@@ -188,8 +193,8 @@ scripts:
 """
 
 
-async def test_a_message_that_interrupts_is_read_at_once(tmp_path: Path, repository: Path) -> None:
-    async with playing(tmp_path, repository, BUSY) as world:
+async def test_a_message_that_interrupts_is_read_at_once(playing: Play) -> None:
+    async with playing(BUSY) as world:
         await start(world, "engineer")
         await until(lambda: any((tree / "begun").exists() for tree in workspaces(world)))
         interrupt = SendMessage(run_id="run", message_id="m", mode=INTERRUPT, text="Please use tabs.")
@@ -200,8 +205,8 @@ async def test_a_message_that_interrupts_is_read_at_once(tmp_path: Path, reposit
         await verify(world.gateway, "run")
 
 
-async def test_a_message_that_nobody_reads_any_more_is_given_back(tmp_path: Path, repository: Path) -> None:
-    async with playing(tmp_path, repository, BUSY) as world:
+async def test_a_message_that_nobody_reads_any_more_is_given_back(playing: Play) -> None:
+    async with playing(BUSY) as world:
         await start(world, "engineer")
         await until(lambda: any((tree / "begun").exists() for tree in workspaces(world)))
         await world.gateway.runs.Send(SendMessage(run_id="run", message_id="m", mode=QUEUE, text="Please use tabs."))
@@ -225,10 +230,8 @@ scripts:
 """
 
 
-async def test_a_cancelled_command_dies_with_all_its_processes_and_its_files_are_kept(
-    tmp_path: Path, repository: Path
-) -> None:
-    async with playing(tmp_path, repository, SLEEPS) as world:
+async def test_a_cancelled_command_dies_with_all_its_processes_and_its_files_are_kept(playing: Play) -> None:
+    async with playing(SLEEPS) as world:
         await start(world, "engineer")
         await until(lambda: any((tree / "kept.txt").exists() for tree in workspaces(world)))
         assert sleeps_forever()
@@ -257,8 +260,8 @@ scripts:
 """
 
 
-async def test_what_is_under_way_may_end_by_itself_within_the_grace(tmp_path: Path, repository: Path) -> None:
-    async with playing(tmp_path, repository, FINISHES) as world:
+async def test_what_is_under_way_may_end_by_itself_within_the_grace(playing: Play) -> None:
+    async with playing(FINISHES) as world:
         await start(world, "engineer")
         await until(lambda: any((tree / "begun").exists() for tree in workspaces(world)))
         await world.gateway.runs.Cancel(CancelRun(run_id="run", grace_seconds=600))
@@ -287,8 +290,8 @@ scripts:
 """
 
 
-async def test_a_stop_that_comes_late_does_not_hit_the_successor(tmp_path: Path, repository: Path) -> None:
-    async with playing(tmp_path, repository, TWO) as world:
+async def test_a_stop_that_comes_late_does_not_hit_the_successor(playing: Play) -> None:
+    async with playing(TWO) as world:
         await start(world, "first", "second")
         await world.watch("run", nth("task_succeeded", 1))
         await when(world, "run", lambda view: summary_of_or_none(view, "first-1") is not None)
@@ -322,10 +325,8 @@ scripts:
 """
 
 
-async def test_a_run_without_money_is_taken_up_with_more_and_keeps_what_was_done(
-    tmp_path: Path, repository: Path
-) -> None:
-    async with playing(tmp_path, repository, RICH) as world:
+async def test_a_run_without_money_is_taken_up_with_more_and_keeps_what_was_done(playing: Play) -> None:
+    async with playing(RICH) as world:
         await start(world, "first", "second", budget=Limit(model_calls=3))
         first = await world.finished("run")
         assert (first.status, first.failure.reason) == (RunStatus.RUN_STATUS_FAILED, "budget_exhausted")
@@ -363,9 +364,9 @@ async def open_gate(world: World) -> GateView:
     ids=["choice", "text"],
 )
 async def test_a_question_is_answered_once_by_another_client_after_everything_was_killed(
-    tmp_path: Path, repository: Path, more: str, answer: AnswerGate
+    playing: Play, more: str, answer: AnswerGate
 ) -> None:
-    async with playing(tmp_path, repository, ASKS % more) as world:
+    async with playing(ASKS % more) as world:
         await start(world, "engineer")
         gate = await open_gate(world)
         assert (gate.question, gate.task_id) == ("Tabs or spaces?", "engineer-1")
@@ -389,9 +390,9 @@ async def test_a_question_is_answered_once_by_another_client_after_everything_wa
         await verify(world.gateway, "run")
 
 
-async def test_a_question_that_nobody_answers_expires_with_its_default(tmp_path: Path, repository: Path) -> None:
+async def test_a_question_that_nobody_answers_expires_with_its_default(playing: Play) -> None:
     more = ", choices: [tabs, spaces], default: spaces"
-    async with playing(tmp_path, repository, ASKS % more) as world:
+    async with playing(ASKS % more) as world:
         await start(world, "engineer", gate_seconds=2)
         await open_gate(world)
         world.kill("scheduler")
@@ -413,8 +414,8 @@ scripts:
 """
 
 
-async def test_a_refused_key_pauses_the_run_until_it_is_mended(tmp_path: Path, repository: Path) -> None:
-    async with playing(tmp_path, repository, REFUSED) as world:
+async def test_a_refused_key_pauses_the_run_until_it_is_mended(playing: Play) -> None:
+    async with playing(REFUSED) as world:
         await start(world, "engineer")
         followed = await crewlog(world, "watch", "run")
         assert followed.returncode == ExitCode.RUN_PAUSED, followed.stderr
@@ -441,8 +442,8 @@ scripts:
 """
 
 
-async def test_what_a_dead_attempt_has_said_is_taken_back_from_who_watches(tmp_path: Path, repository: Path) -> None:
-    async with playing(tmp_path, repository, BREAKS) as world:
+async def test_what_a_dead_attempt_has_said_is_taken_back_from_who_watches(playing: Play) -> None:
+    async with playing(BREAKS) as world:
         await start(world, "engineer")
         screen = io.StringIO()
         view = live.new_view(Console(file=screen, width=200))
@@ -458,8 +459,8 @@ async def test_what_a_dead_attempt_has_said_is_taken_back_from_who_watches(tmp_p
         await verify(world.gateway, "run")
 
 
-async def test_the_commands_say_what_becomes_of_a_run(tmp_path: Path, repository: Path) -> None:
-    async with playing(tmp_path, repository, BUSY) as world:
+async def test_the_commands_say_what_becomes_of_a_run(playing: Play) -> None:
+    async with playing(BUSY) as world:
         await start(world, "engineer")
         await until(lambda: any((tree / "begun").exists() for tree in workspaces(world)))
         found = await crewlog(world, "recover", "--dry-run")
