@@ -4,6 +4,9 @@ UV := .tools/bin/uv
 BIN := .venv/bin
 PYTEST_OPTIONS ?=
 ONLY ?=
+EVENTS ?= 1000000
+OPEN_RUNS ?= 100
+export EVENTS OPEN_RUNS
 SEED ?=
 POINTS ?=
 export UV_PYTHON_DOWNLOADS := never
@@ -61,6 +64,9 @@ bench: setup ## Measure: all of it, or ONLY="W1 W8"
 
 chaos: setup ## Kill at every point and at random moments; SEED=1 repeats, POINTS="^git/" chooses
 	@CHAOS=all SEED="$(SEED)" POINTS="$(POINTS)" $(BIN)/pytest tests/chaos -o log_cli=true -o log_cli_level=INFO -o verbosity_subtests=0 $(PYTEST_OPTIONS)
+
+growth: setup ## See what a long log costs: EVENTS=1000000 OPEN_RUNS=100
+	@$(BIN)/python -m bench.growth
 
 image: setup ## Build the image of the services and start them in containers, where Docker is
 	@$(BIN)/python tools/containers/make_secrets.py

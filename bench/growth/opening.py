@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from statistics import median
 
@@ -23,20 +24,20 @@ Figures = dict[str, float]
 
 
 async def measure(log: JetStreamLog) -> Figures:
-    await _write(log, run, "opened", list(_run_commands("opened")))
-    await _write(log, agent, "opened_one-1", list(_agent_commands("opened_one-1")))
+    await _write(log, run, "opened", _run_commands("opened"))
+    await _write(log, agent, "opened_one-1", _agent_commands("opened_one-1"))
     return {
         "opening.run_ms": await _millis(log, run, "opened"),
         "opening.agent_ms": await _millis(log, agent, "opened_one-1"),
     }
 
 
-async def _write(log: JetStreamLog, rules: Decider[object], id: str, commands: list[Message]) -> None:
-    """Decided in memory, one command an entry, and then copied."""
+async def _write(log: JetStreamLog, rules: Decider[object], id: str, commands: list[list[Message]]) -> None:
+    """Decided in memory, and then copied."""
     drafts = MemoryLog(log.epoch)
-    owner = _owner(drafts, rules)
-    for number, command in enumerate(commands):
-        await owner.handle(id, command, Meta(f"c{number}", "service:bench", correlation_id="opened"))
+    owner, meta = _owner(drafts, rules), Meta("command", "service:bench", correlation_id="opened")
+    for together in commands:
+        await asyncio.gather(*(owner.handle(id, command, meta) for command in together))
     aggregate, revision = AggregateId(TENANT, rules.KIND, id), 0
     for stored in await drafts.read(aggregate):
         revision = await log.append(aggregate, stored.payload, revision)
@@ -55,26 +56,27 @@ def _owner(log: EventLog, rules: Decider[object]) -> Owner[object]:
     return Owner(log, rules, tenant=TENANT, clock=lambda: 1, code_version="bench")
 
 
-def _run_commands(run_id: str) -> list[Message]:
-    """A start, and for each node two claims that lapse, one that does not, and the end: five events in five entries."""
+def _run_commands(run_id: str) -> list[list[Message]]:
+    """A start, and for each node two claims that lapse, one that does not, and the end: five events. What follows from
+    one thing is one entry, as the reactor makes it."""
     nodes = [Node(node_id=f"n{number}", noop=NoopNode()) for number in range(NODES)]
-    commands: list[Message] = [
-        StartRun(run_id=run_id, project_id="bench", workflow=Workflow(name="opened", nodes=nodes))
-    ]
+    plan = Workflow(name="opened", nodes=nodes)
+    commands: list[list[Message]] = [[StartRun(run_id=run_id, project_id="bench", workflow=plan)]]
     for node in nodes:
         task_id = f"{node.node_id}-1"
+        claim = ClaimTask(run_id=run_id, task_id=task_id, executor_id="executor-1_0")
+        commands[-1].append(claim)
         for generation in (1, 2):
-            commands.append(ClaimTask(run_id=run_id, task_id=task_id, executor_id="executor-1_0"))
-            commands.append(LapseClaim(run_id=run_id, task_id=task_id, generation=generation, reason="bench"))
-        commands.append(EndTask(run_id=run_id, task_id=task_id, succeeded=TaskResult(), at_unix_micros=1))
+            commands.append([LapseClaim(run_id=run_id, task_id=task_id, generation=generation, reason="bench"), claim])
+        commands.append([EndTask(run_id=run_id, task_id=task_id, succeeded=TaskResult(), at_unix_micros=1)])
     return commands
 
 
-def _agent_commands(agent_id: str) -> list[Message]:
+def _agent_commands(agent_id: str) -> list[list[Message]]:
     """Steps that do nothing: an outcome and an intent in every entry."""
     host = HostAgent(agent_id=agent_id, run_id="opened", task_id="one-1", generation=1, noop=NoopNode(steps=EVENTS))
-    done = [
-        FinishToolCall(agent_id=agent_id, generation=1, key=EffectKey(turn=turn, attempt=1), output=ToolOutput())
+    done: list[list[Message]] = [
+        [FinishToolCall(agent_id=agent_id, generation=1, key=EffectKey(turn=turn, attempt=1), output=ToolOutput())]
         for turn in range(1, EVENTS // 2 + 1)
     ]
-    return [host, *done]
+    return [[host], *done]
