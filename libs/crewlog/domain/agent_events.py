@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TypeAlias, assert_never
 
 from crewlog.domain.agent_state import (
@@ -19,6 +18,7 @@ from crewlog.domain.agent_state import (
     saved,
 )
 from crewlog.domain.amounts import ZERO, Amounts
+from crewlog.domain.replacing import replace
 from crewlog.v1.agent_pb2 import (
     AgentCancelled,
     AgentFailed,

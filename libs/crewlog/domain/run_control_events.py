@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TypeAlias, assert_never
 
 from crewlog.domain import names
+from crewlog.domain.replacing import replace
 from crewlog.domain.run_state import Run, Task, next_task, with_request
 from crewlog.v1.run_pb2 import (
     MessageSent,

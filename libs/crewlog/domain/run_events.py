@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TypeAlias, assert_never
 
 from crewlog.domain import amounts, budget, names, run_control_events
 from crewlog.domain.amounts import ZERO, Amounts
+from crewlog.domain.replacing import replace
 from crewlog.domain.run_state import (
     Gate,
     Run,
