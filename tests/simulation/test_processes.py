@@ -93,7 +93,7 @@ def test_without_disasters_nothing_is_lost(seeds: SeedsOf) -> None:
     [
         ("no version check", ("follows entry", "is damaged", "is begun twice", "follows the end")),
         ("no fencing", ("has not taken over", "is begun again while it is open")),
-        ("no intents", ("without an intent", "there was no intent")),
+        ("no intents", ("has no intent", "there was no intent")),
     ],
 )
 def test_a_log_that_does_not_do_its_part_is_found_out(control: str, words: tuple[str, ...]) -> None:

@@ -86,6 +86,7 @@ async def _live(platform: Platform, plan: Plan) -> None:
     disasters = Disasters(platform, plan.disasters_every)
     people = People(platform, plan.runs, plan.seconds / 2, plan.interference)
     platform.network.spawn(disasters.restart())
+    platform.effects.may_hang = bool(plan.disasters_every)
     if plan.disasters_every:
         platform.network.spawn(disasters.happen())
     starting = platform.clients.start(people.start_all())

@@ -60,6 +60,7 @@ class Effects:
     disk: Disk
     git: Git
     paths: Counter[str]
+    may_hang: bool = True
     performed: defaultdict[str, list[Performed]] = field(default_factory=lambda: defaultdict(list))
 
     def tools(self) -> Mapping[str, Tool[Any]]:
@@ -74,7 +75,7 @@ class Effects:
         async def run(given: CallInput, context: ToolContext) -> ToolAnswer:
             await pass_time(given.millis / 2000)
             self._perform(name, given, str(context.root))
-            if given.hangs and not self.paths["tool hangs"]:
+            if given.hangs and self.may_hang and not self.paths["tool hangs"]:
                 self.paths["tool hangs"] += 1
                 await _for_ever()
             await pass_time(given.millis / 2000)
