@@ -38,6 +38,14 @@ while not os.path.exists("sign"):
     time.sleep(0.01)
 raise SystemExit(3)
 """
+LEAVES_ITS_LOCK = """
+import os, subprocess, sys, time
+if not os.path.exists("holder"):
+    holder = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], close_fds=False)
+    open("holder", "w").write(str(holder.pid))
+print("up", flush=True)
+time.sleep(600)
+"""
 OPEN_FILES = """
 import json, os
 fds = [fd for fd in os.listdir("/proc/self/fd") if os.path.exists(f"/proc/self/fd/{fd}")]
@@ -204,6 +212,19 @@ class TestSupervisor:
         assert worker.restarts == 1
         assert await worker.stop(SECONDS_MAX)
         assert worker.pid == 0
+
+    async def test_a_lock_that_outlives_its_child_is_waited_for(
+        self, supervise: Callable[[str], Supervisor], said: list[str], directory: DataDirectory
+    ) -> None:
+        worker = supervise(LEAVES_ITS_LOCK)
+        await worker.begin()
+        await worker.until_ready()
+        os.kill(worker.pid, 9)
+        await _until(lambda: len(said) == 3)
+        assert all("cannot be started" in line and "still holds" in line for line in said[1:])
+        os.kill(int((directory.path / "holder").read_text()), 9)
+        await _until(lambda: worker.restarts == 1 and worker.pid != 0)
+        assert await worker.stop(SECONDS_MAX)
 
     async def test_the_pause_grows_with_every_early_death(
         self, supervise: Callable[[str], Supervisor], said: list[str], directory: DataDirectory

@@ -8,7 +8,7 @@ import time
 from collections.abc import Awaitable, Callable
 
 from crewlog.cli.launcher.child import Child
-from crewlog.domain.errors import Unavailable
+from crewlog.domain.errors import Unavailable, WrongState
 
 PAUSE_SECONDS_MIN = 0.1
 PAUSE_SECONDS_MAX = 5.0
@@ -107,13 +107,27 @@ class Supervisor:
             deaths = 1 if time.monotonic() - started > STEADY_SECONDS else deaths + 1
             pause = min(PAUSE_SECONDS_MAX, PAUSE_SECONDS_MIN * 2 ** (deaths - 1))
             self._say(f"{self.name} (process {child.pid}) {how_it_ended(status)}; starting it again in {pause:.1f} s")
-            if await self._stopped_within(pause):
+            successor = None if await self._stopped_within(pause) else await self._started()
+            if successor is None:
                 return
-            child = await self._again()
+            child = await self._back(successor)
 
-    async def _again(self) -> Child:
+    async def _started(self) -> Child | None:
+        """None when it is to stop. What hinders a start is waited for: a process that the dead one was just making may
+        hold its lock for a moment."""
+        pause = PAUSE_SECONDS_MIN
+        while True:
+            try:
+                return await self._start()
+            except (WrongState, OSError) as reason:
+                self._say(f"{self.name} cannot be started: {reason}; trying again in {pause:.1f} s")
+            if await self._stopped_within(pause):
+                return None
+            pause = min(PAUSE_SECONDS_MAX, pause * 2)
+
+    async def _back(self, child: Child) -> Child:
         """A child that does not become ready is left to `_watch`: it has died, or is killed here."""
-        child = self._child = await self._start()
+        self._child = child
         self.restarts += 1
         if self._stopping.is_set():
             child.kill()
