@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import re
 import shutil
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -19,6 +20,7 @@ from crewlog.eventlog.nats_server import NatsServer
 from crewlog.eventlog.port import AggregateId
 
 ENTRIES = 20
+SLOW_SECONDS = 0.2
 ATTACH_SECONDS_MAX = 10.0
 STREAM = "/EVENTS_test/msgs/"
 CALLS = "fsync,fdatasync,sync_file_range,pwrite64,pwritev,write,writev,sendto,sendmsg"
@@ -32,9 +34,10 @@ needs_strace = pytest.mark.skipif(not shutil.which("strace"), reason="strace is 
 
 
 @asynccontextmanager
-async def traced(server: NatsServer, output: Path) -> AsyncIterator[None]:
+async def traced(server: NatsServer, output: Path, *options: str) -> AsyncIterator[None]:
     """Writes down the system calls of the server."""
-    command = ("strace", "-f", "-yy", "-s", "4000", "-e", f"trace={CALLS}", "-o", str(output), "-p", str(server.pid))
+    attach = ("-f", "-yy", "-s", "4000", "-e", f"trace={CALLS}", "-o", str(output), "-p", str(server.pid))
+    command = ("strace", *options, *attach)
     strace = await asyncio.create_subprocess_exec(*command, stderr=asyncio.subprocess.PIPE)
     assert strace.stderr is not None
     try:
@@ -108,6 +111,24 @@ async def test_fault_27_an_acknowledgement_comes_after_the_sync(tmp_path: Path) 
 async def test_fault_27_without_syncing_the_same_look_finds_it(tmp_path: Path) -> None:
     _, trace = await acknowledged(tmp_path, sync_always=False)
     assert any(is_dirty for _, is_dirty in unsynced(trace))
+
+
+@needs_strace
+async def test_fault_29_a_slow_disk_costs_time_and_nothing_else(tmp_path: Path) -> None:
+    server = NatsServer.start(tmp_path / "nats")
+    try:
+        password = server.passwords["operator"]
+        await create_stream(server.url, "operator", password, "test")
+        log = await connect_log(server.url, "operator", password, name="test")
+        runs = [AggregateId("local", "run", f"r{number}") for number in range(ENTRIES)]
+        began = time.monotonic()
+        async with traced(server, tmp_path / "calls", "-e", f"inject=fsync:delay_enter={int(SLOW_SECONDS * 1e6)}"):
+            revisions = await asyncio.gather(*(log.append(run, b"slow", 0) for run in runs))
+        assert time.monotonic() - began > SLOW_SECONDS
+        assert [[one.revision for one in await log.read(run)] for run in runs] == [[revision] for revision in revisions]
+        await log.close()
+    finally:
+        server.stop()
 
 
 def test_the_setting_of_the_platform_is_the_safe_one(tmp_path: Path) -> None:

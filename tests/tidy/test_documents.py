@@ -84,3 +84,28 @@ def _has_test(path: Path, name: str) -> bool:
 
 def _defined(text: str) -> set[str]:
     return set(re.findall(r"^\s*(?:async )?(?:def|class) (\w+)", text, re.MULTILINE))
+
+
+FAULTS = {*range(1, 51), *range(60, 68), *range(75, 79)}
+
+
+def test_every_fault_is_shown_by_a_test_or_said_to_be_open(clean: Clean, documents: dict[str, str], root: Path) -> None:
+    page = documents["docs/reliability.md"]
+    rows = {int(number): row for number, row in re.findall(r"^\| (\d+) (\|.*)$", page, re.MULTILINE)}
+    assert rows.keys() == FAULTS
+    silent = [f"{number} has no test" for number, row in rows.items() if not TEST.search(row + "`")]
+    excused = [what for what in silent if not re.search(r"\b(open|not here): ", rows[int(what.split()[0])])]
+    gone = [f"{path}::{name} is gone" for path, name in TEST.findall(page) if not _has_test(root / path, name)]
+    clean(excused + gone)
+
+
+def test_a_fault_that_has_tests_has_one_on_the_page(clean: Clean, documents: dict[str, str], files: list[str]) -> None:
+    """It may have more of them than the page names."""
+    page = documents["docs/reliability.md"]
+    named = {int(number) for number in re.findall(r"test_fault_(\d+)_", page)}
+    made = {int(number) for path in files if path.startswith("tests/") for number in _numbers(path)}
+    clean(f"fault {number} has a test, and the page names none" for number in sorted(made - named))
+
+
+def _numbers(path: str) -> list[str]:
+    return re.findall(r"def test_fault_(\d+)_", Path(path).read_text()) if path.endswith(".py") else []
