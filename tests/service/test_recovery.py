@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from crewlog.domain import agent, run, run_state
 from crewlog.domain.decider import Decider
+from crewlog.eventlog import codec
 from crewlog.eventlog.memory import MemoryLog
 from crewlog.eventlog.owner import Meta, Owner
 from crewlog.eventlog.port import AggregateId, Stored
@@ -19,7 +20,7 @@ from crewlog.runtime.clock import now_micros
 from crewlog.scheduler import tail
 from crewlog.scheduler.claims import CLAIM_SECONDS
 from crewlog.v1.agent_pb2 import FinishAgent, HostAgent
-from crewlog.v1.entry_pb2 import Decision, Entry, Event
+from crewlog.v1.entry_pb2 import Entry
 from crewlog.v1.run_pb2 import CancelRun, NoopNode, RetryRun, RunStatus, StartRun, TaskResult
 from crewlog.v1.scheduler_pb2 import ExecutorReport, RunningTask, SchedulerOrder
 from google.protobuf.message import Message
@@ -218,13 +219,16 @@ async def test_a_run_that_another_process_opens_again_is_worked_on_again(tmp_pat
             await world.until("r", lambda state: state.status == RunStatus.RUN_STATUS_SUCCEEDED)
 
 
-async def test_a_run_with_an_event_of_a_later_release_holds_up_nobody(tmp_path: Path) -> None:
+@pytest.mark.parametrize("ordinal", [2, 7])
+async def test_a_run_that_cannot_be_read_holds_up_nobody(tmp_path: Path, ordinal: int) -> None:
+    """An event of a later release, and an entry that does not follow the one before it."""
     log = MemoryLog()
     world = world_on(log, tmp_path)
-    started = Owner(log, run, tenant="local", clock=lambda: 1, code_version="test")
-    outcome = await started.handle("r", StartRun(run_id="r", workflow=chain(1)), Meta("c", "test", correlation_id="r"))
-    unknown = Entry(decisions=[Decision(command_id="x", events=[Event()])])
-    await log.append(AggregateId("local", "run", "r"), unknown.SerializeToString(), outcome.revision)
+    await append(log, run, "r", StartRun(run_id="r", workflow=chain(1)))
+    (started,) = await log.read(AggregateId("local", "run", "r"))
+    unknown = Entry(ordinal=ordinal, previous_hash=codec.hash_of(started.payload))
+    unknown.decisions.add(command_id="x").events.add()
+    await log.append(AggregateId("local", "run", "r"), unknown.SerializeToString(), started.revision)
     async with world.scheduler(), world.executor(), client(world) as scheduler:
         await scheduler.Start(StartRun(run_id="s", workflow=chain(1)))
         await world.until("s", run_state.is_over)

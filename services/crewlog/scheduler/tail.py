@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from crewlog.domain import names, run_state
-from crewlog.domain.errors import Unavailable, UnknownEvent
+from crewlog.domain.errors import Unavailable, UnknownEvent, WrongState
 from crewlog.domain.run_state import Run
 from crewlog.eventlog.owner import Owner
 from crewlog.eventlog.port import Stored
@@ -151,9 +151,9 @@ class Tail:
         try:
             # What is followed may be ahead of the answer to the command that wrote it.
             run, self._opened_at[run_id] = await self._owner.refresh(run_id)
-        except UnknownEvent as unknown:
-            # To go on would be a guess; it stays open, for a release that knows more.
-            logger.error("run %s waits: %s", run_id, unknown)
+        except (UnknownEvent, WrongState) as reason:
+            # To go on would be a guess; it stays open, for a release that knows more, or a log that is put back.
+            logger.error("run %s waits: %s", run_id, reason)
             self._reactor.open_runs.add(run_id)
             return
         if run_state.is_over(run):
@@ -173,7 +173,7 @@ class Tail:
         try:
             run, _ = await self._owner.state(run_id)
             await self._claims.look_again(run, self._is_moving)
-        except (UnknownEvent, Unavailable) as reason:
+        except (UnknownEvent, WrongState, Unavailable) as reason:
             logger.warning("run %s waits: %s", run_id, reason)
             return
         self._reactor.wake(run_id)
