@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import socket
 import subprocess
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -82,21 +82,25 @@ class Replicas:
             await admin.close()
 
 
-@asynccontextmanager
-async def running(directory: Path) -> AsyncIterator[Replicas]:
+@contextmanager
+def running(directory: Path) -> Iterator[Replicas]:
     """Three servers with an empty log of three replicas."""
     with free_ports(2 * COUNT) as ports:
         replicas = Replicas(directory, ports=ports[:COUNT], cluster_ports=ports[COUNT:])
     try:
         for number in range(COUNT):
             replicas.run(number)
-        async with asyncio.timeout(READY_SECONDS_MAX):
-            while not await _is_made(replicas):
-                await asyncio.sleep(LOOK_AGAIN_SECONDS)
+        asyncio.run(_until_made(replicas))
         yield replicas
     finally:
         for number in list(replicas.processes):
             replicas.kill(number)
+
+
+async def _until_made(replicas: Replicas) -> None:
+    async with asyncio.timeout(READY_SECONDS_MAX):
+        while not await _is_made(replicas):
+            await asyncio.sleep(LOOK_AGAIN_SECONDS)
 
 
 async def _is_made(replicas: Replicas) -> bool:

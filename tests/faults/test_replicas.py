@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from pathlib import Path
+from collections.abc import Iterator
 
 import pytest
 from crewlog.eventlog.jetstream import JetStreamLog
@@ -21,9 +20,10 @@ SECONDS_MAX = 60.0
 SHARED = AggregateId("local", "run", "shared")
 
 
-@pytest.fixture
-async def servers(tmp_path: Path) -> AsyncIterator[Replicas]:
-    async with replicas.running(tmp_path) as running:
+@pytest.fixture(scope="module")
+def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Replicas]:
+    """Each test leaves all of them running."""
+    with replicas.running(tmp_path_factory.mktemp("replicas")) as running:
         yield running
 
 
@@ -92,7 +92,7 @@ async def test_fault_33_without_a_majority_nothing_is_acknowledged_and_with_one_
     leader = await servers.leader(through=0)
     others = [number for number in range(replicas.COUNT) if number != leader]
     log = await servers.connect(leader)
-    run = AggregateId("local", "run", "r")
+    run = AggregateId("local", "run", "alone")
     first = await log.append(run, b"1", 0)
     for number in others:
         servers.kill(number)
