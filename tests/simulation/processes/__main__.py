@@ -7,9 +7,13 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 
 from tests.simulation.processes.campaign import Plan, simulate
+
+# A simulation takes a second. One that does not end is killed, and so reported.
+SECONDS_MAX = 600
 
 
 def main(first: int, last: int, plan: str) -> None:
@@ -17,6 +21,7 @@ def main(first: int, last: int, plan: str) -> None:
         sys.stdout.flush()
         child = os.fork()
         if child == 0:
+            signal.alarm(SECONDS_MAX)
             report = simulate(seed, Plan.named(plan))
             sys.stdout.write(json.dumps(report) + "\n")
             sys.stdout.flush()
