@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from crewlog.models.legality import TOOL_ID, TOOL_NAME, check_legal
 from crewlog.v1.agent_pb2 import ContentBlock, ToolUse
 
-__all__ = ["CONTINUE", "ToolOutcome", "Turn", "check_legal", "messages"]
+__all__ = ["CONTINUE", "ToolOutcome", "Transcript", "Turn", "check_legal", "messages"]
 
 CONTINUE = "Continue."
 NO_OUTPUT = "(no output)"
@@ -44,22 +44,41 @@ class Turn:
 
 def messages(prompt: str, turns: Sequence[Turn]) -> list[dict[str, Any]]:
     """The whole conversation, legal at every prefix of `turns`; it asks the model to go on where nothing else does."""
-    conversation: list[dict[str, Any]] = []
-    ids = _tool_ids(turns)
-    _say(conversation, "user", _text(prompt) or _text(CONTINUE))
+    transcript = Transcript(prompt)
     for turn in turns:
-        calls = [next(ids) for block in turn.content if block.WhichOneof("block") == "tool_use"]
+        transcript.add(turn)
+    return transcript.messages()
+
+
+class Transcript:
+    """A conversation that grows by turns, at the cost of what each of them adds. What it gave stays as it is."""
+
+    def __init__(self, prompt: str) -> None:
+        self._messages: list[dict[str, Any]] = []
+        self._ids = _ToolIds()
+        _say(self._messages, "user", _text(prompt) or _text(CONTINUE))
+
+    def copy(self) -> Transcript:
+        """One that grows by itself."""
+        other = Transcript("")
+        other._messages, other._ids = self.messages(), self._ids.copy()
+        return other
+
+    def add(self, turn: Turn) -> None:
+        calls = [self._ids.of(block.tool_use) for block in turn.content if block.WhichOneof("block") == "tool_use"]
         answer = _answer(turn, calls)
-        _say(conversation, "assistant", answer)
-        _say(conversation, "user", _results(turn, calls) + _text(turn.said))
-        if conversation[-1]["role"] == "assistant" and not _is_paused(answer):
-            _say(conversation, "user", _text(CONTINUE))
-    return conversation
+        _say(self._messages, "assistant", answer)
+        _say(self._messages, "user", _results(turn, calls) + _text(turn.said))
+        if self._messages[-1]["role"] == "assistant" and not _is_paused(answer):
+            _say(self._messages, "user", _text(CONTINUE))
+
+    def messages(self) -> list[dict[str, Any]]:
+        return list(self._messages)
 
 
 def _say(conversation: list[dict[str, Any]], role: str, blocks: list[dict[str, Any]]) -> None:
     if blocks and conversation and conversation[-1]["role"] == role:
-        conversation[-1]["content"].extend(blocks)
+        conversation[-1] = {"role": role, "content": [*conversation[-1]["content"], *blocks]}
     elif blocks:
         conversation.append({"role": role, "content": blocks})
 
@@ -137,16 +156,24 @@ def _result(call_id: str, outcome: ToolOutcome | None) -> dict[str, Any]:
     return {**result, "is_error": True} if outcome.is_error else result
 
 
-def _tool_ids(turns: Sequence[Turn]) -> Iterator[str]:
+class _ToolIds:
     """The provider's ids where they can be sent back, else others that only depend on the place of the call."""
-    given = [block.tool_use.tool_use_id for turn in turns for block in turn.content if block.HasField("tool_use")]
-    used: set[str] = set()
-    for place, given_id in enumerate(given):
-        own = given_id if TOOL_ID.fullmatch(given_id) and given_id not in used else f"call_{place}"
-        while own in used:
+
+    def __init__(self) -> None:
+        self._used: dict[str, None] = {}
+
+    def copy(self) -> _ToolIds:
+        other = _ToolIds()
+        other._used = dict(self._used)
+        return other
+
+    def of(self, call: ToolUse) -> str:
+        given = call.tool_use_id
+        own = given if TOOL_ID.fullmatch(given) and given not in self._used else f"call_{len(self._used)}"
+        while own in self._used:
             own += "_"
-        used.add(own)
-        yield own
+        self._used[own] = None
+        return own
 
 
 def _is_paused(answer: Sequence[dict[str, Any]]) -> bool:

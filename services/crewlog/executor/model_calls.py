@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -54,30 +54,45 @@ OUTPUT_TOKENS_MIN = 1_024
 
 @dataclass(slots=True)
 class Conversation:
-    """What was said so far, with every body resolved. Kept by turn, so that a step costs what it adds."""
+    """What was said so far, with every body resolved. All but the last turn, after which more may be said, is kept as it is
+    sent: so a step costs what it adds."""
 
     blobs: BlobStore
-    prompt: str = ""
-    turns: list[conversation.Turn] = field(default_factory=list)
+    _past: conversation.Transcript | None = None
+    _turns: int = 0
+    _last: tuple[int, conversation.Turn] = (0, conversation.Turn(()))
 
     async def messages(self, agent: Agent, unread: Sequence[MessageReceived] = ()) -> list[dict[str, Any]]:
         """For the next model call, which reads what is `unread` for the first time."""
-        if not self.prompt:
-            first = Body(inline=await bodies.load(self.blobs, agent.started.prompt))
-            self.prompt = await self._said([first, *agent.told.get(1, ())])
-        for number, turn in enumerate(agent.turns[len(self.turns) :], start=len(self.turns) + 1):
-            self.turns.append(await self._resolved(turn, agent.told.get(number + 1, ())))
-        new = await self._said([message.text for message in unread])
-        told = await self._said(agent.told.get(len(agent.turns) + 1, ()))
-        if not self.turns:
-            return conversation.messages(_joined(self.prompt, new), [])
-        last = replace(self.turns[-1], said=_joined(told, new))
-        return conversation.messages(self.prompt, [*self.turns[:-1], last])
+        count = len(agent.turns)
+        said = await self._said([*agent.told.get(count + 1, ()), *(message.text for message in unread)])
+        if not count:
+            return conversation.messages(_joined(await self._prompt(agent), said), [])
+        if self._past is None:
+            self._past = conversation.Transcript(_joined(await self._prompt(agent), await self._told(agent, 1)))
+        for number in range(self._turns + 1, count):
+            self._past.add(replace(await self._turn(agent, number), said=await self._told(agent, number + 1)))
+            self._turns = number
+        whole = self._past.copy()
+        whole.add(replace(await self._turn(agent, count), said=said))
+        return whole.messages()
 
-    async def _resolved(self, turn: Turn, told: Sequence[Body]) -> conversation.Turn:
+    async def _prompt(self, agent: Agent) -> str:
+        return await self._said([agent.started.prompt])
+
+    async def _told(self, agent: Agent, number: int) -> str:
+        """What the call of a turn was the first to read."""
+        return await self._said(agent.told.get(number, ()))
+
+    async def _turn(self, agent: Agent, number: int) -> conversation.Turn:
+        if self._last[0] != number:
+            self._last = (number, await self._resolved(agent.turns[number - 1]))
+        return self._last[1]
+
+    async def _resolved(self, turn: Turn) -> conversation.Turn:
         """Asked for only once all calls of the turn have an outcome."""
         outcomes = [await self._outcome(turn.outcomes[index]) for index, _ in tool_uses(turn)]
-        return conversation.Turn([await self._block(b) for b in turn.content], outcomes, await self._said(told))
+        return conversation.Turn([await self._block(block) for block in turn.content], outcomes)
 
     async def _said(self, texts: Sequence[Body]) -> str:
         return _joined(*[(await bodies.load(self.blobs, text)).decode(errors="replace") for text in texts])
