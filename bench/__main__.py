@@ -16,7 +16,7 @@ from crewlog.eventlog.jetstream import connect_log
 from rich.console import Console
 from rich.table import Table
 
-from bench import agents, budgets, floors, processes, workloads
+from bench import agents, budgets, floors, kills, processes, workloads
 from bench.runs import Client, client
 
 RESULTS = Path(__file__).parent / "results" / "latest.json"
@@ -30,6 +30,7 @@ WORKLOADS: dict[str, Callable[[Client, Platform], Awaitable[dict[str, float]]]] 
     "W6": workloads.w6,
     "W8": workloads.w8,
     "turn": agents.sandboxed_turn,
+    "W5": kills.w5,
 }
 # The first targets, to be beaten later: what a figure may be at most, or at least where it is a rate.
 TARGETS = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -30,8 +31,18 @@ def disk_bytes(directory: Path) -> int:
     return sum(path.stat().st_blocks * 512 for path in directory.rglob("*") if path.is_file())
 
 
+def began_at(pid: int) -> float:
+    """In seconds since 1970, within one tick of the kernel."""
+    after_boot = int(_fields(pid)[19]) / _TICKS_PER_SECOND
+    return time.time() - (time.clock_gettime(time.CLOCK_BOOTTIME) - after_boot)
+
+
+def _fields(pid: int) -> list[str]:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+
+
 def _ticks(pid: int) -> int:
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    fields = _fields(pid)
     return int(fields[11]) + int(fields[12])
 
 
