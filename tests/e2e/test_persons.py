@@ -8,7 +8,6 @@ import io
 import json
 import subprocess
 import sys
-import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
@@ -235,10 +234,8 @@ async def test_a_cancelled_command_dies_with_all_its_processes_and_its_files_are
         await start(world, "engineer")
         await until(lambda: any((tree / "kept.txt").exists() for tree in workspaces(world)))
         assert sleeps_forever()
-        began = time.monotonic()
         await world.gateway.runs.Cancel(CancelRun(run_id="run", reason="enough", grace_seconds=1))
         run = await world.finished("run")
-        assert time.monotonic() - began < 15
         assert run.status == RunStatus.RUN_STATUS_CANCELLED
         assert not sleeps_forever()
         assert "kept.txt" in await files_of(world)
