@@ -54,8 +54,8 @@ OUTPUT_TOKENS_MIN = 1_024
 
 @dataclass(slots=True)
 class Conversation:
-    """What was said so far, with every body resolved. It is kept as it is sent, so that a step costs what it adds; but for
-    the last turn, after which more may be said."""
+    """What was said so far, with every body resolved. It is kept as it is sent, so a step costs what it adds. After the
+    last turn more may be said."""
 
     blobs: BlobStore
     _past: conversation.Transcript | None = None
