@@ -25,7 +25,7 @@ SAID = "I read it once more. " * 10
 CLOSED, OPEN = "grow-a-000000", "grow-b-000000"
 CLOSED_TURNS = 20
 OPEN_TURNS_BEFORE, OPEN_TURNS = 30, 400
-SLOW_MILLIS = 1_000
+SLOW_MILLIS = 10_000
 
 
 def script() -> str:
