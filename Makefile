@@ -3,6 +3,7 @@ PYTHON ?= python3
 UV := .tools/bin/uv
 BIN := .venv/bin
 PYTEST_OPTIONS ?=
+WORKERS ?= 3
 ONLY ?=
 EVENTS ?= 1000000
 OPEN_RUNS ?= 100
@@ -34,8 +35,8 @@ lock: | $(UV) ## Resolve pyproject.toml into requirements.lock again
 run: setup ## See a crew do a job, on a platform of its own, and replay it
 	@$(BIN)/crewlog demo
 
-test: setup ## Run every test
-	@$(BIN)/pytest $(PYTEST_OPTIONS)
+test: setup ## Run every test; WORKERS=1 one after the other
+	@$(BIN)/pytest -m "not campaign" -n $(WORKERS) --dist worksteal $(PYTEST_OPTIONS)
 
 quick: setup ## Run the tests that take no seconds
 	@$(BIN)/pytest -m "not slow" $(PYTEST_OPTIONS) tests/domain tests/tidy tests/contract
@@ -63,6 +64,7 @@ bench: setup ## Measure: all of it, or ONLY="W1 W8"
 	@$(BIN)/python -m bench $(ONLY)
 
 chaos: setup ## Kill at every point and at random moments; SEED=1 repeats, POINTS="^git/" chooses
+	@$(BIN)/pytest -m campaign -n $(WORKERS) tests $(PYTEST_OPTIONS)
 	@CHAOS=all SEED="$(SEED)" POINTS="$(POINTS)" $(BIN)/pytest tests/chaos -o log_cli=true -o log_cli_level=INFO -o verbosity_subtests=0 $(PYTEST_OPTIONS)
 
 growth: setup ## See what a long log costs: EVENTS=1000000 OPEN_RUNS=100

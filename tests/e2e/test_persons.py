@@ -70,7 +70,7 @@ def crew(*names: str) -> Workflow:
     return Workflow(name="crew", nodes=nodes)
 
 
-@pytest.fixture(params=["none", "process"])
+@pytest.fixture(params=["none", pytest.param("process", marks=pytest.mark.campaign)])
 def playing(request: pytest.FixtureRequest, tmp_path: Path, repository: Path) -> Play:
     """A platform whose model plays a script; its agents live in the executor, or each in a process of its own."""
 
