@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 from crewlog.domain import agent, run, run_state
 from crewlog.domain.decider import fold
+from crewlog.domain.errors import WrongState
 from crewlog.eventlog import codec
 from crewlog.eventlog.memory import MemoryBlobs, MemoryLive, MemoryLog
 from crewlog.eventlog.port import AggregateId
@@ -189,6 +190,19 @@ async def test_a_run_that_was_started_before_the_scheduler_died_goes_on(world: W
     async with world.scheduler(), world.executor():
         state = await world.until("r", run_state.is_over)
     assert state.status == RunStatus.RUN_STATUS_SUCCEEDED
+
+
+async def test_fault_32_a_scheduler_does_not_begin_on_a_log_that_has_become_shorter(world: World) -> None:
+    async with world.scheduler(), client(world) as scheduler:
+        await scheduler.Start(StartRun(run_id="r", workflow=chain(5)))
+        await scheduler.Start(StartRun(run_id="s", workflow=chain(5)))
+    older = MemoryLog(world.log.epoch)
+    for stored in (await world.log.read(AggregateId("local", "run", "r")))[:1]:
+        await older.append(stored.aggregate, stored.payload, 0)
+    world.log = older
+    with pytest.raises(WrongState, match="was read up to"):
+        async with world.scheduler():
+            raise AssertionError("it has begun")
 
 
 async def test_without_a_checkpoint_the_log_is_enough(world: World, tmp_path: Path) -> None:

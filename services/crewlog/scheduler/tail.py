@@ -16,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from crewlog.domain import names, run_state
 from crewlog.domain.errors import Unavailable, UnknownEvent, WrongState
 from crewlog.domain.run_state import Run
+from crewlog.eventlog.limits import check_head
 from crewlog.eventlog.owner import Owner
 from crewlog.eventlog.port import Stored
 from crewlog.scheduler.checkpoint import Checkpoint
@@ -65,6 +66,8 @@ class Tail:
     async def open(self) -> None:
         """Opens the runs of the checkpoint, or those that the log shows; until then the scheduler does not serve."""
         remembered = self._checkpoint.load()
+        if remembered is not None:
+            check_head(await self._log.head(), remembered.revision)
         position = remembered or await survey(self._log)
         self._revision = position.revision
         self._saved = set(remembered.open_runs) if remembered else set()
