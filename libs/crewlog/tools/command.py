@@ -162,15 +162,17 @@ class Launcher:
         finally:
             for descriptor in theirs:
                 os.close(descriptor)
-        stdout, reading_stdout = await _reader(ours[0])
-        report, reading_report = await _reader(ours[2])
-        control = await _writer(ours[1])
+        opening = asyncio.ensure_future(_open(ours))
+        try:
+            stdout, report, control, transports = await asyncio.shield(opening)
+        except asyncio.CancelledError:
+            _close((await opening)[-1])
+            raise
         control.write(json.dumps(spec).encode("ascii") + b"\n")
         try:
             yield stdout, report, control
         finally:
-            for transport in (reading_stdout, reading_report, control):
-                transport.close()
+            _close(transports)
 
     def _send(self, descriptors: list[int]) -> None:
         """A launcher that somebody has killed is replaced, once."""
@@ -206,6 +208,20 @@ def _pipes() -> tuple[list[int], list[int]]:
     """Ours and theirs, each in the order output, control, report."""
     (output, their_output), (their_control, control), (report, their_report) = os.pipe(), os.pipe(), os.pipe()
     return [output, control, report], [their_output, their_control, their_report]
+
+
+async def _open(
+    descriptors: list[int],
+) -> tuple[asyncio.StreamReader, asyncio.StreamReader, asyncio.WriteTransport, tuple[asyncio.BaseTransport, ...]]:
+    stdout, reading_stdout = await _reader(descriptors[0])
+    report, reading_report = await _reader(descriptors[2])
+    control = await _writer(descriptors[1])
+    return stdout, report, control, (reading_stdout, reading_report, control)
+
+
+def _close(transports: tuple[asyncio.BaseTransport, ...]) -> None:
+    for transport in transports:
+        transport.close()
 
 
 async def _reader(descriptor: int) -> tuple[asyncio.StreamReader, asyncio.ReadTransport]:

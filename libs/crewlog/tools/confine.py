@@ -50,6 +50,8 @@ NETWORK_PATHS = ("/etc/resolv.conf", "/run/systemd/resolve")
 _DEVICES = tuple(f"/dev/{name}" for name in ["full", "null", "random", "tty", "urandom", "zero"])
 _SIOCGIFFLAGS, _SIOCSIFFLAGS, _IFF_UP = 0x8913, 0x8914, 1
 _UID_INSIDE_FOR_ROOT = 1000
+_NICER = 5
+_NICE_MAX = 19
 _MEMORY_MARGIN_BYTES = 1 << 30
 
 
@@ -78,15 +80,16 @@ class Spec(TypedDict):
     files: dict[str, str]
 
 
-def own_session(output: int) -> None:
-    """No terminal, no input, one pipe for all that it prints, and the first to die when memory is short."""
+def own_session(output: int, niceness: int) -> None:
+    """No terminal, no input, one pipe for all that it prints; the first to die when memory is short, and the last to
+    run when there is much to do."""
     os.setsid()
     nothing = os.open(os.devnull, os.O_RDONLY)
     for source, target in ((nothing, 0), (output, 1), (output, 2)):
         os.dup2(source, target)
     with suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text("1000")
-    os.nice(5)
+    os.setpriority(os.PRIO_PROCESS, 0, min(niceness + _NICER, _NICE_MAX))
 
 
 def limit(limits: Limits) -> None:

@@ -31,6 +31,7 @@ from crewlog.tools.confine import Spec
 _FIRST_LOOK_SECONDS = 0.05
 _LOOK_SECONDS = 0.1
 _LOOK_OFTEN_SECONDS = 0.02
+_NICE_MIN = -20
 
 
 def serve(requests: socket.socket) -> None:
@@ -89,9 +90,12 @@ class _Supervisor:
         self._exit_code: int | None = None
         self._kill_at = float("inf")
         self._wrapped = False
+        self._exact: processes.SharedOut | None = None
+        self._niceness = os.getpriority(os.PRIO_PROCESS, 0)
 
     def run(self) -> dict[str, Any]:
         started = time.monotonic()
+        processes.run_at(_NICE_MIN)  # whoever watches must not wait behind what is watched
         told, tell = os.pipe()
         wake, waker = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC) if hasattr(os, "pipe2") else os.pipe()
         os.set_blocking(waker, False)
@@ -104,6 +108,7 @@ class _Supervisor:
         if "error" not in facts:
             self._watch(started, wake)
         processes.kill_descendants(self._child)
+        processes.run_at(self._niceness)
         return {"ending": self._ending, "exit_code": self._exit_code, "seconds": time.monotonic() - started, **facts}
 
     def _start(self, tell: int) -> int:
@@ -111,7 +116,7 @@ class _Supervisor:
         if child == 0:
             signal.set_wakeup_fd(-1)
             try:
-                _become(self._spec, self._output, self._scratch, tell)
+                _become(self._spec, self._output, self._niceness, self._scratch, tell)
             except OSError as error:
                 os.write(tell, json.dumps(confine.message_of(error)).encode() + b"\n")
             os._exit(127)
@@ -150,13 +155,23 @@ class _Supervisor:
 
     def _look(self) -> float:
         """Returns after how many seconds to look again: sooner when it is near a limit."""
-        count, memory = processes.usage(self._limits["memory_bytes"])
-        if memory > self._limits["memory_bytes"]:
-            self._kill("out_of_memory")
-        elif count > self._limits["processes"]:
+        used = processes.usage()
+        if used.threads > self._limits["processes"]:
             self._kill("too_many_processes")
-        near = 4 * memory > self._limits["memory_bytes"] or 4 * count > self._limits["processes"]
+        elif used.memory_bytes > self._limits["memory_bytes"] and self._is_too_much(used.pids):
+            self._kill("out_of_memory")
+        near = 4 * used.memory_bytes > self._limits["memory_bytes"] or 4 * used.threads > self._limits["processes"]
         return _LOOK_OFTEN_SECONDS if near else _LOOK_SECONDS
+
+    def _is_too_much(self, pids: list[int]) -> bool:
+        """Also counted exactly. While that takes long, their number is looked at in between."""
+        if self._exact is None:
+            self._exact = processes.SharedOut(pids)
+        memory = self._exact.within(_LOOK_OFTEN_SECONDS)
+        if memory is None:
+            return False
+        self._exact = None
+        return memory > self._limits["memory_bytes"]
 
     def _stop(self, ending: str, now: float) -> None:
         """With grace: it may tidy up, and is killed if it does not end."""
@@ -190,8 +205,8 @@ def _exit_code(status: int) -> int:
     return code if code >= 0 else 128 - code
 
 
-def _become(spec: Spec, output: int, scratch: str, tell: int) -> NoReturn:
-    confine.own_session(output)
+def _become(spec: Spec, output: int, niceness: int, scratch: str, tell: int) -> NoReturn:
+    confine.own_session(output, niceness)
     confine.limit(spec["limits"])
     if spec["level"] == "bubblewrap":
         _become_bubblewrap(spec, tell)

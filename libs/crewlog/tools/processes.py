@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -40,6 +41,12 @@ def die_with_parent() -> None:
         kernel.die_with_parent()
 
 
+def run_at(niceness: int) -> None:
+    """As far as it is allowed: to come before others is not, to most users."""
+    with suppress(PermissionError):
+        os.setpriority(os.PRIO_PROCESS, 0, niceness)
+
+
 def reaped() -> Iterator[tuple[int, int]]:
     """Every child that has ended, with its status."""
     with suppress(ChildProcessError):
@@ -47,17 +54,41 @@ def reaped() -> Iterator[tuple[int, int]]:
             yield ended
 
 
-def usage(memory_bytes_max: int) -> tuple[int, int]:
-    """How many processes and threads there are below this one, and the bytes that they have for themselves.
+class Usage(NamedTuple):
+    """Of all processes below this one: how many threads they have, and how much memory each has for itself. Memory that
+    a fork shares with its parent counts for both here, so it is at least as much as there really is."""
 
-    Memory that a fork shares with its parent counts for both in the quick sum; only when that is too much the exact
-    and slower one is taken.
-    """
+    threads: int
+    memory_bytes: int
+    pids: list[int]
+
+
+def usage() -> Usage:
+    """Without waiting for any of them."""
     alive = [process for process in _descendants() if process.is_alive]
-    threads = sum(process.threads for process in alive)
     pids = [process.pid for process in alive]
-    quick = sum(map(_own_bytes, pids))
-    return threads, quick if quick <= memory_bytes_max else sum(map(_shared_out_bytes, pids))
+    return Usage(sum(process.threads for process in alive), sum(map(_own_bytes, pids)), pids)
+
+
+class SharedOut:
+    """What processes have in memory, exactly: what several share counts once.
+
+    It is measured beside the caller. A process that is forking keeps its memory locked until it runs again, and where
+    too many want to run that may take longer than there is time.
+    """
+
+    def __init__(self, pids: list[int]) -> None:
+        self._bytes: int | None = None
+        self._measuring = threading.Thread(target=self._measure, args=(pids,), daemon=True)
+        self._measuring.start()
+
+    def within(self, seconds: float) -> int | None:
+        """None when it is not known yet."""
+        self._measuring.join(seconds)
+        return self._bytes
+
+    def _measure(self, pids: list[int]) -> None:
+        self._bytes = sum(map(_shared_out_bytes, pids))
 
 
 def terminate_descendants(spared: int | None) -> None:
@@ -68,15 +99,18 @@ def terminate_descendants(spared: int | None) -> None:
 
 
 def kill_descendants(child: int) -> None:
-    """SIGKILL until none is left. A whole group at once, so that one that forks cannot run ahead."""
+    """SIGKILL until none is left. A whole group at once, so that one that forks cannot run ahead.
+
+    One that forks and ends while the list is read may be missed: only an empty list after another one is the end.
+    """
     deadline = time.monotonic() + _KILL_SECONDS_MAX
     _send_group(child, signal.SIGKILL)
     if sys.platform != "linux":
         return
-    while _has_children() and time.monotonic() < deadline:
+    empty = 0
+    while _has_children() and time.monotonic() < deadline and empty < 2:
         left = [process for process in _descendants() if process.is_alive]
-        if not left:
-            return
+        empty = 0 if left else empty + 1
         for group in {process.group for process in left} - {os.getpgrp()}:
             _send_group(group, signal.SIGKILL)
         for process in left:
