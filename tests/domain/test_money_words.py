@@ -13,7 +13,7 @@ from crewlog.domain.amounts import AMOUNT_MAX
 from crewlog.domain.errors import InvalidCommand
 from crewlog.v1.budget_pb2 import Amounts, BudgetView, Limit, Period, Usage
 from crewlog.v1.budget_service_pb2 import CostRow, CostTable
-from crewlog.v1.run_pb2 import GateStatus, GateView
+from crewlog.v1.run_pb2 import GateKind, GateStatus, GateView
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -62,10 +62,18 @@ def test_a_change_needs_something() -> None:
 
 
 def test_only_a_raise_has_an_amount() -> None:
-    assert gates.amounts_of("raise", "1.5") == Amounts(usd_micros=1_500_000)
-    assert gates.amounts_of("stop", "") == Amounts()
+    gate = GateView(kind=GateKind.GATE_KIND_BUDGET, choices=["raise", "stop"])
+
+    def by(choice: str, amount: str) -> Amounts:
+        given = money.amounts(amount) if amount else Amounts()
+        return gates.to_command(gates.Answered("r", "a-1-1", choice, given), gate).by
+
+    assert by("raise", "1.5") == Amounts(usd_micros=1_500_000)
+    assert by("stop", "") == Amounts()
     with pytest.raises(InvalidCommand, match="goes only with"):
-        gates.amounts_of("stop", "1")
+        by("stop", "1")
+    with pytest.raises(InvalidCommand):
+        by("raise", "")
 
 
 @pytest.mark.parametrize(
@@ -160,6 +168,7 @@ def test_a_gate_says_what_is_wanted() -> None:
     gate = GateView(
         run_id="r",
         gate_id="a-1-1",
+        kind=GateKind.GATE_KIND_BUDGET,
         status=GateStatus.GATE_STATUS_OPEN,
         question="more\x1b[2J?",
         wanted=Amounts(usd_micros=1_500_000, model_calls=1),
