@@ -80,6 +80,8 @@ class Life:
     blobs: MemoryBlobs = field(default_factory=MemoryBlobs)
 
     def do(self, command: rules.Command) -> list[Message]:
+        """Decides a command of the only claim, as of now."""
+        command.agent_id, command.generation, command.at_unix_micros = HOST.agent_id, HOST.generation, NOW
         events = rules.decide(self.state, command)
         self.state = fold(rules, events, self.state)
         self.events += events
@@ -97,10 +99,10 @@ class Life:
         assert not list(check_legal(messages))
         request = model_calls.request_of(self.state, step, messages)
         quoted = model_calls.bound_quote(request, PRICES, self.state.allotment, self.state.spent)
-        started = model_calls.start_command("r_t-1", 1, step, MODEL, quoted, NOW, "scripted")
+        started = model_calls.start_command(step, MODEL, quoted, "scripted", [])
         self.do(started)
         finished = await model_calls.perform(
-            self.model, request, started, self.blobs, self.heard.append, lambda: NOW, PRICES, timeouts
+            self.model, request, started, self.blobs, self.heard.append, PRICES, timeouts
         )
         self.do(finished)
         return started, finished
@@ -125,7 +127,7 @@ class Life:
             )
             failed = ToolFailure(reason=given.reason, text=text) if given.is_error else None
             output = None if given.is_error else ToolOutput(text=text)
-            self.do(FinishToolCall(agent_id="r_t-1", generation=1, key=key, output=output, failure=failed))
+            self.do(FinishToolCall(key=key, output=output, failure=failed))
             reasons.append(given.reason)
         return reasons
 
@@ -339,6 +341,14 @@ async def test_fault_64_two_hundred_calls_at_once_all_get_their_outcome(play: Pl
     assert life.next == Succeed("Done")
 
 
+async def test_fault_64_a_model_that_does_not_mend_its_calls_ends_with_its_turns(play: Play) -> None:
+    life = await play(*["{tools: [{tool: read, malformed_input: '{'}]}"] * TURNS_MAX)
+    for _ in range(TURNS_MAX):
+        await life.call()
+        assert await life.run_tools() == ["malformed_input"]
+    assert isinstance(life.next, Fail) and life.next.failure.reason == "turns_exhausted"
+
+
 @pytest.mark.parametrize(
     "wrong", ["omit_usage: true", "usage: {output_tokens: 0}", "usage: {output_tokens: 1}", "usage: {input_tokens: 0}"]
 )
@@ -448,7 +458,7 @@ async def test_fault_67_only_the_recorded_answer_counts(
     monkeypatch.setattr(socket, "socket", None)
     replayed = fold(rules, life.events, rules.INITIAL)
     assert replayed == life.state and next_step(replayed, NOW) == Succeed("first")
-    late = FinishModelCall(agent_id="r_t-1", generation=1, key=started.key)
+    late = FinishModelCall(key=started.key)
     late.answer.content.add(text="second")
     assert life.do(late) == []
 
