@@ -44,10 +44,11 @@ async def measure(events: int, open_runs: int) -> Figures:
         ids = [f"{workload.OPEN[:-6]}{number:06}" for number in range(1, open_runs)]
         figures |= await _seed(directory, closed, [list(still_open.copy(run_id)) for run_id in ids], events)
         starts.forget_everything(directory / "data")
+        head = int(figures["events"])
         for state in ("forgotten", "remembered"):
             platform = _platform(directory, open_runs)
             try:
-                await starts.start(platform, [workload.OPEN, *ids], figures, state)
+                head = await starts.start(platform, [workload.OPEN, *ids], head, figures, state)
             finally:
                 await starts.kill(platform)
     return figures
@@ -70,9 +71,9 @@ async def _seed(directory: Path, closed: History, still_open: Sequence[Sequence[
     try:
         log = await connect_log(server.url, "operator", passwords["operator"], name="growth")
         head = await log.head()
-        revision = await seeding.fill(log, spread(_closed(closed), still_open, events - head))
-        figures = {"events": float(revision), "seeding_s": time.perf_counter() - began}
-        figures |= await opening.measure(log)
+        await seeding.fill(log, spread(_closed(closed), still_open, events - head))
+        figures = {"seeding_s": time.perf_counter() - began} | await opening.measure(log)
+        figures["events"] = float(await log.head())
         await log.close()
     finally:
         await asyncio.to_thread(server.stop)

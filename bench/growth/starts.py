@@ -34,22 +34,26 @@ def forget_everything(data_dir: Path) -> None:
             path.unlink()
 
 
-async def start(platform: Platform, open_runs: Collection[str], figures: dict[str, float], name: str) -> None:
-    """Starts the platform, which has to be stopped, and adds the figures of this start."""
+async def start(platform: Platform, open_runs: Collection[str], head: int, figures: dict[str, float], name: str) -> int:
+    """Starts the platform, which has to be stopped, on a log that ends at `head`, and adds the figures of this start.
+    Returns where the log ends then."""
     began = time.time()
     await platform.start()
     figures[f"{name}.ready_s"] = time.time() - began
     log = await workload.operator(platform)
     try:
-        moving = await _moving(log, set(open_runs), began)
+        moving = await _moving(log, set(open_runs), head, began)
     finally:
         await log.close()
     seconds = sorted(moving.values())
     figures |= {f"{name}.first_moving_s": seconds[0], f"{name}.all_moving_s": seconds[-1]}
+    for service in (*SERVICES, LOG):
+        figures[f"{name}.{service}_cpu_s"] = processes.cpu_seconds([platform.pid_of(service)])
     figures[f"{name}.scheduler_mib"] = processes.pss_mib([platform.pid_of("scheduler")])
     figures[f"{name}.caught_up_s"] = await _caught_up(platform, began)
     figures[f"{name}.gateway_mib"] = processes.pss_mib([platform.pid_of("gateway")])
     figures[f"{name}.log_mib"] = processes.pss_mib([platform.pid_of(LOG)])
+    return await _head(platform)
 
 
 async def kill(platform: Platform) -> None:
@@ -62,10 +66,10 @@ async def kill(platform: Platform) -> None:
     await platform.stop()
 
 
-async def _moving(log: JetStreamLog, waiting: set[str], began: float) -> dict[str, float]:
+async def _moving(log: JetStreamLog, waiting: set[str], head: int, began: float) -> dict[str, float]:
     """After how many seconds the agent of each run had an entry that it had not before."""
     seconds: dict[str, float] = {}
-    async with asyncio.timeout(MOVING_SECONDS_MAX), aclosing(log.follow(0, ("agent",))) as batches:
+    async with asyncio.timeout(MOVING_SECONDS_MAX), aclosing(log.follow(head, ("agent",))) as batches:
         async for batch in batches:
             for stored in batch:
                 run_id = names.run_of(stored.aggregate.id)
@@ -78,8 +82,16 @@ async def _moving(log: JetStreamLog, waiting: set[str], began: float) -> dict[st
     raise RuntimeError("the log ended")
 
 
+async def _head(platform: Platform) -> int:
+    log = await workload.operator(platform)
+    try:
+        return await log.head()
+    finally:
+        await log.close()
+
+
 async def _caught_up(platform: Platform, began: float) -> float:
-    """After how many seconds reads show everything."""
+    """After how many seconds reads show everything, nearly."""
     async with dial(platform.gateway_address, platform.token) as channel, asyncio.timeout(CAUGHT_UP_SECONDS_MAX):
         gateway = of_channel(channel, platform.gateway_address)
         while True:

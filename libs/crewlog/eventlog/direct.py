@@ -15,7 +15,7 @@ from crewlog.eventlog.limits import BATCH_BYTES_MAX
 from crewlog.eventlog.port import AggregateId, Stored
 from nats.aio.msg import Msg
 
-ENTRIES_MAX = 32
+ENTRIES_MAX = 8
 END_OF_BATCH = "204"
 NOT_FOUND = "404"
 

@@ -21,7 +21,7 @@ from crewlog.eventlog.pulls import Consumers
 
 DIRECT_AT_ONCE_MAX = 4
 PASS_FROM = 8
-PASS_AGGREGATES_MAX = 256
+PASS_AGGREGATES_MAX = 64
 
 
 @dataclass(eq=False, slots=True)
