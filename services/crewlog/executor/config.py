@@ -60,6 +60,10 @@ def from_environment(environment: Mapping[str, str] = os.environ) -> Config:
         sandbox=environment.get("CREWLOG_SANDBOX", "auto"),
         search_path=environment.get("PATH", os.defpath),
         prices=Path(environment["CREWLOG_PRICES"]) if environment.get("CREWLOG_PRICES") else None,
-        labels=tuple(filter(None, environment.get("CREWLOG_EXECUTOR_LABELS", "").split(","))),
+        labels=_labels(environment.get("CREWLOG_EXECUTOR_LABELS", "")),
         isolation=Isolation(environment.get("CREWLOG_EXECUTOR_ISOLATION") or Isolation.NONE),
     )
+
+
+def _labels(written: str) -> tuple[str, ...]:
+    return tuple(label for part in written.split(",") if (label := part.strip()))

@@ -201,7 +201,8 @@ class Host:
         if is_interrupted(self._agent):
             self._session.do(tool_calls.not_begun(step.place, step.effect))
             return
-        asked = await questions.question_of(step, self._shared.blobs)
+        tools = frozenset(self._grant.node.agent.role.tools)
+        asked = await questions.question_of(step, self._shared.blobs, tools)
         if isinstance(asked, FinishToolCall):
             self._session.do(asked)
         else:

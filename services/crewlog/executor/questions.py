@@ -21,8 +21,8 @@ RUN_AGAIN, TELL_UNKNOWN = "run_again", "tell_unknown"
 INPUT_CHARACTERS_SHOWN = 1_000
 
 
-async def question_of(step: Ask, blobs: BlobStore) -> Question | FinishToolCall:
-    """What to ask; or the outcome of a call that asks in a form that nobody can answer."""
+async def question_of(step: Ask, blobs: BlobStore, tools: frozenset[str]) -> Question | FinishToolCall:
+    """What to ask; or the outcome of a call that may not ask, or asks in a form that nobody can answer."""
     call = step.effect.call or ToolUse()
     input_json = await bodies.load(blobs, call.input_json)
     turn, index = step.place
@@ -30,7 +30,7 @@ async def question_of(step: Ask, blobs: BlobStore) -> Question | FinishToolCall:
         question = _about_doubt(call.tool, input_json)
     else:
         try:
-            question = parse_question(input_json)
+            question = parse_question(input_json, tools)
         except NotDone as refusal:
             failure = ToolFailure(reason=refusal.reason, text=Body(inline=refusal.text.encode()))
             return FinishToolCall(key=key_of(step.place, step.effect), failure=failure)
