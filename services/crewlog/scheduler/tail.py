@@ -58,8 +58,7 @@ class Tail:
         self._opened_at: dict[str, int] = {}
         self._saved_at = 0.0
         self._revision = 0
-        self._moved: set[str] = set()
-        self._moved_before: set[str] = set()
+        self._moved, self._moved_before = set[str](), set[str]()
         # One thread, so that a save that was given up has ended before the next one begins.
         self._writer = ThreadPoolExecutor(1, "checkpoint")
 
