@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -12,6 +14,17 @@ import pytest
 from crewlog.tools import search
 from crewlog.tools.patterns import name_pattern
 from crewlog.tools.registry import ToolAnswer, ToolContext, run_tool
+
+SAYS_WHEN_IT_FORKS = """
+import asyncio, json, os, sys
+from pathlib import Path
+import uvloop
+from crewlog.tools.registry import ToolContext, run_tool
+os.register_at_fork(before=lambda: print("forks", flush=True))
+asked = json.dumps({"pattern": "first", "path": "README.md"}).encode()
+with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+    print(runner.run(run_tool("grep", asked, ToolContext(root=Path(sys.argv[1])))).text)
+"""
 
 
 async def call(root: Path, tool: str, /, **given: object) -> ToolAnswer:
@@ -99,6 +112,14 @@ async def test_grep_refuses(root: Path) -> None:
     assert (broken.reason, "is not a regular expression" in broken.text) == ("failed", True)
     assert (await call(root, "grep", pattern="x", path="../..")).reason == "denied"
     assert (await call(root, "grep", pattern="x", path="/etc")).reason == "denied"
+
+
+def test_grep_never_forks_the_process_of_the_executor(root: Path) -> None:
+    """As the executor runs: on uvloop, whose subprocesses are forks. A fork of a process with the threads of gRPC may
+    crash."""
+    run = (sys.executable, "-c", SAYS_WHEN_IT_FORKS, str(root))
+    said = subprocess.run(run, capture_output=True, text=True, check=True).stdout
+    assert said.splitlines() == ["README.md:1:first"]
 
 
 async def test_grep_passes_over_what_is_no_text(tmp_path: Path) -> None:

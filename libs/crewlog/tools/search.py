@@ -6,8 +6,8 @@ import asyncio
 import json
 import sys
 import time
-from asyncio.subprocess import DEVNULL, PIPE, Process
 from pathlib import Path
+from subprocess import DEVNULL, PIPE, Popen
 
 from crewlog.tools.answers import FAILED, TIMED_OUT, NotDone, ToolAnswer, shown
 from crewlog.tools.limits import (
@@ -70,24 +70,22 @@ def _fitting(paths: list[str]) -> list[str]:
 
 async def grep(given: GrepInput, context: ToolContext) -> ToolAnswer:
     asked = {"root": str(context.files.path), "pattern": given.pattern, "path": given.path, "glob": given.glob}
-    worker = await asyncio.create_subprocess_exec(
-        sys.executable, "-I", "-S", _WORKER, json.dumps(asked), stdin=DEVNULL, stdout=PIPE, stderr=DEVNULL, env={}
-    )
+    worker = _start(json.dumps(asked))
     try:
         async with asyncio.timeout(GREP_SECONDS_MAX):
-            output, _ = await worker.communicate()
+            output, _ = await asyncio.to_thread(worker.communicate)
     except TimeoutError:
         what_to_do = "make the pattern simpler (no nested repetition), or give a path or a glob"
         raise NotDone(TIMED_OUT, f"the search took more than {GREP_SECONDS_MAX:.0f} s: {what_to_do}") from None
     finally:
-        await _end(worker)
+        worker.kill()  # where it lives still; the thread then sees its end
     return _answer(output)
 
 
-async def _end(worker: Process) -> None:
-    if worker.returncode is None:
-        worker.kill()
-        await worker.wait()
+def _start(asked: str) -> Popen[bytes]:
+    """Not by the event loop, which forks: a copy of a process with gRPC's threads may crash before it is the worker."""
+    command = (sys.executable, "-I", "-S", _WORKER, asked)
+    return Popen(command, stdin=DEVNULL, stdout=PIPE, stderr=DEVNULL, env={})
 
 
 def _answer(output: bytes) -> ToolAnswer:
