@@ -30,6 +30,7 @@ async def check(world: World, done: Done) -> list[RecordedEntry]:
     await verify(world.gateway, done.trial.run_id)
     entries = await until_now(world.gateway, done.trial.run_id)
     check_watched(done, entries)
+    check_tools(done, entries)
     await check_money(world, done)
     return entries
 
@@ -56,6 +57,13 @@ def check_repository(trial: Trial) -> None:
 def check_watched(done: Done, entries: Sequence[RecordedEntry]) -> None:
     """The client has seen every entry of the run once, in order, though its streams broke."""
     assert list(done.watched_revisions) == [entry.revision for entry in entries][: len(done.watched_revisions)]
+
+
+def check_tools(done: Done, entries: Sequence[RecordedEntry]) -> None:
+    """Every tool did what it was asked for, but those that a person has stopped."""
+    failures = [fact.tool_call_failed.failure for fact in events_of(entries) if fact.HasField("tool_call_failed")]
+    stopped = {"cancelled"} if done.trial.person is Doubter else set[str]()
+    assert {failure.reason for failure in failures} <= stopped, failures
 
 
 def check_requests(requests: Sequence[str], entries: Sequence[RecordedEntry]) -> None:
