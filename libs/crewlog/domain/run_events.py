@@ -300,6 +300,8 @@ def _is_done(run: Run, node_id: str) -> bool:
 def _without(ready: tuple[str, ...], node_id: str) -> tuple[str, ...]:
     if ready and ready[0] == node_id:
         return ready[1:]
+    if node_id not in ready:
+        return ready
     return tuple(other for other in ready if other != node_id)
 
 
