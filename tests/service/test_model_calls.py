@@ -56,9 +56,10 @@ async def called(model: AnthropicModel, text: str, limit: Amounts = ZERO) -> tup
     quoted = await model_calls.best_quote(request, LIST, limit, ZERO, model.count_tokens)
     assert quoted.reservation is not None
     step = CallModel(turn=1, attempt=1, output_tokens_max=2_000, after_millis=0)
-    started = model_calls.start_command("agent", 1, step, TIERED, quoted, NOW, "scripted")
+    started = model_calls.start_command(step, TIERED, quoted, "scripted", [])
+    started.at_unix_micros = NOW
     request = model_calls.within(request, quoted)
-    finished = await model_calls.perform(model, request, started, MemoryBlobs(), lambda _: None, lambda: NOW, LIST)
+    finished = await model_calls.perform(model, request, started, MemoryBlobs(), lambda _: None, LIST)
     return started, finished
 
 

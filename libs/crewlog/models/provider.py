@@ -7,8 +7,10 @@ library is imported when the first call needs it, as that takes seconds; `warm_u
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import importlib
 import json
+import threading
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -74,10 +76,18 @@ class ModelReply:
 
 
 async def warm_up() -> None:
-    """Imports what the first call and the first price need, beside the event loop."""
-    module = await asyncio.to_thread(importlib.import_module, "crewlog.models.messages_api")
-    await asyncio.to_thread(module.warm_up)
-    await asyncio.to_thread(prices.warm_up)
+    """Imports what the first call and the first price need, beside the event loop. A process that ends in the meantime
+    does not wait for it."""
+    loop, loaded = asyncio.get_running_loop(), asyncio.Event()
+
+    def load() -> None:
+        importlib.import_module("crewlog.models.messages_api").warm_up()
+        prices.warm_up()
+        with contextlib.suppress(RuntimeError):  # the loop may be closed by now
+            loop.call_soon_threadsafe(loaded.set)
+
+    threading.Thread(target=load, name="warm-up", daemon=True).start()
+    await loaded.wait()
 
 
 class AnthropicModel:
