@@ -18,7 +18,7 @@ from google.protobuf.message import Message
 
 TENANT = "local"
 EVENTS = 10_000
-NODES = 2_000
+NODES = EVENTS // 6
 ROUNDS = 5
 Figures = dict[str, float]
 
@@ -57,7 +57,7 @@ def _owner(log: EventLog, rules: Decider[object]) -> Owner[object]:
 
 
 def _run_commands(run_id: str) -> list[list[Message]]:
-    """A start, and for each node two claims that lapse, one that does not, and the end: five events. What follows from
+    """A start, and for each node two claims that lapse, one that does not, and the end: six events. What follows from
     one thing is one entry, as the reactor makes it."""
     nodes = [Node(node_id=f"n{number}", noop=NoopNode()) for number in range(NODES)]
     plan = Workflow(name="opened", nodes=nodes)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-import pytest
-from crewlog.domain.agent_state import Agent
+from crewlog.domain.agent_state import Agent, Turn
 from crewlog.domain.replacing import replace
 from crewlog.domain.run_state import Run
 from immutables import Map
@@ -19,6 +18,8 @@ def test_it_is_what_the_standard_library_makes_and_the_old_one_stays() -> None:
     assert replace(Agent(), attempts=3) == dataclasses.replace(Agent(), attempts=3)
 
 
-def test_a_field_that_does_not_exist_is_a_bug() -> None:
-    with pytest.raises(KeyError):
-        replace(Run(), colour="red")  # type: ignore[call-arg]
+def test_it_is_the_same_for_what_has_slots() -> None:
+    before = Turn((), "end_turn")
+    after = replace(before, stop_reason="tool_use")
+    assert after == dataclasses.replace(before, stop_reason="tool_use")
+    assert before.stop_reason == "end_turn"

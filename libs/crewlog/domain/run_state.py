@@ -32,7 +32,7 @@ REQUESTS_KEPT_MAX = 1_000
 ENDED = (TaskStatus.TASK_STATUS_SUCCEEDED, TaskStatus.TASK_STATUS_FAILED, TaskStatus.TASK_STATUS_CANCELLED)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Task:
     """A visit of a node that was claimed at least once. `based_on` are the tasks whose files and output it has;
     `lapses` counts the claims that an executor has lost."""
@@ -70,7 +70,7 @@ class Gate:
     answered_by: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Run:
     """What the events of a run mean. `ready` are nodes in the order in which they became so; `adrift` are the tasks
     that have begun, have not ended, and that nobody holds."""
