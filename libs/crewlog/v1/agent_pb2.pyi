@@ -11,6 +11,7 @@ from collections import abc as _abc
 from crewlog.v1 import answer_pb2 as _answer_pb2
 from crewlog.v1 import body_pb2 as _body_pb2
 from crewlog.v1 import budget_pb2 as _budget_pb2
+from crewlog.v1 import node_pb2 as _node_pb2
 from crewlog.v1 import run_pb2 as _run_pb2
 from crewlog.v1 import workspace_pb2 as _workspace_pb2
 from google.protobuf import descriptor as _descriptor
@@ -220,6 +221,7 @@ class HostAgent(_message.Message):
     LIMITS_FIELD_NUMBER: _builtins.int
     ALLOTMENT_FIELD_NUMBER: _builtins.int
     AT_UNIX_MICROS_FIELD_NUMBER: _builtins.int
+    COMMAND_FIELD_NUMBER: _builtins.int
     agent_id: _builtins.str
     run_id: _builtins.str
     task_id: _builtins.str
@@ -239,6 +241,8 @@ class HostAgent(_message.Message):
     def limits(self) -> _run_pb2.AgentLimits: ...
     @_builtins.property
     def allotment(self) -> _budget_pb2.Limit: ...
+    @_builtins.property
+    def command(self) -> _node_pb2.CommandNode: ...
     def __init__(
         self,
         *,
@@ -255,14 +259,54 @@ class HostAgent(_message.Message):
         limits: _run_pb2.AgentLimits | None = ...,
         allotment: _budget_pb2.Limit | None = ...,
         at_unix_micros: _builtins.int = ...,
+        command: _node_pb2.CommandNode | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["allotment", b"allotment", "limits", b"limits", "node", b"node", "noop", b"noop", "prompt", b"prompt"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["allotment", b"allotment", "command", b"command", "limits", b"limits", "node", b"node", "noop", b"noop", "prompt", b"prompt"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "allotment", b"allotment", "at_unix_micros", b"at_unix_micros", "executor_id", b"executor_id", "generation", b"generation", "limits", b"limits", "model", b"model", "node", b"node", "noop", b"noop", "prompt", b"prompt", "run_id", b"run_id", "task_id", b"task_id", "tools", b"tools"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "allotment", b"allotment", "at_unix_micros", b"at_unix_micros", "command", b"command", "executor_id", b"executor_id", "generation", b"generation", "limits", b"limits", "model", b"model", "node", b"node", "noop", b"noop", "prompt", b"prompt", "run_id", b"run_id", "task_id", b"task_id", "tools", b"tools"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___HostAgent: _TypeAlias = HostAgent  # noqa: Y015
+
+@_typing.final
+class ShareAllotment(_message.Message):
+    """A part of the allotment is given to a child, before anybody else knows of it: what is not spent of it returns to the
+    run, not to the agent.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    AGENT_ID_FIELD_NUMBER: _builtins.int
+    GENERATION_FIELD_NUMBER: _builtins.int
+    KEY_FIELD_NUMBER: _builtins.int
+    SHARE_FIELD_NUMBER: _builtins.int
+    AT_UNIX_MICROS_FIELD_NUMBER: _builtins.int
+    agent_id: _builtins.str
+    generation: _builtins.int
+    at_unix_micros: _builtins.int
+    @_builtins.property
+    def key(self) -> Global___EffectKey:
+        """The tool call."""
+
+    @_builtins.property
+    def share(self) -> _budget_pb2.Amounts: ...
+    def __init__(
+        self,
+        *,
+        agent_id: _builtins.str = ...,
+        generation: _builtins.int = ...,
+        key: Global___EffectKey | None = ...,
+        share: _budget_pb2.Amounts | None = ...,
+        at_unix_micros: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "share", b"share"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "at_unix_micros", b"at_unix_micros", "generation", b"generation", "key", b"key", "share", b"share"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ShareAllotment: _TypeAlias = ShareAllotment  # noqa: Y015
 
 @_typing.final
 class RaiseAllotment(_message.Message):
@@ -685,7 +729,10 @@ class ToolOutput(_message.Message):
     TEXT_FIELD_NUMBER: _builtins.int
     DURATION_MICROS_FIELD_NUMBER: _builtins.int
     SNAPSHOT_FIELD_NUMBER: _builtins.int
+    STRUCTURED_JSON_FIELD_NUMBER: _builtins.int
     duration_micros: _builtins.int
+    structured_json: _builtins.str
+    """The agent is done, and this is its structured result: JSON of at most 64 KiB."""
     @_builtins.property
     def text(self) -> _body_pb2.Body: ...
     @_builtins.property
@@ -698,10 +745,11 @@ class ToolOutput(_message.Message):
         text: _body_pb2.Body | None = ...,
         duration_micros: _builtins.int = ...,
         snapshot: _workspace_pb2.Snapshot | None = ...,
+        structured_json: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["snapshot", b"snapshot", "text", b"text"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["duration_micros", b"duration_micros", "snapshot", b"snapshot", "text", b"text"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["duration_micros", b"duration_micros", "snapshot", b"snapshot", "structured_json", b"structured_json", "text", b"text"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -718,7 +766,7 @@ class ToolFailure(_message.Message):
     DURATION_MICROS_FIELD_NUMBER: _builtins.int
     SNAPSHOT_FIELD_NUMBER: _builtins.int
     reason: _builtins.str
-    """`malformed_input`, `unknown_tool`, `denied`, `timed_out`, `failed`, `killed`, `in_doubt`, `interrupted`,
+    """`malformed_input`, `invalid_output`, `unknown_tool`, `denied`, `timed_out`, `failed`, `killed`, `in_doubt`, `interrupted`,
     `cancelled`.
     """
     duration_micros: _builtins.int
@@ -797,6 +845,7 @@ class AgentStarted(_message.Message):
     LIMITS_FIELD_NUMBER: _builtins.int
     ALLOTMENT_FIELD_NUMBER: _builtins.int
     AT_UNIX_MICROS_FIELD_NUMBER: _builtins.int
+    COMMAND_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
     task_id: _builtins.str
     generation: _builtins.int
@@ -815,6 +864,8 @@ class AgentStarted(_message.Message):
     def limits(self) -> _run_pb2.AgentLimits: ...
     @_builtins.property
     def allotment(self) -> _budget_pb2.Limit: ...
+    @_builtins.property
+    def command(self) -> _node_pb2.CommandNode: ...
     def __init__(
         self,
         *,
@@ -830,14 +881,44 @@ class AgentStarted(_message.Message):
         limits: _run_pb2.AgentLimits | None = ...,
         allotment: _budget_pb2.Limit | None = ...,
         at_unix_micros: _builtins.int = ...,
+        command: _node_pb2.CommandNode | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["allotment", b"allotment", "limits", b"limits", "node", b"node", "noop", b"noop", "prompt", b"prompt"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["allotment", b"allotment", "command", b"command", "limits", b"limits", "node", b"node", "noop", b"noop", "prompt", b"prompt"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["allotment", b"allotment", "at_unix_micros", b"at_unix_micros", "executor_id", b"executor_id", "generation", b"generation", "limits", b"limits", "model", b"model", "node", b"node", "noop", b"noop", "prompt", b"prompt", "run_id", b"run_id", "task_id", b"task_id", "tools", b"tools"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allotment", b"allotment", "at_unix_micros", b"at_unix_micros", "command", b"command", "executor_id", b"executor_id", "generation", b"generation", "limits", b"limits", "model", b"model", "node", b"node", "noop", b"noop", "prompt", b"prompt", "run_id", b"run_id", "task_id", b"task_id", "tools", b"tools"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___AgentStarted: _TypeAlias = AgentStarted  # noqa: Y015
+
+@_typing.final
+class AllotmentShared(_message.Message):
+    """A child got a part of the allotment."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_FIELD_NUMBER: _builtins.int
+    SHARE_FIELD_NUMBER: _builtins.int
+    AT_UNIX_MICROS_FIELD_NUMBER: _builtins.int
+    at_unix_micros: _builtins.int
+    @_builtins.property
+    def key(self) -> Global___EffectKey: ...
+    @_builtins.property
+    def share(self) -> _budget_pb2.Amounts: ...
+    def __init__(
+        self,
+        *,
+        key: Global___EffectKey | None = ...,
+        share: _budget_pb2.Amounts | None = ...,
+        at_unix_micros: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "share", b"share"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_unix_micros", b"at_unix_micros", "key", b"key", "share", b"share"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AllotmentShared: _TypeAlias = AllotmentShared  # noqa: Y015
 
 @_typing.final
 class AllotmentRaised(_message.Message):

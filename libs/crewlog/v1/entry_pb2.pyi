@@ -8,6 +8,7 @@ storage format. They evolve by adding: no field is renumbered, renamed or reused
 """
 
 from collections import abc as _abc
+from crewlog.v1 import admission_pb2 as _admission_pb2
 from crewlog.v1 import agent_pb2 as _agent_pb2
 from crewlog.v1 import budget_pb2 as _budget_pb2
 from crewlog.v1 import project_pb2 as _project_pb2
@@ -38,7 +39,7 @@ class Aggregate(_message.Message):
     ID_FIELD_NUMBER: _builtins.int
     tenant: _builtins.str
     kind: _builtins.str
-    """`run`, `agent`, `budget`, `workspace`, `change` or `project`."""
+    """`run`, `agent`, `budget`, `workspace`, `change`, `project` or `admission`."""
     id: _builtins.str
     def __init__(
         self,
@@ -201,6 +202,8 @@ class Event(_message.Message):
     TASK_CANCEL_REQUESTED_FIELD_NUMBER: _builtins.int
     MESSAGE_SENT_FIELD_NUMBER: _builtins.int
     MESSAGE_UNDELIVERED_FIELD_NUMBER: _builtins.int
+    EDGE_SKIPPED_FIELD_NUMBER: _builtins.int
+    TASK_SKIPPED_FIELD_NUMBER: _builtins.int
     AGENT_STARTED_FIELD_NUMBER: _builtins.int
     AGENT_TAKEN_OVER_FIELD_NUMBER: _builtins.int
     MODEL_CALL_STARTED_FIELD_NUMBER: _builtins.int
@@ -232,6 +235,17 @@ class Event(_message.Message):
     ALLOTMENT_SETTLED_FIELD_NUMBER: _builtins.int
     BUDGET_WARNED_FIELD_NUMBER: _builtins.int
     BUDGET_OVERDRAWN_FIELD_NUMBER: _builtins.int
+    TASK_TIMED_OUT_FIELD_NUMBER: _builtins.int
+    TASK_RETRIED_FIELD_NUMBER: _builtins.int
+    WAIT_STARTED_FIELD_NUMBER: _builtins.int
+    SIGNAL_RECEIVED_FIELD_NUMBER: _builtins.int
+    MAP_EXPANDED_FIELD_NUMBER: _builtins.int
+    MERGE_REQUESTED_FIELD_NUMBER: _builtins.int
+    CHILD_RUN_REQUESTED_FIELD_NUMBER: _builtins.int
+    GRAPH_GROWN_FIELD_NUMBER: _builtins.int
+    CHILD_SPAWNED_FIELD_NUMBER: _builtins.int
+    ALLOTMENT_SHARED_FIELD_NUMBER: _builtins.int
+    ADMISSION_LIMIT_SET_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def run_started(self) -> _run_pb2.RunStarted: ...
     @_builtins.property
@@ -288,6 +302,10 @@ class Event(_message.Message):
     def message_sent(self) -> _run_pb2.MessageSent: ...
     @_builtins.property
     def message_undelivered(self) -> _run_pb2.MessageUndelivered: ...
+    @_builtins.property
+    def edge_skipped(self) -> _run_pb2.EdgeSkipped: ...
+    @_builtins.property
+    def task_skipped(self) -> _run_pb2.TaskSkipped: ...
     @_builtins.property
     def agent_started(self) -> _agent_pb2.AgentStarted: ...
     @_builtins.property
@@ -350,6 +368,28 @@ class Event(_message.Message):
     def budget_warned(self) -> _budget_pb2.BudgetWarned: ...
     @_builtins.property
     def budget_overdrawn(self) -> _budget_pb2.BudgetOverdrawn: ...
+    @_builtins.property
+    def task_timed_out(self) -> _run_pb2.TaskTimedOut: ...
+    @_builtins.property
+    def task_retried(self) -> _run_pb2.TaskRetried: ...
+    @_builtins.property
+    def wait_started(self) -> _run_pb2.WaitStarted: ...
+    @_builtins.property
+    def signal_received(self) -> _run_pb2.SignalReceived: ...
+    @_builtins.property
+    def map_expanded(self) -> _run_pb2.MapExpanded: ...
+    @_builtins.property
+    def merge_requested(self) -> _run_pb2.MergeRequested: ...
+    @_builtins.property
+    def child_run_requested(self) -> _run_pb2.ChildRunRequested: ...
+    @_builtins.property
+    def graph_grown(self) -> _run_pb2.GraphGrown: ...
+    @_builtins.property
+    def child_spawned(self) -> _run_pb2.ChildSpawned: ...
+    @_builtins.property
+    def allotment_shared(self) -> _agent_pb2.AllotmentShared: ...
+    @_builtins.property
+    def admission_limit_set(self) -> _admission_pb2.AdmissionLimitSet: ...
     def __init__(
         self,
         *,
@@ -381,6 +421,8 @@ class Event(_message.Message):
         task_cancel_requested: _run_pb2.TaskCancelRequested | None = ...,
         message_sent: _run_pb2.MessageSent | None = ...,
         message_undelivered: _run_pb2.MessageUndelivered | None = ...,
+        edge_skipped: _run_pb2.EdgeSkipped | None = ...,
+        task_skipped: _run_pb2.TaskSkipped | None = ...,
         agent_started: _agent_pb2.AgentStarted | None = ...,
         agent_taken_over: _agent_pb2.AgentTakenOver | None = ...,
         model_call_started: _agent_pb2.ModelCallStarted | None = ...,
@@ -412,12 +454,23 @@ class Event(_message.Message):
         allotment_settled: _budget_pb2.AllotmentSettled | None = ...,
         budget_warned: _budget_pb2.BudgetWarned | None = ...,
         budget_overdrawn: _budget_pb2.BudgetOverdrawn | None = ...,
+        task_timed_out: _run_pb2.TaskTimedOut | None = ...,
+        task_retried: _run_pb2.TaskRetried | None = ...,
+        wait_started: _run_pb2.WaitStarted | None = ...,
+        signal_received: _run_pb2.SignalReceived | None = ...,
+        map_expanded: _run_pb2.MapExpanded | None = ...,
+        merge_requested: _run_pb2.MergeRequested | None = ...,
+        child_run_requested: _run_pb2.ChildRunRequested | None = ...,
+        graph_grown: _run_pb2.GraphGrown | None = ...,
+        child_spawned: _run_pb2.ChildSpawned | None = ...,
+        allotment_shared: _agent_pb2.AllotmentShared | None = ...,
+        admission_limit_set: _admission_pb2.AdmissionLimitSet | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["agent_cancelled", b"agent_cancelled", "agent_failed", b"agent_failed", "agent_parked", b"agent_parked", "agent_started", b"agent_started", "agent_succeeded", b"agent_succeeded", "agent_taken_over", b"agent_taken_over", "allotment_grown", b"allotment_grown", "allotment_raised", b"allotment_raised", "allotment_settled", b"allotment_settled", "allotment_shrunk", b"allotment_shrunk", "allotment_taken", b"allotment_taken", "budget_limit_lowered", b"budget_limit_lowered", "budget_limit_raised", b"budget_limit_raised", "budget_overdrawn", b"budget_overdrawn", "budget_period_begun", b"budget_period_begun", "budget_set", b"budget_set", "budget_warned", b"budget_warned", "change_committed", b"change_committed", "change_delivered", b"change_delivered", "edge_taken", b"edge_taken", "effect_put_in_doubt", b"effect_put_in_doubt", "effect_reconciled", b"effect_reconciled", "fact", b"fact", "gate_answered", b"gate_answered", "gate_expired", b"gate_expired", "gate_opened", b"gate_opened", "late_outcome_recorded", b"late_outcome_recorded", "message_received", b"message_received", "message_sent", b"message_sent", "message_undelivered", b"message_undelivered", "model_call_failed", b"model_call_failed", "model_call_started", b"model_call_started", "model_call_succeeded", b"model_call_succeeded", "project_registered", b"project_registered", "reservation_exceeded", b"reservation_exceeded", "run_budget_warned", b"run_budget_warned", "run_cancel_requested", b"run_cancel_requested", "run_cancelled", b"run_cancelled", "run_failed", b"run_failed", "run_limit_lowered", b"run_limit_lowered", "run_limit_raised", b"run_limit_raised", "run_paused", b"run_paused", "run_resumed", b"run_resumed", "run_retried", b"run_retried", "run_started", b"run_started", "run_succeeded", b"run_succeeded", "run_timed_out", b"run_timed_out", "task_cancel_requested", b"task_cancel_requested", "task_cancelled", b"task_cancelled", "task_claim_lapsed", b"task_claim_lapsed", "task_claimed", b"task_claimed", "task_failed", b"task_failed", "task_parked", b"task_parked", "task_succeeded", b"task_succeeded", "task_unparked", b"task_unparked", "tool_call_failed", b"tool_call_failed", "tool_call_started", b"tool_call_started", "tool_call_succeeded", b"tool_call_succeeded", "workspace_prepared", b"workspace_prepared", "workspace_removed", b"workspace_removed"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["admission_limit_set", b"admission_limit_set", "agent_cancelled", b"agent_cancelled", "agent_failed", b"agent_failed", "agent_parked", b"agent_parked", "agent_started", b"agent_started", "agent_succeeded", b"agent_succeeded", "agent_taken_over", b"agent_taken_over", "allotment_grown", b"allotment_grown", "allotment_raised", b"allotment_raised", "allotment_settled", b"allotment_settled", "allotment_shared", b"allotment_shared", "allotment_shrunk", b"allotment_shrunk", "allotment_taken", b"allotment_taken", "budget_limit_lowered", b"budget_limit_lowered", "budget_limit_raised", b"budget_limit_raised", "budget_overdrawn", b"budget_overdrawn", "budget_period_begun", b"budget_period_begun", "budget_set", b"budget_set", "budget_warned", b"budget_warned", "change_committed", b"change_committed", "change_delivered", b"change_delivered", "child_run_requested", b"child_run_requested", "child_spawned", b"child_spawned", "edge_skipped", b"edge_skipped", "edge_taken", b"edge_taken", "effect_put_in_doubt", b"effect_put_in_doubt", "effect_reconciled", b"effect_reconciled", "fact", b"fact", "gate_answered", b"gate_answered", "gate_expired", b"gate_expired", "gate_opened", b"gate_opened", "graph_grown", b"graph_grown", "late_outcome_recorded", b"late_outcome_recorded", "map_expanded", b"map_expanded", "merge_requested", b"merge_requested", "message_received", b"message_received", "message_sent", b"message_sent", "message_undelivered", b"message_undelivered", "model_call_failed", b"model_call_failed", "model_call_started", b"model_call_started", "model_call_succeeded", b"model_call_succeeded", "project_registered", b"project_registered", "reservation_exceeded", b"reservation_exceeded", "run_budget_warned", b"run_budget_warned", "run_cancel_requested", b"run_cancel_requested", "run_cancelled", b"run_cancelled", "run_failed", b"run_failed", "run_limit_lowered", b"run_limit_lowered", "run_limit_raised", b"run_limit_raised", "run_paused", b"run_paused", "run_resumed", b"run_resumed", "run_retried", b"run_retried", "run_started", b"run_started", "run_succeeded", b"run_succeeded", "run_timed_out", b"run_timed_out", "signal_received", b"signal_received", "task_cancel_requested", b"task_cancel_requested", "task_cancelled", b"task_cancelled", "task_claim_lapsed", b"task_claim_lapsed", "task_claimed", b"task_claimed", "task_failed", b"task_failed", "task_parked", b"task_parked", "task_retried", b"task_retried", "task_skipped", b"task_skipped", "task_succeeded", b"task_succeeded", "task_timed_out", b"task_timed_out", "task_unparked", b"task_unparked", "tool_call_failed", b"tool_call_failed", "tool_call_started", b"tool_call_started", "tool_call_succeeded", b"tool_call_succeeded", "wait_started", b"wait_started", "workspace_prepared", b"workspace_prepared", "workspace_removed", b"workspace_removed"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_cancelled", b"agent_cancelled", "agent_failed", b"agent_failed", "agent_parked", b"agent_parked", "agent_started", b"agent_started", "agent_succeeded", b"agent_succeeded", "agent_taken_over", b"agent_taken_over", "allotment_grown", b"allotment_grown", "allotment_raised", b"allotment_raised", "allotment_settled", b"allotment_settled", "allotment_shrunk", b"allotment_shrunk", "allotment_taken", b"allotment_taken", "budget_limit_lowered", b"budget_limit_lowered", "budget_limit_raised", b"budget_limit_raised", "budget_overdrawn", b"budget_overdrawn", "budget_period_begun", b"budget_period_begun", "budget_set", b"budget_set", "budget_warned", b"budget_warned", "change_committed", b"change_committed", "change_delivered", b"change_delivered", "edge_taken", b"edge_taken", "effect_put_in_doubt", b"effect_put_in_doubt", "effect_reconciled", b"effect_reconciled", "fact", b"fact", "gate_answered", b"gate_answered", "gate_expired", b"gate_expired", "gate_opened", b"gate_opened", "late_outcome_recorded", b"late_outcome_recorded", "message_received", b"message_received", "message_sent", b"message_sent", "message_undelivered", b"message_undelivered", "model_call_failed", b"model_call_failed", "model_call_started", b"model_call_started", "model_call_succeeded", b"model_call_succeeded", "project_registered", b"project_registered", "reservation_exceeded", b"reservation_exceeded", "run_budget_warned", b"run_budget_warned", "run_cancel_requested", b"run_cancel_requested", "run_cancelled", b"run_cancelled", "run_failed", b"run_failed", "run_limit_lowered", b"run_limit_lowered", "run_limit_raised", b"run_limit_raised", "run_paused", b"run_paused", "run_resumed", b"run_resumed", "run_retried", b"run_retried", "run_started", b"run_started", "run_succeeded", b"run_succeeded", "run_timed_out", b"run_timed_out", "task_cancel_requested", b"task_cancel_requested", "task_cancelled", b"task_cancelled", "task_claim_lapsed", b"task_claim_lapsed", "task_claimed", b"task_claimed", "task_failed", b"task_failed", "task_parked", b"task_parked", "task_succeeded", b"task_succeeded", "task_unparked", b"task_unparked", "tool_call_failed", b"tool_call_failed", "tool_call_started", b"tool_call_started", "tool_call_succeeded", b"tool_call_succeeded", "workspace_prepared", b"workspace_prepared", "workspace_removed", b"workspace_removed"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["admission_limit_set", b"admission_limit_set", "agent_cancelled", b"agent_cancelled", "agent_failed", b"agent_failed", "agent_parked", b"agent_parked", "agent_started", b"agent_started", "agent_succeeded", b"agent_succeeded", "agent_taken_over", b"agent_taken_over", "allotment_grown", b"allotment_grown", "allotment_raised", b"allotment_raised", "allotment_settled", b"allotment_settled", "allotment_shared", b"allotment_shared", "allotment_shrunk", b"allotment_shrunk", "allotment_taken", b"allotment_taken", "budget_limit_lowered", b"budget_limit_lowered", "budget_limit_raised", b"budget_limit_raised", "budget_overdrawn", b"budget_overdrawn", "budget_period_begun", b"budget_period_begun", "budget_set", b"budget_set", "budget_warned", b"budget_warned", "change_committed", b"change_committed", "change_delivered", b"change_delivered", "child_run_requested", b"child_run_requested", "child_spawned", b"child_spawned", "edge_skipped", b"edge_skipped", "edge_taken", b"edge_taken", "effect_put_in_doubt", b"effect_put_in_doubt", "effect_reconciled", b"effect_reconciled", "fact", b"fact", "gate_answered", b"gate_answered", "gate_expired", b"gate_expired", "gate_opened", b"gate_opened", "graph_grown", b"graph_grown", "late_outcome_recorded", b"late_outcome_recorded", "map_expanded", b"map_expanded", "merge_requested", b"merge_requested", "message_received", b"message_received", "message_sent", b"message_sent", "message_undelivered", b"message_undelivered", "model_call_failed", b"model_call_failed", "model_call_started", b"model_call_started", "model_call_succeeded", b"model_call_succeeded", "project_registered", b"project_registered", "reservation_exceeded", b"reservation_exceeded", "run_budget_warned", b"run_budget_warned", "run_cancel_requested", b"run_cancel_requested", "run_cancelled", b"run_cancelled", "run_failed", b"run_failed", "run_limit_lowered", b"run_limit_lowered", "run_limit_raised", b"run_limit_raised", "run_paused", b"run_paused", "run_resumed", b"run_resumed", "run_retried", b"run_retried", "run_started", b"run_started", "run_succeeded", b"run_succeeded", "run_timed_out", b"run_timed_out", "signal_received", b"signal_received", "task_cancel_requested", b"task_cancel_requested", "task_cancelled", b"task_cancelled", "task_claim_lapsed", b"task_claim_lapsed", "task_claimed", b"task_claimed", "task_failed", b"task_failed", "task_parked", b"task_parked", "task_retried", b"task_retried", "task_skipped", b"task_skipped", "task_succeeded", b"task_succeeded", "task_timed_out", b"task_timed_out", "task_unparked", b"task_unparked", "tool_call_failed", b"tool_call_failed", "tool_call_started", b"tool_call_started", "tool_call_succeeded", b"tool_call_succeeded", "wait_started", b"wait_started", "workspace_prepared", b"workspace_prepared", "workspace_removed", b"workspace_removed"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_fact: _TypeAlias = _typing.Literal["run_started", "task_claimed", "task_claim_lapsed", "task_succeeded", "task_failed", "task_cancelled", "edge_taken", "run_cancel_requested", "run_succeeded", "run_failed", "run_cancelled", "allotment_grown", "task_parked", "task_unparked", "run_limit_raised", "run_limit_lowered", "run_budget_warned", "gate_opened", "gate_answered", "gate_expired", "allotment_shrunk", "run_paused", "run_resumed", "run_retried", "run_timed_out", "task_cancel_requested", "message_sent", "message_undelivered", "agent_started", "agent_taken_over", "model_call_started", "model_call_succeeded", "model_call_failed", "tool_call_started", "tool_call_succeeded", "tool_call_failed", "effect_put_in_doubt", "effect_reconciled", "agent_succeeded", "agent_failed", "agent_cancelled", "allotment_raised", "agent_parked", "reservation_exceeded", "message_received", "late_outcome_recorded", "workspace_prepared", "workspace_removed", "change_committed", "change_delivered", "project_registered", "budget_set", "budget_limit_raised", "budget_limit_lowered", "budget_period_begun", "allotment_taken", "allotment_settled", "budget_warned", "budget_overdrawn"]  # noqa: Y015
+    _WhichOneofReturnType_fact: _TypeAlias = _typing.Literal["run_started", "task_claimed", "task_claim_lapsed", "task_succeeded", "task_failed", "task_cancelled", "edge_taken", "run_cancel_requested", "run_succeeded", "run_failed", "run_cancelled", "allotment_grown", "task_parked", "task_unparked", "run_limit_raised", "run_limit_lowered", "run_budget_warned", "gate_opened", "gate_answered", "gate_expired", "allotment_shrunk", "run_paused", "run_resumed", "run_retried", "run_timed_out", "task_cancel_requested", "message_sent", "message_undelivered", "edge_skipped", "task_skipped", "agent_started", "agent_taken_over", "model_call_started", "model_call_succeeded", "model_call_failed", "tool_call_started", "tool_call_succeeded", "tool_call_failed", "effect_put_in_doubt", "effect_reconciled", "agent_succeeded", "agent_failed", "agent_cancelled", "allotment_raised", "agent_parked", "reservation_exceeded", "message_received", "late_outcome_recorded", "workspace_prepared", "workspace_removed", "change_committed", "change_delivered", "project_registered", "budget_set", "budget_limit_raised", "budget_limit_lowered", "budget_period_begun", "allotment_taken", "allotment_settled", "budget_warned", "budget_overdrawn", "task_timed_out", "task_retried", "wait_started", "signal_received", "map_expanded", "merge_requested", "child_run_requested", "graph_grown", "child_spawned", "allotment_shared", "admission_limit_set"]  # noqa: Y015
     _WhichOneofArgType_fact: _TypeAlias = _typing.Literal["fact", b"fact"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_fact) -> _WhichOneofReturnType_fact | None: ...
 

@@ -12,6 +12,7 @@ from collections import abc as _abc
 from crewlog.v1 import answer_pb2 as _answer_pb2
 from crewlog.v1 import body_pb2 as _body_pb2
 from crewlog.v1 import budget_pb2 as _budget_pb2
+from crewlog.v1 import node_pb2 as _node_pb2
 from crewlog.v1 import workspace_pb2 as _workspace_pb2
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
@@ -69,6 +70,18 @@ class _ParkCauseEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ParkCause.V
     """A person has to answer first."""
     PARK_CAUSE_MODEL: _ParkCause.ValueType  # 5
     """The model's provider refuses, and will until somebody does something: the run is paused."""
+    PARK_CAUSE_GATE: _ParkCause.ValueType  # 6
+    """The task is a gate: a person has to answer."""
+    PARK_CAUSE_WAIT: _ParkCause.ValueType  # 7
+    """The task waits for a time or a signal."""
+    PARK_CAUSE_MAP: _ParkCause.ValueType  # 8
+    """The items of the map are worked on."""
+    PARK_CAUSE_CHILD_RUN: _ParkCause.ValueType  # 9
+    """The child run is worked on."""
+    PARK_CAUSE_MERGE: _ParkCause.ValueType  # 10
+    """The git service merges."""
+    PARK_CAUSE_CHILDREN: _ParkCause.ValueType  # 11
+    """The agent waits for the agents that it has given work to."""
 
 class ParkCause(_ParkCause, metaclass=_ParkCauseEnumTypeWrapper):
     """Why an agent lets go of its executor."""
@@ -85,6 +98,18 @@ PARK_CAUSE_QUESTION: ParkCause.ValueType  # 4
 """A person has to answer first."""
 PARK_CAUSE_MODEL: ParkCause.ValueType  # 5
 """The model's provider refuses, and will until somebody does something: the run is paused."""
+PARK_CAUSE_GATE: ParkCause.ValueType  # 6
+"""The task is a gate: a person has to answer."""
+PARK_CAUSE_WAIT: ParkCause.ValueType  # 7
+"""The task waits for a time or a signal."""
+PARK_CAUSE_MAP: ParkCause.ValueType  # 8
+"""The items of the map are worked on."""
+PARK_CAUSE_CHILD_RUN: ParkCause.ValueType  # 9
+"""The child run is worked on."""
+PARK_CAUSE_MERGE: ParkCause.ValueType  # 10
+"""The git service merges."""
+PARK_CAUSE_CHILDREN: ParkCause.ValueType  # 11
+"""The agent waits for the agents that it has given work to."""
 Global___ParkCause: _TypeAlias = ParkCause  # noqa: Y015
 
 class _MessageMode:
@@ -128,6 +153,11 @@ class _GateKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_GateKind.Val
     """An agent asks."""
     GATE_KIND_UNKNOWN_OUTCOME: _GateKind.ValueType  # 3
     """An effect may have happened, and must not happen twice: what is to be done?"""
+    GATE_KIND_APPROVAL: _GateKind.ValueType  # 4
+    """A node of the workflow asks: for an approval, a choice, an answer, or a text to be changed."""
+    GATE_KIND_CHOICE: _GateKind.ValueType  # 5
+    GATE_KIND_ANSWER: _GateKind.ValueType  # 6
+    GATE_KIND_EDIT: _GateKind.ValueType  # 7
 
 class GateKind(_GateKind, metaclass=_GateKindEnumTypeWrapper): ...
 
@@ -138,6 +168,11 @@ GATE_KIND_QUESTION: GateKind.ValueType  # 2
 """An agent asks."""
 GATE_KIND_UNKNOWN_OUTCOME: GateKind.ValueType  # 3
 """An effect may have happened, and must not happen twice: what is to be done?"""
+GATE_KIND_APPROVAL: GateKind.ValueType  # 4
+"""A node of the workflow asks: for an approval, a choice, an answer, or a text to be changed."""
+GATE_KIND_CHOICE: GateKind.ValueType  # 5
+GATE_KIND_ANSWER: GateKind.ValueType  # 6
+GATE_KIND_EDIT: GateKind.ValueType  # 7
 Global___GateKind: _TypeAlias = GateKind  # noqa: Y015
 
 class _GateStatus:
@@ -162,6 +197,36 @@ GATE_STATUS_EXPIRED: GateStatus.ValueType  # 3
 GATE_STATUS_CLOSED: GateStatus.ValueType  # 4
 """Nobody waits for the answer any more: its run or its task has ended, or goes on without."""
 Global___GateStatus: _TypeAlias = GateStatus  # noqa: Y015
+
+class _Handling:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _HandlingEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Handling.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    HANDLING_UNSPECIFIED: _Handling.ValueType  # 0
+    HANDLING_EDGE: _Handling.ValueType  # 1
+    """An edge leads on from it."""
+    HANDLING_CONTINUE: _Handling.ValueType  # 2
+    """It counts as done."""
+    HANDLING_RETRY: _Handling.ValueType  # 3
+    """The node is visited again: `task_retried` follows."""
+    HANDLING_TOLERATED: _Handling.ValueType  # 4
+    """A join or a map can do without."""
+
+class Handling(_Handling, metaclass=_HandlingEnumTypeWrapper):
+    """What becomes of a failure that does not fail the run."""
+
+HANDLING_UNSPECIFIED: Handling.ValueType  # 0
+HANDLING_EDGE: Handling.ValueType  # 1
+"""An edge leads on from it."""
+HANDLING_CONTINUE: Handling.ValueType  # 2
+"""It counts as done."""
+HANDLING_RETRY: Handling.ValueType  # 3
+"""The node is visited again: `task_retried` follows."""
+HANDLING_TOLERATED: Handling.ValueType  # 4
+"""A join or a map can do without."""
+Global___Handling: _TypeAlias = Handling  # noqa: Y015
 
 class _RunStatus:
     ValueType = _typing.NewType("ValueType", _builtins.int)
@@ -203,6 +268,9 @@ class _TaskStatusEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_TaskStatus
     TASK_STATUS_CANCELLED: _TaskStatus.ValueType  # 6
     TASK_STATUS_PARKED: _TaskStatus.ValueType  # 7
     """No executor holds it: it waits for money, for a person, or until its run is resumed."""
+    TASK_STATUS_SKIPPED: _TaskStatus.ValueType  # 8
+    """No edge that leads to it was taken."""
+    TASK_STATUS_TIMED_OUT: _TaskStatus.ValueType  # 9
 
 class TaskStatus(_TaskStatus, metaclass=_TaskStatusEnumTypeWrapper): ...
 
@@ -215,6 +283,9 @@ TASK_STATUS_FAILED: TaskStatus.ValueType  # 5
 TASK_STATUS_CANCELLED: TaskStatus.ValueType  # 6
 TASK_STATUS_PARKED: TaskStatus.ValueType  # 7
 """No executor holds it: it waits for money, for a person, or until its run is resumed."""
+TASK_STATUS_SKIPPED: TaskStatus.ValueType  # 8
+"""No edge that leads to it was taken."""
+TASK_STATUS_TIMED_OUT: TaskStatus.ValueType  # 9
 Global___TaskStatus: _TypeAlias = TaskStatus  # noqa: Y015
 
 @_typing.final
@@ -352,13 +423,23 @@ class Workflow(_message.Message):
     VERSION_FIELD_NUMBER: _builtins.int
     NODES_FIELD_NUMBER: _builtins.int
     BACK_EDGES_FIELD_NUMBER: _builtins.int
+    EDGES_FIELD_NUMBER: _builtins.int
+    VISITS_MAX_FIELD_NUMBER: _builtins.int
+    DESCRIPTION_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     version: _builtins.str
     """A hash of its content."""
+    visits_max: _builtins.int
+    """Visits of nodes in all, those of items and children included; 0 means the default of docs/limits.md."""
+    description: _builtins.str
     @_builtins.property
     def nodes(self) -> _containers.RepeatedCompositeFieldContainer[Global___Node]: ...
     @_builtins.property
     def back_edges(self) -> _containers.RepeatedCompositeFieldContainer[Global___BackEdge]: ...
+    @_builtins.property
+    def edges(self) -> _containers.RepeatedCompositeFieldContainer[_node_pb2.Edge]:
+        """Beside those that `depends_on` and `back_edges` say."""
+
     def __init__(
         self,
         *,
@@ -366,10 +447,13 @@ class Workflow(_message.Message):
         version: _builtins.str = ...,
         nodes: _abc.Iterable[Global___Node] | None = ...,
         back_edges: _abc.Iterable[Global___BackEdge] | None = ...,
+        edges: _abc.Iterable[_node_pb2.Edge] | None = ...,
+        visits_max: _builtins.int = ...,
+        description: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["back_edges", b"back_edges", "name", b"name", "nodes", b"nodes", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["back_edges", b"back_edges", "description", b"description", "edges", b"edges", "name", b"name", "nodes", b"nodes", "version", b"version", "visits_max", b"visits_max"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -385,9 +469,28 @@ class Node(_message.Message):
     DEPENDS_ON_FIELD_NUMBER: _builtins.int
     AGENT_FIELD_NUMBER: _builtins.int
     NOOP_FIELD_NUMBER: _builtins.int
+    COMMAND_FIELD_NUMBER: _builtins.int
+    GATE_FIELD_NUMBER: _builtins.int
+    WAIT_FIELD_NUMBER: _builtins.int
+    JOIN_FILES_FIELD_NUMBER: _builtins.int
+    MAP_FIELD_NUMBER: _builtins.int
+    WORKFLOW_FIELD_NUMBER: _builtins.int
     EXECUTOR_LABELS_FIELD_NUMBER: _builtins.int
+    JOIN_FIELD_NUMBER: _builtins.int
+    TIMEOUT_SECONDS_FIELD_NUMBER: _builtins.int
+    RETRY_FIELD_NUMBER: _builtins.int
+    CONTINUE_ON_FAILURE_FIELD_NUMBER: _builtins.int
+    EXCLUSIVE_FIELD_NUMBER: _builtins.int
+    FILES_FIELD_NUMBER: _builtins.int
+    BUDGET_FIELD_NUMBER: _builtins.int
     node_id: _builtins.str
     """`[a-z0-9-]`, at most 32 characters."""
+    timeout_seconds: _builtins.int
+    """From the begin of a task to its end, waiting for people included; then it times out. 0: none of its own."""
+    continue_on_failure: _builtins.bool
+    """A failure counts as done for whatever comes after it."""
+    exclusive: _builtins.bool
+    """Only the first of its edges that applies is taken."""
     @_builtins.property
     def depends_on(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Nodes whose output and files this one starts from."""
@@ -397,8 +500,32 @@ class Node(_message.Message):
     @_builtins.property
     def noop(self) -> Global___NoopNode: ...
     @_builtins.property
+    def command(self) -> _node_pb2.CommandNode: ...
+    @_builtins.property
+    def gate(self) -> _node_pb2.GateNode: ...
+    @_builtins.property
+    def wait(self) -> _node_pb2.WaitNode: ...
+    @_builtins.property
+    def join_files(self) -> _node_pb2.JoinNode: ...
+    @_builtins.property
+    def map(self) -> Global___MapNode: ...
+    @_builtins.property
+    def workflow(self) -> Global___WorkflowNode: ...
+    @_builtins.property
     def executor_labels(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Only executors with all of these labels take it."""
+
+    @_builtins.property
+    def join(self) -> _node_pb2.Join:
+        """When it goes on, where several edges lead to it."""
+
+    @_builtins.property
+    def retry(self) -> _node_pb2.RetryPolicy: ...
+    @_builtins.property
+    def files(self) -> _node_pb2.Files: ...
+    @_builtins.property
+    def budget(self) -> _budget_pb2.Limit:
+        """What its agent or its child run may cost at most."""
 
     def __init__(
         self,
@@ -407,13 +534,26 @@ class Node(_message.Message):
         depends_on: _abc.Iterable[_builtins.str] | None = ...,
         agent: Global___AgentNode | None = ...,
         noop: Global___NoopNode | None = ...,
+        command: _node_pb2.CommandNode | None = ...,
+        gate: _node_pb2.GateNode | None = ...,
+        wait: _node_pb2.WaitNode | None = ...,
+        join_files: _node_pb2.JoinNode | None = ...,
+        map: Global___MapNode | None = ...,
+        workflow: Global___WorkflowNode | None = ...,
         executor_labels: _abc.Iterable[_builtins.str] | None = ...,
+        join: _node_pb2.Join | None = ...,
+        timeout_seconds: _builtins.int = ...,
+        retry: _node_pb2.RetryPolicy | None = ...,
+        continue_on_failure: _builtins.bool = ...,
+        exclusive: _builtins.bool = ...,
+        files: _node_pb2.Files | None = ...,
+        budget: _budget_pb2.Limit | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "kind", b"kind", "noop", b"noop"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "budget", b"budget", "command", b"command", "files", b"files", "gate", b"gate", "join", b"join", "join_files", b"join_files", "kind", b"kind", "map", b"map", "noop", b"noop", "retry", b"retry", "wait", b"wait", "workflow", b"workflow"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "depends_on", b"depends_on", "executor_labels", b"executor_labels", "kind", b"kind", "node_id", b"node_id", "noop", b"noop"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "budget", b"budget", "command", b"command", "continue_on_failure", b"continue_on_failure", "depends_on", b"depends_on", "exclusive", b"exclusive", "executor_labels", b"executor_labels", "files", b"files", "gate", b"gate", "join", b"join", "join_files", b"join_files", "kind", b"kind", "map", b"map", "node_id", b"node_id", "noop", b"noop", "retry", b"retry", "timeout_seconds", b"timeout_seconds", "wait", b"wait", "workflow", b"workflow"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["agent", "noop"]  # noqa: Y015
+    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["agent", "noop", "command", "gate", "wait", "join_files", "map", "workflow"]  # noqa: Y015
     _WhichOneofArgType_kind: _TypeAlias = _typing.Literal["kind", b"kind"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_kind) -> _WhichOneofReturnType_kind | None: ...
 
@@ -425,23 +565,137 @@ class AgentNode(_message.Message):
 
     ROLE_FIELD_NUMBER: _builtins.int
     PROMPT_FIELD_NUMBER: _builtins.int
+    OUTPUT_SCHEMA_FIELD_NUMBER: _builtins.int
+    CHILDREN_FIELD_NUMBER: _builtins.int
+    CHILDREN_MAX_FIELD_NUMBER: _builtins.int
+    PLANNING_FIELD_NUMBER: _builtins.int
     prompt: _builtins.str
-    """What this node adds to the task; the input of the run and the outputs of the dependencies come with it."""
+    """What this node adds to the task; the input of the run and the outputs of the dependencies come with it. A template:
+    `{{ tasks.plan.result.title }}` is replaced by the value of the expression in CEL.
+    """
+    output_schema: _builtins.str
+    """A JSON Schema. The agent finishes by calling the tool `finish` with a value that fits; it is the structured result."""
+    children_max: _builtins.int
     @_builtins.property
     def role(self) -> Global___Role: ...
+    @_builtins.property
+    def children(self) -> _containers.RepeatedCompositeFieldContainer[Global___Role]:
+        """The roles that it may give work to with the tool `spawn`."""
+
+    @_builtins.property
+    def planning(self) -> Global___Planning:
+        """Its structured result is a graph of tasks for these roles, which the run grows by."""
+
     def __init__(
         self,
         *,
         role: Global___Role | None = ...,
         prompt: _builtins.str = ...,
+        output_schema: _builtins.str = ...,
+        children: _abc.Iterable[Global___Role] | None = ...,
+        children_max: _builtins.int = ...,
+        planning: Global___Planning | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["role", b"role"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["planning", b"planning", "role", b"role"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["prompt", b"prompt", "role", b"role"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["children", b"children", "children_max", b"children_max", "output_schema", b"output_schema", "planning", b"planning", "prompt", b"prompt", "role", b"role"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___AgentNode: _TypeAlias = AgentNode  # noqa: Y015
+
+@_typing.final
+class Planning(_message.Message):
+    """What a planner may plan."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ROLES_FIELD_NUMBER: _builtins.int
+    NODES_MAX_FIELD_NUMBER: _builtins.int
+    nodes_max: _builtins.int
+    @_builtins.property
+    def roles(self) -> _containers.RepeatedCompositeFieldContainer[Global___Role]: ...
+    def __init__(
+        self,
+        *,
+        roles: _abc.Iterable[Global___Role] | None = ...,
+        nodes_max: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["nodes_max", b"nodes_max", "roles", b"roles"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Planning: _TypeAlias = Planning  # noqa: Y015
+
+@_typing.final
+class MapNode(_message.Message):
+    """One task for each item of a list that is known only when it begins. Its structured result is the list of theirs, in
+    the order of the items.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BODY_FIELD_NUMBER: _builtins.int
+    OVER_FIELD_NUMBER: _builtins.int
+    TIMES_FIELD_NUMBER: _builtins.int
+    AT_ONCE_MAX_FIELD_NUMBER: _builtins.int
+    FAILURES_MAX_FIELD_NUMBER: _builtins.int
+    over: _builtins.str
+    """An expression in CEL that gives the list."""
+    times: _builtins.int
+    """Instead of a list: so many times, with the numbers from 0."""
+    at_once_max: _builtins.int
+    """Items that are worked on at once; 0 means the default of docs/limits.md."""
+    failures_max: _builtins.int
+    """Items that may fail before the whole fails."""
+    @_builtins.property
+    def body(self) -> Global___Node:
+        """What each item is given to: `item` and `index` stand for it in templates. An agent, a command, a noop or a workflow."""
+
+    def __init__(
+        self,
+        *,
+        body: Global___Node | None = ...,
+        over: _builtins.str = ...,
+        times: _builtins.int = ...,
+        at_once_max: _builtins.int = ...,
+        failures_max: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["body", b"body"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_once_max", b"at_once_max", "body", b"body", "failures_max", b"failures_max", "over", b"over", "times", b"times"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MapNode: _TypeAlias = MapNode  # noqa: Y015
+
+@_typing.final
+class WorkflowNode(_message.Message):
+    """A workflow as a child run, with a share of the money of this one."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WORKFLOW_FIELD_NUMBER: _builtins.int
+    INPUT_FIELD_NUMBER: _builtins.int
+    input: _builtins.str
+    """A template. Empty: the input of this run, and what the tasks before it handed over."""
+    @_builtins.property
+    def workflow(self) -> Global___Workflow: ...
+    def __init__(
+        self,
+        *,
+        workflow: Global___Workflow | None = ...,
+        input: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["workflow", b"workflow"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["input", b"input", "workflow", b"workflow"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WorkflowNode: _TypeAlias = WorkflowNode  # noqa: Y015
 
 @_typing.final
 class NoopNode(_message.Message):
@@ -511,6 +765,8 @@ class StartRun(_message.Message):
     ON_EXHAUSTED_FIELD_NUMBER: _builtins.int
     GATE_SECONDS_FIELD_NUMBER: _builtins.int
     LIMITS_FIELD_NUMBER: _builtins.int
+    PRIORITY_FIELD_NUMBER: _builtins.int
+    PARENT_FIELD_NUMBER: _builtins.int
     BASE_COMMIT_FIELD_NUMBER: _builtins.int
     AT_UNIX_MICROS_FIELD_NUMBER: _builtins.int
     REQUEST_TRACEPARENT_FIELD_NUMBER: _builtins.int
@@ -528,6 +784,10 @@ class StartRun(_message.Message):
     on_exhausted: _budget_pb2.OnExhausted.ValueType
     gate_seconds: _builtins.int
     """How long a gate that asks for money stays open; 0: a week."""
+    priority: _builtins.int
+    """Among runs that wait for an executor the higher one goes first, and every minute of waiting counts as one more:
+    -10 (batch) to 10 (somebody waits for it).
+    """
     base_commit: _builtins.str
     """Set by the gateway; what a client sends here is overwritten."""
     at_unix_micros: _builtins.int
@@ -543,6 +803,10 @@ class StartRun(_message.Message):
 
     @_builtins.property
     def limits(self) -> Global___RunLimits: ...
+    @_builtins.property
+    def parent(self) -> Global___Parent:
+        """Set by the scheduler for a child run; refused from clients."""
+
     def __init__(
         self,
         *,
@@ -558,20 +822,53 @@ class StartRun(_message.Message):
         on_exhausted: _budget_pb2.OnExhausted.ValueType = ...,
         gate_seconds: _builtins.int = ...,
         limits: Global___RunLimits | None = ...,
+        priority: _builtins.int = ...,
+        parent: Global___Parent | None = ...,
         base_commit: _builtins.str = ...,
         at_unix_micros: _builtins.int = ...,
         request_traceparent: _builtins.str = ...,
         requested_by: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget", "limits", b"limits", "plan", b"plan", "workflow", b"workflow", "workflow_name", b"workflow_name"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget", "limits", b"limits", "parent", b"parent", "plan", b"plan", "workflow", b"workflow", "workflow_name", b"workflow_name"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_unix_micros", b"at_unix_micros", "base", b"base", "base_commit", b"base_commit", "budget", b"budget", "budgets", b"budgets", "gate_seconds", b"gate_seconds", "input", b"input", "limits", b"limits", "model", b"model", "on_exhausted", b"on_exhausted", "plan", b"plan", "project_id", b"project_id", "request_traceparent", b"request_traceparent", "requested_by", b"requested_by", "run_id", b"run_id", "workflow", b"workflow", "workflow_name", b"workflow_name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_unix_micros", b"at_unix_micros", "base", b"base", "base_commit", b"base_commit", "budget", b"budget", "budgets", b"budgets", "gate_seconds", b"gate_seconds", "input", b"input", "limits", b"limits", "model", b"model", "on_exhausted", b"on_exhausted", "parent", b"parent", "plan", b"plan", "priority", b"priority", "project_id", b"project_id", "request_traceparent", b"request_traceparent", "requested_by", b"requested_by", "run_id", b"run_id", "workflow", b"workflow", "workflow_name", b"workflow_name"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_plan: _TypeAlias = _typing.Literal["workflow", "workflow_name"]  # noqa: Y015
     _WhichOneofArgType_plan: _TypeAlias = _typing.Literal["plan", b"plan"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_plan) -> _WhichOneofReturnType_plan | None: ...
 
 Global___StartRun: _TypeAlias = StartRun  # noqa: Y015
+
+@_typing.final
+class Parent(_message.Message):
+    """The task that a run is the child of."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RUN_ID_FIELD_NUMBER: _builtins.int
+    TASK_ID_FIELD_NUMBER: _builtins.int
+    ROOT_RUN_ID_FIELD_NUMBER: _builtins.int
+    DEPTH_FIELD_NUMBER: _builtins.int
+    run_id: _builtins.str
+    task_id: _builtins.str
+    root_run_id: _builtins.str
+    """The outermost run, and how far it is away."""
+    depth: _builtins.int
+    def __init__(
+        self,
+        *,
+        run_id: _builtins.str = ...,
+        task_id: _builtins.str = ...,
+        root_run_id: _builtins.str = ...,
+        depth: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["depth", b"depth", "root_run_id", b"root_run_id", "run_id", b"run_id", "task_id", b"task_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Parent: _TypeAlias = Parent  # noqa: Y015
 
 @_typing.final
 class ClaimTask(_message.Message):
@@ -1242,6 +1539,101 @@ class SendMessage(_message.Message):
 Global___SendMessage: _TypeAlias = SendMessage  # noqa: Y015
 
 @_typing.final
+class SignalRun(_message.Message):
+    """Something has happened outside that a node may wait for. Kept until one does."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RUN_ID_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    PAYLOAD_JSON_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    BY_FIELD_NUMBER: _builtins.int
+    AT_UNIX_MICROS_FIELD_NUMBER: _builtins.int
+    run_id: _builtins.str
+    name: _builtins.str
+    """`[a-z0-9-]`, at most 64 characters."""
+    payload_json: _builtins.str
+    """JSON; empty: null."""
+    request_id: _builtins.str
+    """Chosen by the client; the same id is the same signal."""
+    by: _builtins.str
+    """Set by the gateway."""
+    at_unix_micros: _builtins.int
+    def __init__(
+        self,
+        *,
+        run_id: _builtins.str = ...,
+        name: _builtins.str = ...,
+        payload_json: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+        by: _builtins.str = ...,
+        at_unix_micros: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_unix_micros", b"at_unix_micros", "by", b"by", "name", b"name", "payload_json", b"payload_json", "request_id", b"request_id", "run_id", b"run_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SignalRun: _TypeAlias = SignalRun  # noqa: Y015
+
+@_typing.final
+class SpawnChild(_message.Message):
+    """An agent gives a part of its work, and of its money, to another one."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RUN_ID_FIELD_NUMBER: _builtins.int
+    TASK_ID_FIELD_NUMBER: _builtins.int
+    GENERATION_FIELD_NUMBER: _builtins.int
+    TURN_FIELD_NUMBER: _builtins.int
+    INDEX_FIELD_NUMBER: _builtins.int
+    ROLE_FIELD_NUMBER: _builtins.int
+    PROMPT_FIELD_NUMBER: _builtins.int
+    SHARE_FIELD_NUMBER: _builtins.int
+    SNAPSHOT_FIELD_NUMBER: _builtins.int
+    AT_UNIX_MICROS_FIELD_NUMBER: _builtins.int
+    run_id: _builtins.str
+    task_id: _builtins.str
+    """The task of the agent that spawns, and the tool call that it does it with: the same call is the same child."""
+    generation: _builtins.int
+    turn: _builtins.int
+    index: _builtins.int
+    role: _builtins.str
+    prompt: _builtins.str
+    at_unix_micros: _builtins.int
+    @_builtins.property
+    def share(self) -> _budget_pb2.Amounts:
+        """What the agent has given up for it; nothing where its allotment is not limited."""
+
+    @_builtins.property
+    def snapshot(self) -> _workspace_pb2.Snapshot:
+        """The files that the child starts from."""
+
+    def __init__(
+        self,
+        *,
+        run_id: _builtins.str = ...,
+        task_id: _builtins.str = ...,
+        generation: _builtins.int = ...,
+        turn: _builtins.int = ...,
+        index: _builtins.int = ...,
+        role: _builtins.str = ...,
+        prompt: _builtins.str = ...,
+        share: _budget_pb2.Amounts | None = ...,
+        snapshot: _workspace_pb2.Snapshot | None = ...,
+        at_unix_micros: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["share", b"share", "snapshot", b"snapshot"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_unix_micros", b"at_unix_micros", "generation", b"generation", "index", b"index", "prompt", b"prompt", "role", b"role", "run_id", b"run_id", "share", b"share", "snapshot", b"snapshot", "task_id", b"task_id", "turn", b"turn"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SpawnChild: _TypeAlias = SpawnChild  # noqa: Y015
+
+@_typing.final
 class CheckDeadlines(_message.Message):
     """Does what is due: gates expire, a run or the waiting of a task has taken too long."""
 
@@ -1318,6 +1710,7 @@ class TaskResult(_message.Message):
     LOST_USD_MICROS_FIELD_NUMBER: _builtins.int
     SAVED_USD_MICROS_FIELD_NUMBER: _builtins.int
     MESSAGES_READ_FIELD_NUMBER: _builtins.int
+    STRUCTURED_JSON_FIELD_NUMBER: _builtins.int
     cost_usd_micros: _builtins.int
     duration_micros: _builtins.int
     turns: _builtins.int
@@ -1330,6 +1723,8 @@ class TaskResult(_message.Message):
     """Of the cost: for calls whose answer was lost."""
     saved_usd_micros: _builtins.int
     """What the same tokens would have cost more without the provider's cache."""
+    structured_json: _builtins.str
+    """The structured result, JSON of at most 64 KiB; empty where the node declares none."""
     @_builtins.property
     def output(self) -> _body_pb2.Body: ...
     @_builtins.property
@@ -1362,10 +1757,11 @@ class TaskResult(_message.Message):
         lost_usd_micros: _builtins.int = ...,
         saved_usd_micros: _builtins.int = ...,
         messages_read: _abc.Iterable[_builtins.int] | None = ...,
+        structured_json: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["output", b"output", "snapshot", b"snapshot", "spent", b"spent", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["commit", b"commit", "cost_usd_micros", b"cost_usd_micros", "duration_micros", b"duration_micros", "lost_usd_micros", b"lost_usd_micros", "messages_read", b"messages_read", "output", b"output", "saved_usd_micros", b"saved_usd_micros", "snapshot", b"snapshot", "spent", b"spent", "summary", b"summary", "tool_calls", b"tool_calls", "turns", b"turns", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["commit", b"commit", "cost_usd_micros", b"cost_usd_micros", "duration_micros", b"duration_micros", "lost_usd_micros", b"lost_usd_micros", "messages_read", b"messages_read", "output", b"output", "saved_usd_micros", b"saved_usd_micros", "snapshot", b"snapshot", "spent", b"spent", "structured_json", b"structured_json", "summary", b"summary", "tool_calls", b"tool_calls", "turns", b"turns", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1414,6 +1810,8 @@ class RunStarted(_message.Message):
     ON_EXHAUSTED_FIELD_NUMBER: _builtins.int
     GATE_SECONDS_FIELD_NUMBER: _builtins.int
     LIMITS_FIELD_NUMBER: _builtins.int
+    PRIORITY_FIELD_NUMBER: _builtins.int
+    PARENT_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
     project_id: _builtins.str
     model: _builtins.str
@@ -1425,6 +1823,7 @@ class RunStarted(_message.Message):
     requested_by: _builtins.str
     on_exhausted: _budget_pb2.OnExhausted.ValueType
     gate_seconds: _builtins.int
+    priority: _builtins.int
     @_builtins.property
     def workflow(self) -> Global___Workflow: ...
     @_builtins.property
@@ -1437,6 +1836,8 @@ class RunStarted(_message.Message):
 
     @_builtins.property
     def limits(self) -> Global___RunLimits: ...
+    @_builtins.property
+    def parent(self) -> Global___Parent: ...
     def __init__(
         self,
         *,
@@ -1455,10 +1856,12 @@ class RunStarted(_message.Message):
         on_exhausted: _budget_pb2.OnExhausted.ValueType = ...,
         gate_seconds: _builtins.int = ...,
         limits: Global___RunLimits | None = ...,
+        priority: _builtins.int = ...,
+        parent: Global___Parent | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget", "input", b"input", "limits", b"limits", "workflow", b"workflow"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget", "input", b"input", "limits", b"limits", "parent", b"parent", "workflow", b"workflow"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_unix_micros", b"at_unix_micros", "base_commit", b"base_commit", "budget", b"budget", "budget_ids", b"budget_ids", "gate_seconds", b"gate_seconds", "input", b"input", "limits", b"limits", "model", b"model", "on_exhausted", b"on_exhausted", "project_id", b"project_id", "request_hash", b"request_hash", "request_traceparent", b"request_traceparent", "requested_by", b"requested_by", "run_id", b"run_id", "workflow", b"workflow"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_unix_micros", b"at_unix_micros", "base_commit", b"base_commit", "budget", b"budget", "budget_ids", b"budget_ids", "gate_seconds", b"gate_seconds", "input", b"input", "limits", b"limits", "model", b"model", "on_exhausted", b"on_exhausted", "parent", b"parent", "priority", b"priority", "project_id", b"project_id", "request_hash", b"request_hash", "request_traceparent", b"request_traceparent", "requested_by", b"requested_by", "run_id", b"run_id", "workflow", b"workflow"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1738,6 +2141,9 @@ class GateOpened(_message.Message):
     AT_UNIX_MICROS_FIELD_NUMBER: _builtins.int
     TURN_FIELD_NUMBER: _builtins.int
     INDEX_FIELD_NUMBER: _builtins.int
+    NODE_ID_FIELD_NUMBER: _builtins.int
+    VISIT_FIELD_NUMBER: _builtins.int
+    TEXT_FIELD_NUMBER: _builtins.int
     gate_id: _builtins.str
     kind: Global___GateKind.ValueType
     task_id: _builtins.str
@@ -1750,12 +2156,17 @@ class GateOpened(_message.Message):
     turn: _builtins.int
     """The tool call whose outcome the answer becomes; 0 where it is none."""
     index: _builtins.int
+    node_id: _builtins.str
+    """Where the task is itself the gate: its node and visit, and for EDIT the text that is to be changed."""
+    visit: _builtins.int
     @_builtins.property
     def choices(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """For a budget: `raise` and `stop`."""
 
     @_builtins.property
     def wanted(self) -> _budget_pb2.Amounts: ...
+    @_builtins.property
+    def text(self) -> _body_pb2.Body: ...
     def __init__(
         self,
         *,
@@ -1771,10 +2182,13 @@ class GateOpened(_message.Message):
         at_unix_micros: _builtins.int = ...,
         turn: _builtins.int = ...,
         index: _builtins.int = ...,
+        node_id: _builtins.str = ...,
+        visit: _builtins.int = ...,
+        text: _body_pb2.Body | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["wanted", b"wanted"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["text", b"text", "wanted", b"wanted"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_unix_micros", b"at_unix_micros", "budget_id", b"budget_id", "choices", b"choices", "default_choice", b"default_choice", "expires_at_unix_micros", b"expires_at_unix_micros", "gate_id", b"gate_id", "index", b"index", "kind", b"kind", "question", b"question", "task_id", b"task_id", "turn", b"turn", "wanted", b"wanted"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_unix_micros", b"at_unix_micros", "budget_id", b"budget_id", "choices", b"choices", "default_choice", b"default_choice", "expires_at_unix_micros", b"expires_at_unix_micros", "gate_id", b"gate_id", "index", b"index", "kind", b"kind", "node_id", b"node_id", "question", b"question", "task_id", b"task_id", "text", b"text", "turn", b"turn", "visit", b"visit", "wanted", b"wanted"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1856,6 +2270,7 @@ class GateView(_message.Message):
     EXPIRES_AT_UNIX_MICROS_FIELD_NUMBER: _builtins.int
     TEXT_FIELD_NUMBER: _builtins.int
     DEFAULT_CHOICE_FIELD_NUMBER: _builtins.int
+    TEXT_TO_EDIT_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
     gate_id: _builtins.str
     kind: Global___GateKind.ValueType
@@ -1869,6 +2284,8 @@ class GateView(_message.Message):
     expires_at_unix_micros: _builtins.int
     text: _builtins.str
     default_choice: _builtins.str
+    text_to_edit: _builtins.str
+    """For EDIT: the text that is to be changed."""
     @_builtins.property
     def choices(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     @_builtins.property
@@ -1891,10 +2308,11 @@ class GateView(_message.Message):
         expires_at_unix_micros: _builtins.int = ...,
         text: _builtins.str = ...,
         default_choice: _builtins.str = ...,
+        text_to_edit: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["wanted", b"wanted"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["answered_by", b"answered_by", "budget_id", b"budget_id", "choice", b"choice", "choices", b"choices", "default_choice", b"default_choice", "expires_at_unix_micros", b"expires_at_unix_micros", "gate_id", b"gate_id", "kind", b"kind", "opened_at_unix_micros", b"opened_at_unix_micros", "question", b"question", "run_id", b"run_id", "status", b"status", "task_id", b"task_id", "text", b"text", "wanted", b"wanted"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answered_by", b"answered_by", "budget_id", b"budget_id", "choice", b"choice", "choices", b"choices", "default_choice", b"default_choice", "expires_at_unix_micros", b"expires_at_unix_micros", "gate_id", b"gate_id", "kind", b"kind", "opened_at_unix_micros", b"opened_at_unix_micros", "question", b"question", "run_id", b"run_id", "status", b"status", "task_id", b"task_id", "text", b"text", "text_to_edit", b"text_to_edit", "wanted", b"wanted"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1970,8 +2388,11 @@ class TaskFailed(_message.Message):
     FAILURE_FIELD_NUMBER: _builtins.int
     RESULT_FIELD_NUMBER: _builtins.int
     AT_UNIX_MICROS_FIELD_NUMBER: _builtins.int
+    HANDLING_FIELD_NUMBER: _builtins.int
     task_id: _builtins.str
     at_unix_micros: _builtins.int
+    handling: Global___Handling.ValueType
+    """Why the run goes on all the same; unset: it does not."""
     @_builtins.property
     def failure(self) -> _answer_pb2.Failure: ...
     @_builtins.property
@@ -1983,10 +2404,11 @@ class TaskFailed(_message.Message):
         failure: _answer_pb2.Failure | None = ...,
         result: Global___TaskResult | None = ...,
         at_unix_micros: _builtins.int = ...,
+        handling: Global___Handling.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure", "result", b"result"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_unix_micros", b"at_unix_micros", "failure", b"failure", "result", b"result", "task_id", b"task_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_unix_micros", b"at_unix_micros", "failure", b"failure", "handling", b"handling", "result", b"result", "task_id", b"task_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1999,8 +2421,10 @@ class TaskCancelled(_message.Message):
     TASK_ID_FIELD_NUMBER: _builtins.int
     RESULT_FIELD_NUMBER: _builtins.int
     AT_UNIX_MICROS_FIELD_NUMBER: _builtins.int
+    HANDLING_FIELD_NUMBER: _builtins.int
     task_id: _builtins.str
     at_unix_micros: _builtins.int
+    handling: Global___Handling.ValueType
     @_builtins.property
     def result(self) -> Global___TaskResult: ...
     def __init__(
@@ -2009,10 +2433,11 @@ class TaskCancelled(_message.Message):
         task_id: _builtins.str = ...,
         result: Global___TaskResult | None = ...,
         at_unix_micros: _builtins.int = ...,
+        handling: Global___Handling.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["result", b"result"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_unix_micros", b"at_unix_micros", "result", b"result", "task_id", b"task_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_unix_micros", b"at_unix_micros", "handling", b"handling", "result", b"result", "task_id", b"task_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -2020,7 +2445,37 @@ Global___TaskCancelled: _TypeAlias = TaskCancelled  # noqa: Y015
 
 @_typing.final
 class EdgeTaken(_message.Message):
-    """The graph goes back: `to` and what depends on it are visited again."""
+    """The graph goes on, or back: then `to` and what depends on it are visited again."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FROM_TASK_ID_FIELD_NUMBER: _builtins.int
+    TO_NODE_ID_FIELD_NUMBER: _builtins.int
+    WHY_FIELD_NUMBER: _builtins.int
+    IS_FORWARD_FIELD_NUMBER: _builtins.int
+    from_task_id: _builtins.str
+    to_node_id: _builtins.str
+    why: _builtins.str
+    is_forward: _builtins.bool
+    def __init__(
+        self,
+        *,
+        from_task_id: _builtins.str = ...,
+        to_node_id: _builtins.str = ...,
+        why: _builtins.str = ...,
+        is_forward: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["from_task_id", b"from_task_id", "is_forward", b"is_forward", "to_node_id", b"to_node_id", "why", b"why"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EdgeTaken: _TypeAlias = EdgeTaken  # noqa: Y015
+
+@_typing.final
+class EdgeSkipped(_message.Message):
+    """The conditions of the edge did not hold."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -2043,7 +2498,369 @@ class EdgeTaken(_message.Message):
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___EdgeTaken: _TypeAlias = EdgeTaken  # noqa: Y015
+Global___EdgeSkipped: _TypeAlias = EdgeSkipped  # noqa: Y015
+
+@_typing.final
+class TaskSkipped(_message.Message):
+    """No edge that leads to the node was taken."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TASK_ID_FIELD_NUMBER: _builtins.int
+    NODE_ID_FIELD_NUMBER: _builtins.int
+    VISIT_FIELD_NUMBER: _builtins.int
+    WHY_FIELD_NUMBER: _builtins.int
+    AT_UNIX_MICROS_FIELD_NUMBER: _builtins.int
+    task_id: _builtins.str
+    node_id: _builtins.str
+    visit: _builtins.int
+    why: _builtins.str
+    at_unix_micros: _builtins.int
+    def __init__(
+        self,
+        *,
+        task_id: _builtins.str = ...,
+        node_id: _builtins.str = ...,
+        visit: _builtins.int = ...,
+        why: _builtins.str = ...,
+        at_unix_micros: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_unix_micros", b"at_unix_micros", "node_id", b"node_id", "task_id", b"task_id", "visit", b"visit", "why", b"why"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TaskSkipped: _TypeAlias = TaskSkipped  # noqa: Y015
+
+@_typing.final
+class TaskTimedOut(_message.Message):
+    """The task has taken longer than its node allows. It is stopped; where nobody works on it, it has ended."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TASK_ID_FIELD_NUMBER: _builtins.int
+    FAILURE_FIELD_NUMBER: _builtins.int
+    AT_UNIX_MICROS_FIELD_NUMBER: _builtins.int
+    task_id: _builtins.str
+    at_unix_micros: _builtins.int
+    @_builtins.property
+    def failure(self) -> _answer_pb2.Failure: ...
+    def __init__(
+        self,
+        *,
+        task_id: _builtins.str = ...,
+        failure: _answer_pb2.Failure | None = ...,
+        at_unix_micros: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_unix_micros", b"at_unix_micros", "failure", b"failure", "task_id", b"task_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TaskTimedOut: _TypeAlias = TaskTimedOut  # noqa: Y015
+
+@_typing.final
+class TaskRetried(_message.Message):
+    """The failed task is visited again, not before that time."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TASK_ID_FIELD_NUMBER: _builtins.int
+    NUMBER_FIELD_NUMBER: _builtins.int
+    NOT_BEFORE_UNIX_MICROS_FIELD_NUMBER: _builtins.int
+    AT_UNIX_MICROS_FIELD_NUMBER: _builtins.int
+    task_id: _builtins.str
+    number: _builtins.int
+    """Of the retry, from 1."""
+    not_before_unix_micros: _builtins.int
+    at_unix_micros: _builtins.int
+    def __init__(
+        self,
+        *,
+        task_id: _builtins.str = ...,
+        number: _builtins.int = ...,
+        not_before_unix_micros: _builtins.int = ...,
+        at_unix_micros: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_unix_micros", b"at_unix_micros", "not_before_unix_micros", b"not_before_unix_micros", "number", b"number", "task_id", b"task_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TaskRetried: _TypeAlias = TaskRetried  # noqa: Y015
+
+@_typing.final
+class WaitStarted(_message.Message):
+    """A wait has begun."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TASK_ID_FIELD_NUMBER: _builtins.int
+    NODE_ID_FIELD_NUMBER: _builtins.int
+    VISIT_FIELD_NUMBER: _builtins.int
+    DUE_AT_UNIX_MICROS_FIELD_NUMBER: _builtins.int
+    SIGNAL_FIELD_NUMBER: _builtins.int
+    AT_UNIX_MICROS_FIELD_NUMBER: _builtins.int
+    task_id: _builtins.str
+    node_id: _builtins.str
+    visit: _builtins.int
+    due_at_unix_micros: _builtins.int
+    """0: none."""
+    signal: _builtins.str
+    at_unix_micros: _builtins.int
+    def __init__(
+        self,
+        *,
+        task_id: _builtins.str = ...,
+        node_id: _builtins.str = ...,
+        visit: _builtins.int = ...,
+        due_at_unix_micros: _builtins.int = ...,
+        signal: _builtins.str = ...,
+        at_unix_micros: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_unix_micros", b"at_unix_micros", "due_at_unix_micros", b"due_at_unix_micros", "node_id", b"node_id", "signal", b"signal", "task_id", b"task_id", "visit", b"visit"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WaitStarted: _TypeAlias = WaitStarted  # noqa: Y015
+
+@_typing.final
+class SignalReceived(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    PAYLOAD_JSON_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    BY_FIELD_NUMBER: _builtins.int
+    AT_UNIX_MICROS_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    payload_json: _builtins.str
+    request_id: _builtins.str
+    by: _builtins.str
+    at_unix_micros: _builtins.int
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        payload_json: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+        by: _builtins.str = ...,
+        at_unix_micros: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_unix_micros", b"at_unix_micros", "by", b"by", "name", b"name", "payload_json", b"payload_json", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SignalReceived: _TypeAlias = SignalReceived  # noqa: Y015
+
+@_typing.final
+class MapExpanded(_message.Message):
+    """The map has become tasks: node `<map>_<index>` for each item."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TASK_ID_FIELD_NUMBER: _builtins.int
+    NODE_ID_FIELD_NUMBER: _builtins.int
+    VISIT_FIELD_NUMBER: _builtins.int
+    ITEMS_JSON_FIELD_NUMBER: _builtins.int
+    ITEMS_FIELD_NUMBER: _builtins.int
+    AT_ONCE_MAX_FIELD_NUMBER: _builtins.int
+    AT_UNIX_MICROS_FIELD_NUMBER: _builtins.int
+    task_id: _builtins.str
+    node_id: _builtins.str
+    visit: _builtins.int
+    items: _builtins.int
+    at_once_max: _builtins.int
+    at_unix_micros: _builtins.int
+    @_builtins.property
+    def items_json(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Each as JSON; empty where the items are just the numbers from 0."""
+
+    def __init__(
+        self,
+        *,
+        task_id: _builtins.str = ...,
+        node_id: _builtins.str = ...,
+        visit: _builtins.int = ...,
+        items_json: _abc.Iterable[_builtins.str] | None = ...,
+        items: _builtins.int = ...,
+        at_once_max: _builtins.int = ...,
+        at_unix_micros: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_once_max", b"at_once_max", "at_unix_micros", b"at_unix_micros", "items", b"items", "items_json", b"items_json", "node_id", b"node_id", "task_id", b"task_id", "visit", b"visit"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MapExpanded: _TypeAlias = MapExpanded  # noqa: Y015
+
+@_typing.final
+class MergeRequested(_message.Message):
+    """The files of several predecessors have to become one tree."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TASK_ID_FIELD_NUMBER: _builtins.int
+    NODE_ID_FIELD_NUMBER: _builtins.int
+    VISIT_FIELD_NUMBER: _builtins.int
+    COMMITS_FIELD_NUMBER: _builtins.int
+    WITH_CONFLICTS_FIELD_NUMBER: _builtins.int
+    AT_UNIX_MICROS_FIELD_NUMBER: _builtins.int
+    task_id: _builtins.str
+    node_id: _builtins.str
+    visit: _builtins.int
+    with_conflicts: _builtins.bool
+    at_unix_micros: _builtins.int
+    @_builtins.property
+    def commits(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def __init__(
+        self,
+        *,
+        task_id: _builtins.str = ...,
+        node_id: _builtins.str = ...,
+        visit: _builtins.int = ...,
+        commits: _abc.Iterable[_builtins.str] | None = ...,
+        with_conflicts: _builtins.bool = ...,
+        at_unix_micros: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_unix_micros", b"at_unix_micros", "commits", b"commits", "node_id", b"node_id", "task_id", b"task_id", "visit", b"visit", "with_conflicts", b"with_conflicts"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MergeRequested: _TypeAlias = MergeRequested  # noqa: Y015
+
+@_typing.final
+class ChildRunRequested(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TASK_ID_FIELD_NUMBER: _builtins.int
+    NODE_ID_FIELD_NUMBER: _builtins.int
+    VISIT_FIELD_NUMBER: _builtins.int
+    CHILD_RUN_ID_FIELD_NUMBER: _builtins.int
+    INPUT_FIELD_NUMBER: _builtins.int
+    ALLOTMENT_FIELD_NUMBER: _builtins.int
+    BASE_COMMIT_FIELD_NUMBER: _builtins.int
+    AT_UNIX_MICROS_FIELD_NUMBER: _builtins.int
+    task_id: _builtins.str
+    node_id: _builtins.str
+    visit: _builtins.int
+    child_run_id: _builtins.str
+    base_commit: _builtins.str
+    at_unix_micros: _builtins.int
+    @_builtins.property
+    def input(self) -> _body_pb2.Body: ...
+    @_builtins.property
+    def allotment(self) -> _budget_pb2.Limit:
+        """What it may spend, taken from this run's budget."""
+
+    def __init__(
+        self,
+        *,
+        task_id: _builtins.str = ...,
+        node_id: _builtins.str = ...,
+        visit: _builtins.int = ...,
+        child_run_id: _builtins.str = ...,
+        input: _body_pb2.Body | None = ...,
+        allotment: _budget_pb2.Limit | None = ...,
+        base_commit: _builtins.str = ...,
+        at_unix_micros: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["allotment", b"allotment", "input", b"input"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allotment", b"allotment", "at_unix_micros", b"at_unix_micros", "base_commit", b"base_commit", "child_run_id", b"child_run_id", "input", b"input", "node_id", b"node_id", "task_id", b"task_id", "visit", b"visit"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ChildRunRequested: _TypeAlias = ChildRunRequested  # noqa: Y015
+
+@_typing.final
+class GraphGrown(_message.Message):
+    """What a planner has planned is part of the graph from now on."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TASK_ID_FIELD_NUMBER: _builtins.int
+    NODES_FIELD_NUMBER: _builtins.int
+    AT_UNIX_MICROS_FIELD_NUMBER: _builtins.int
+    task_id: _builtins.str
+    at_unix_micros: _builtins.int
+    @_builtins.property
+    def nodes(self) -> _containers.RepeatedCompositeFieldContainer[Global___Node]: ...
+    def __init__(
+        self,
+        *,
+        task_id: _builtins.str = ...,
+        nodes: _abc.Iterable[Global___Node] | None = ...,
+        at_unix_micros: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_unix_micros", b"at_unix_micros", "nodes", b"nodes", "task_id", b"task_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GraphGrown: _TypeAlias = GraphGrown  # noqa: Y015
+
+@_typing.final
+class ChildSpawned(_message.Message):
+    """An agent has given work to another one: node `<node of the parent>_<number>`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TASK_ID_FIELD_NUMBER: _builtins.int
+    NUMBER_FIELD_NUMBER: _builtins.int
+    NODE_ID_FIELD_NUMBER: _builtins.int
+    NODE_FIELD_NUMBER: _builtins.int
+    ALLOTMENT_FIELD_NUMBER: _builtins.int
+    SNAPSHOT_FIELD_NUMBER: _builtins.int
+    TURN_FIELD_NUMBER: _builtins.int
+    INDEX_FIELD_NUMBER: _builtins.int
+    AT_UNIX_MICROS_FIELD_NUMBER: _builtins.int
+    task_id: _builtins.str
+    number: _builtins.int
+    """From 1 within the run."""
+    node_id: _builtins.str
+    turn: _builtins.int
+    index: _builtins.int
+    at_unix_micros: _builtins.int
+    @_builtins.property
+    def node(self) -> Global___AgentNode: ...
+    @_builtins.property
+    def allotment(self) -> _budget_pb2.Limit:
+        """Taken from the parent's allotment."""
+
+    @_builtins.property
+    def snapshot(self) -> _workspace_pb2.Snapshot: ...
+    def __init__(
+        self,
+        *,
+        task_id: _builtins.str = ...,
+        number: _builtins.int = ...,
+        node_id: _builtins.str = ...,
+        node: Global___AgentNode | None = ...,
+        allotment: _budget_pb2.Limit | None = ...,
+        snapshot: _workspace_pb2.Snapshot | None = ...,
+        turn: _builtins.int = ...,
+        index: _builtins.int = ...,
+        at_unix_micros: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["allotment", b"allotment", "node", b"node", "snapshot", b"snapshot"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allotment", b"allotment", "at_unix_micros", b"at_unix_micros", "index", b"index", "node", b"node", "node_id", b"node_id", "number", b"number", "snapshot", b"snapshot", "task_id", b"task_id", "turn", b"turn"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ChildSpawned: _TypeAlias = ChildSpawned  # noqa: Y015
 
 @_typing.final
 class RunCancelRequested(_message.Message):
@@ -2379,6 +3196,13 @@ class TaskView(_message.Message):
     PARK_CAUSE_FIELD_NUMBER: _builtins.int
     MESSAGES_FIELD_NUMBER: _builtins.int
     IS_CANCEL_REQUESTED_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    PARENT_TASK_ID_FIELD_NUMBER: _builtins.int
+    CHILD_RUN_ID_FIELD_NUMBER: _builtins.int
+    ITEMS_FIELD_NUMBER: _builtins.int
+    ITEMS_ENDED_FIELD_NUMBER: _builtins.int
+    DUE_AT_UNIX_MICROS_FIELD_NUMBER: _builtins.int
+    BASED_ON_FIELD_NUMBER: _builtins.int
     task_id: _builtins.str
     node_id: _builtins.str
     visit: _builtins.int
@@ -2395,12 +3219,26 @@ class TaskView(_message.Message):
     messages: _builtins.int
     """Sent to it so far."""
     is_cancel_requested: _builtins.bool
+    kind: _builtins.str
+    """`agent`, `command`, `gate`, `wait`, `join_files`, `map`, `workflow` or `noop`."""
+    parent_task_id: _builtins.str
+    """The map or the agent that it belongs to."""
+    child_run_id: _builtins.str
+    items: _builtins.int
+    """Of a map: its items, and how many of them have ended."""
+    items_ended: _builtins.int
+    due_at_unix_micros: _builtins.int
+    """When it goes on by itself, or times out; 0: never."""
     @_builtins.property
     def allotment(self) -> _budget_pb2.Limit: ...
     @_builtins.property
     def result(self) -> Global___TaskResult: ...
     @_builtins.property
     def failure(self) -> _answer_pb2.Failure: ...
+    @_builtins.property
+    def based_on(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The tasks whose output it has."""
+
     def __init__(
         self,
         *,
@@ -2421,10 +3259,17 @@ class TaskView(_message.Message):
         park_cause: Global___ParkCause.ValueType = ...,
         messages: _builtins.int = ...,
         is_cancel_requested: _builtins.bool = ...,
+        kind: _builtins.str = ...,
+        parent_task_id: _builtins.str = ...,
+        child_run_id: _builtins.str = ...,
+        items: _builtins.int = ...,
+        items_ended: _builtins.int = ...,
+        due_at_unix_micros: _builtins.int = ...,
+        based_on: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["allotment", b"allotment", "failure", b"failure", "result", b"result"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "allotment", b"allotment", "ended_at_unix_micros", b"ended_at_unix_micros", "executor_id", b"executor_id", "failure", b"failure", "generation", b"generation", "is_cancel_requested", b"is_cancel_requested", "messages", b"messages", "node_id", b"node_id", "park_cause", b"park_cause", "parked_on", b"parked_on", "result", b"result", "role", b"role", "started_at_unix_micros", b"started_at_unix_micros", "status", b"status", "task_id", b"task_id", "visit", b"visit"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "allotment", b"allotment", "based_on", b"based_on", "child_run_id", b"child_run_id", "due_at_unix_micros", b"due_at_unix_micros", "ended_at_unix_micros", b"ended_at_unix_micros", "executor_id", b"executor_id", "failure", b"failure", "generation", b"generation", "is_cancel_requested", b"is_cancel_requested", "items", b"items", "items_ended", b"items_ended", "kind", b"kind", "messages", b"messages", "node_id", b"node_id", "parent_task_id", b"parent_task_id", "park_cause", b"park_cause", "parked_on", b"parked_on", "result", b"result", "role", b"role", "started_at_unix_micros", b"started_at_unix_micros", "status", b"status", "task_id", b"task_id", "visit", b"visit"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -2459,6 +3304,9 @@ class RunView(_message.Message):
     SAVED_USD_MICROS_FIELD_NUMBER: _builtins.int
     PAUSED_FIELD_NUMBER: _builtins.int
     LIMITS_FIELD_NUMBER: _builtins.int
+    WORKFLOW_VERSION_FIELD_NUMBER: _builtins.int
+    PRIORITY_FIELD_NUMBER: _builtins.int
+    PARENT_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
     project_id: _builtins.str
     workflow: _builtins.str
@@ -2480,6 +3328,8 @@ class RunView(_message.Message):
     """Of what was spent: for calls whose answer was lost."""
     saved_usd_micros: _builtins.int
     """What the same tokens would have cost more without the provider's cache."""
+    workflow_version: _builtins.str
+    priority: _builtins.int
     @_builtins.property
     def budget(self) -> _budget_pb2.Limit: ...
     @_builtins.property
@@ -2502,6 +3352,8 @@ class RunView(_message.Message):
 
     @_builtins.property
     def limits(self) -> Global___RunLimits: ...
+    @_builtins.property
+    def parent(self) -> Global___Parent: ...
     def __init__(
         self,
         *,
@@ -2530,10 +3382,13 @@ class RunView(_message.Message):
         saved_usd_micros: _builtins.int = ...,
         paused: Global___RunPaused | None = ...,
         limits: Global___RunLimits | None = ...,
+        workflow_version: _builtins.str = ...,
+        priority: _builtins.int = ...,
+        parent: Global___Parent | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget", "change", b"change", "failure", b"failure", "limits", b"limits", "paused", b"paused", "usage", b"usage"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget", "change", b"change", "failure", b"failure", "limits", b"limits", "parent", b"parent", "paused", b"paused", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["allotted_usd_micros", b"allotted_usd_micros", "base_commit", b"base_commit", "budget", b"budget", "budget_ids", b"budget_ids", "change", b"change", "ended_at_unix_micros", b"ended_at_unix_micros", "failure", b"failure", "gates", b"gates", "input", b"input", "limits", b"limits", "lost_usd_micros", b"lost_usd_micros", "model", b"model", "paused", b"paused", "project_id", b"project_id", "requested_by", b"requested_by", "revision", b"revision", "run_id", b"run_id", "saved_usd_micros", b"saved_usd_micros", "spent_usd_micros", b"spent_usd_micros", "started_at_unix_micros", b"started_at_unix_micros", "status", b"status", "tasks", b"tasks", "trace_id", b"trace_id", "usage", b"usage", "workflow", b"workflow"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allotted_usd_micros", b"allotted_usd_micros", "base_commit", b"base_commit", "budget", b"budget", "budget_ids", b"budget_ids", "change", b"change", "ended_at_unix_micros", b"ended_at_unix_micros", "failure", b"failure", "gates", b"gates", "input", b"input", "limits", b"limits", "lost_usd_micros", b"lost_usd_micros", "model", b"model", "parent", b"parent", "paused", b"paused", "priority", b"priority", "project_id", b"project_id", "requested_by", b"requested_by", "revision", b"revision", "run_id", b"run_id", "saved_usd_micros", b"saved_usd_micros", "spent_usd_micros", b"spent_usd_micros", "started_at_unix_micros", b"started_at_unix_micros", "status", b"status", "tasks", b"tasks", "trace_id", b"trace_id", "usage", b"usage", "workflow", b"workflow", "workflow_version", b"workflow_version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

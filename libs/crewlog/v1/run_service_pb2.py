@@ -26,23 +26,24 @@ from crewlog.v1 import answer_pb2 as crewlog_dot_v1_dot_answer__pb2
 from crewlog.v1 import entry_pb2 as crewlog_dot_v1_dot_entry__pb2
 from crewlog.v1 import recovery_pb2 as crewlog_dot_v1_dot_recovery__pb2
 from crewlog.v1 import run_pb2 as crewlog_dot_v1_dot_run__pb2
+from crewlog.v1 import waiting_pb2 as crewlog_dot_v1_dot_waiting__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1c\x63rewlog/v1/run_service.proto\x12\ncrewlog.v1\x1a\x17\x63rewlog/v1/answer.proto\x1a\x16\x63rewlog/v1/entry.proto\x1a\x19\x63rewlog/v1/recovery.proto\x1a\x14\x63rewlog/v1/run.proto\"l\n\x08WatchRun\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x15\n\rfrom_revision\x18\x02 \x01(\x04\x12\x11\n\twith_live\x18\x03 \x01(\x08\x12\x13\n\x0bwith_stored\x18\x04 \x01(\x08\x12\x11\n\tuntil_now\x18\x05 \x01(\x08\"\x9b\x01\n\x0fWatchRunMessage\x12*\n\x05\x65ntry\x18\x01 \x01(\x0b\x32\x19.crewlog.v1.RecordedEntryH\x00\x12%\n\x04live\x18\x02 \x01(\x0b\x32\x15.crewlog.v1.LiveDeltaH\x00\x12*\n\theartbeat\x18\x03 \x01(\x0b\x32\x15.crewlog.v1.HeartbeatH\x00\x42\t\n\x07message\"\x1d\n\tHeartbeat\x12\x10\n\x08revision\x18\x01 \x01(\x04\"\x8c\x01\n\tLiveDelta\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x10\n\x08\x61gent_id\x18\x02 \x01(\t\x12\x0c\n\x04turn\x18\x03 \x01(\x05\x12\x0f\n\x07\x61ttempt\x18\x04 \x01(\x05\x12\r\n\x05index\x18\x05 \x01(\x05\x12\x0e\n\x06offset\x18\x06 \x01(\x03\x12\x0c\n\x04text\x18\x07 \x01(\t\x12\x11\n\twithdrawn\x18\x08 \x01(\x08\x32\xdf\x04\n\nRunService\x12\x32\n\x05Start\x12\x14.crewlog.v1.StartRun\x1a\x13.crewlog.v1.Receipt\x12\x34\n\x06\x43\x61ncel\x12\x15.crewlog.v1.CancelRun\x1a\x13.crewlog.v1.Receipt\x12\x39\n\nCancelTask\x12\x16.crewlog.v1.CancelTask\x1a\x13.crewlog.v1.Receipt\x12\x32\n\x05Pause\x12\x14.crewlog.v1.PauseRun\x1a\x13.crewlog.v1.Receipt\x12\x34\n\x06Resume\x12\x15.crewlog.v1.ResumeRun\x1a\x13.crewlog.v1.Receipt\x12\x32\n\x05Retry\x12\x14.crewlog.v1.RetryRun\x1a\x13.crewlog.v1.Receipt\x12\x34\n\x04Send\x12\x17.crewlog.v1.SendMessage\x1a\x13.crewlog.v1.Receipt\x12\x37\n\x07Recover\x12\x16.crewlog.v1.RecoverRun\x1a\x14.crewlog.v1.Recovery\x12.\n\x03Get\x12\x12.crewlog.v1.GetRun\x1a\x13.crewlog.v1.RunView\x12\x31\n\x04List\x12\x14.crewlog.v1.ListRuns\x1a\x13.crewlog.v1.RunList\x12<\n\x05Watch\x12\x14.crewlog.v1.WatchRun\x1a\x1b.crewlog.v1.WatchRunMessage0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1c\x63rewlog/v1/run_service.proto\x12\ncrewlog.v1\x1a\x17\x63rewlog/v1/answer.proto\x1a\x16\x63rewlog/v1/entry.proto\x1a\x19\x63rewlog/v1/recovery.proto\x1a\x14\x63rewlog/v1/run.proto\x1a\x18\x63rewlog/v1/waiting.proto\"l\n\x08WatchRun\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x15\n\rfrom_revision\x18\x02 \x01(\x04\x12\x11\n\twith_live\x18\x03 \x01(\x08\x12\x13\n\x0bwith_stored\x18\x04 \x01(\x08\x12\x11\n\tuntil_now\x18\x05 \x01(\x08\"\x9b\x01\n\x0fWatchRunMessage\x12*\n\x05\x65ntry\x18\x01 \x01(\x0b\x32\x19.crewlog.v1.RecordedEntryH\x00\x12%\n\x04live\x18\x02 \x01(\x0b\x32\x15.crewlog.v1.LiveDeltaH\x00\x12*\n\theartbeat\x18\x03 \x01(\x0b\x32\x15.crewlog.v1.HeartbeatH\x00\x42\t\n\x07message\"\x1d\n\tHeartbeat\x12\x10\n\x08revision\x18\x01 \x01(\x04\"\x8c\x01\n\tLiveDelta\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x10\n\x08\x61gent_id\x18\x02 \x01(\t\x12\x0c\n\x04turn\x18\x03 \x01(\x05\x12\x0f\n\x07\x61ttempt\x18\x04 \x01(\x05\x12\r\n\x05index\x18\x05 \x01(\x05\x12\x0e\n\x06offset\x18\x06 \x01(\x03\x12\x0c\n\x04text\x18\x07 \x01(\t\x12\x11\n\twithdrawn\x18\x08 \x01(\x08\x32\xd1\x05\n\nRunService\x12\x32\n\x05Start\x12\x14.crewlog.v1.StartRun\x1a\x13.crewlog.v1.Receipt\x12\x34\n\x06\x43\x61ncel\x12\x15.crewlog.v1.CancelRun\x1a\x13.crewlog.v1.Receipt\x12\x39\n\nCancelTask\x12\x16.crewlog.v1.CancelTask\x1a\x13.crewlog.v1.Receipt\x12\x32\n\x05Pause\x12\x14.crewlog.v1.PauseRun\x1a\x13.crewlog.v1.Receipt\x12\x34\n\x06Resume\x12\x15.crewlog.v1.ResumeRun\x1a\x13.crewlog.v1.Receipt\x12\x32\n\x05Retry\x12\x14.crewlog.v1.RetryRun\x1a\x13.crewlog.v1.Receipt\x12\x34\n\x04Send\x12\x17.crewlog.v1.SendMessage\x1a\x13.crewlog.v1.Receipt\x12\x37\n\x07Recover\x12\x16.crewlog.v1.RecoverRun\x1a\x14.crewlog.v1.Recovery\x12\x34\n\x06Signal\x12\x15.crewlog.v1.SignalRun\x1a\x13.crewlog.v1.Receipt\x12:\n\x07\x45xplain\x12\x1a.crewlog.v1.ExplainWaiting\x1a\x13.crewlog.v1.Waiting\x12.\n\x03Get\x12\x12.crewlog.v1.GetRun\x1a\x13.crewlog.v1.RunView\x12\x31\n\x04List\x12\x14.crewlog.v1.ListRuns\x1a\x13.crewlog.v1.RunList\x12<\n\x05Watch\x12\x14.crewlog.v1.WatchRun\x1a\x1b.crewlog.v1.WatchRunMessage0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'crewlog.v1.run_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_WATCHRUN']._serialized_start=142
-  _globals['_WATCHRUN']._serialized_end=250
-  _globals['_WATCHRUNMESSAGE']._serialized_start=253
-  _globals['_WATCHRUNMESSAGE']._serialized_end=408
-  _globals['_HEARTBEAT']._serialized_start=410
-  _globals['_HEARTBEAT']._serialized_end=439
-  _globals['_LIVEDELTA']._serialized_start=442
-  _globals['_LIVEDELTA']._serialized_end=582
-  _globals['_RUNSERVICE']._serialized_start=585
-  _globals['_RUNSERVICE']._serialized_end=1192
+  _globals['_WATCHRUN']._serialized_start=168
+  _globals['_WATCHRUN']._serialized_end=276
+  _globals['_WATCHRUNMESSAGE']._serialized_start=279
+  _globals['_WATCHRUNMESSAGE']._serialized_end=434
+  _globals['_HEARTBEAT']._serialized_start=436
+  _globals['_HEARTBEAT']._serialized_end=465
+  _globals['_LIVEDELTA']._serialized_start=468
+  _globals['_LIVEDELTA']._serialized_end=608
+  _globals['_RUNSERVICE']._serialized_start=611
+  _globals['_RUNSERVICE']._serialized_end=1332
 # @@protoc_insertion_point(module_scope)

@@ -7,6 +7,7 @@ from crewlog.v1 import answer_pb2 as crewlog_dot_v1_dot_answer__pb2
 from crewlog.v1 import recovery_pb2 as crewlog_dot_v1_dot_recovery__pb2
 from crewlog.v1 import run_pb2 as crewlog_dot_v1_dot_run__pb2
 from crewlog.v1 import run_service_pb2 as crewlog_dot_v1_dot_run__service__pb2
+from crewlog.v1 import waiting_pb2 as crewlog_dot_v1_dot_waiting__pb2
 
 GRPC_GENERATED_VERSION = '1.80.0'
 GRPC_VERSION = grpc.__version__
@@ -79,6 +80,16 @@ class RunServiceStub(object):
                 request_serializer=crewlog_dot_v1_dot_recovery__pb2.RecoverRun.SerializeToString,
                 response_deserializer=crewlog_dot_v1_dot_recovery__pb2.Recovery.FromString,
                 _registered_method=True)
+        self.Signal = channel.unary_unary(
+                '/crewlog.v1.RunService/Signal',
+                request_serializer=crewlog_dot_v1_dot_run__pb2.SignalRun.SerializeToString,
+                response_deserializer=crewlog_dot_v1_dot_answer__pb2.Receipt.FromString,
+                _registered_method=True)
+        self.Explain = channel.unary_unary(
+                '/crewlog.v1.RunService/Explain',
+                request_serializer=crewlog_dot_v1_dot_waiting__pb2.ExplainWaiting.SerializeToString,
+                response_deserializer=crewlog_dot_v1_dot_waiting__pb2.Waiting.FromString,
+                _registered_method=True)
         self.Get = channel.unary_unary(
                 '/crewlog.v1.RunService/Get',
                 request_serializer=crewlog_dot_v1_dot_run__pb2.GetRun.SerializeToString,
@@ -150,6 +161,19 @@ class RunServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Signal(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Explain(self, request, context):
+        """What every task that could do something waits for.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Get(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -211,6 +235,16 @@ def add_RunServiceServicer_to_server(servicer, server):
                     servicer.Recover,
                     request_deserializer=crewlog_dot_v1_dot_recovery__pb2.RecoverRun.FromString,
                     response_serializer=crewlog_dot_v1_dot_recovery__pb2.Recovery.SerializeToString,
+            ),
+            'Signal': grpc.unary_unary_rpc_method_handler(
+                    servicer.Signal,
+                    request_deserializer=crewlog_dot_v1_dot_run__pb2.SignalRun.FromString,
+                    response_serializer=crewlog_dot_v1_dot_answer__pb2.Receipt.SerializeToString,
+            ),
+            'Explain': grpc.unary_unary_rpc_method_handler(
+                    servicer.Explain,
+                    request_deserializer=crewlog_dot_v1_dot_waiting__pb2.ExplainWaiting.FromString,
+                    response_serializer=crewlog_dot_v1_dot_waiting__pb2.Waiting.SerializeToString,
             ),
             'Get': grpc.unary_unary_rpc_method_handler(
                     servicer.Get,
@@ -446,6 +480,60 @@ class RunService(object):
             '/crewlog.v1.RunService/Recover',
             crewlog_dot_v1_dot_recovery__pb2.RecoverRun.SerializeToString,
             crewlog_dot_v1_dot_recovery__pb2.Recovery.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Signal(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/crewlog.v1.RunService/Signal',
+            crewlog_dot_v1_dot_run__pb2.SignalRun.SerializeToString,
+            crewlog_dot_v1_dot_answer__pb2.Receipt.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Explain(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/crewlog.v1.RunService/Explain',
+            crewlog_dot_v1_dot_waiting__pb2.ExplainWaiting.SerializeToString,
+            crewlog_dot_v1_dot_waiting__pb2.Waiting.FromString,
             options,
             channel_credentials,
             insecure,

@@ -8,6 +8,7 @@ from crewlog.v1 import answer_pb2 as _answer_pb2
 from crewlog.v1 import recovery_pb2 as _recovery_pb2
 from crewlog.v1 import run_pb2 as _run_pb2
 from crewlog.v1 import run_service_pb2 as _run_service_pb2
+from crewlog.v1 import waiting_pb2 as _waiting_pb2
 from grpc import aio as _aio
 import abc as _abc_1
 import grpc as _grpc
@@ -47,6 +48,9 @@ class RunServiceStub:
     Send: _grpc.UnaryUnaryMultiCallable[_run_pb2.SendMessage, _answer_pb2.Receipt]
     """Says something to a running agent."""
     Recover: _grpc.UnaryUnaryMultiCallable[_recovery_pb2.RecoverRun, _recovery_pb2.Recovery]
+    Signal: _grpc.UnaryUnaryMultiCallable[_run_pb2.SignalRun, _answer_pb2.Receipt]
+    Explain: _grpc.UnaryUnaryMultiCallable[_waiting_pb2.ExplainWaiting, _waiting_pb2.Waiting]
+    """What every task that could do something waits for."""
     Get: _grpc.UnaryUnaryMultiCallable[_run_pb2.GetRun, _run_pb2.RunView]
     List: _grpc.UnaryUnaryMultiCallable[_run_pb2.ListRuns, _run_pb2.RunList]
     Watch: _grpc.UnaryStreamMultiCallable[_run_service_pb2.WatchRun, _run_service_pb2.WatchRunMessage]
@@ -68,6 +72,9 @@ class RunServiceAsyncStub(RunServiceStub):
     Send: _aio.UnaryUnaryMultiCallable[_run_pb2.SendMessage, _answer_pb2.Receipt]  # type: ignore[assignment]
     """Says something to a running agent."""
     Recover: _aio.UnaryUnaryMultiCallable[_recovery_pb2.RecoverRun, _recovery_pb2.Recovery]  # type: ignore[assignment]
+    Signal: _aio.UnaryUnaryMultiCallable[_run_pb2.SignalRun, _answer_pb2.Receipt]  # type: ignore[assignment]
+    Explain: _aio.UnaryUnaryMultiCallable[_waiting_pb2.ExplainWaiting, _waiting_pb2.Waiting]  # type: ignore[assignment]
+    """What every task that could do something waits for."""
     Get: _aio.UnaryUnaryMultiCallable[_run_pb2.GetRun, _run_pb2.RunView]  # type: ignore[assignment]
     List: _aio.UnaryUnaryMultiCallable[_run_pb2.ListRuns, _run_pb2.RunList]  # type: ignore[assignment]
     Watch: _aio.UnaryStreamMultiCallable[_run_service_pb2.WatchRun, _run_service_pb2.WatchRunMessage]  # type: ignore[assignment]
@@ -134,6 +141,21 @@ class RunServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _recovery_pb2.RecoverRun,
         context: _ServicerContext,
     ) -> _typing.Union[_recovery_pb2.Recovery, _abc.Awaitable[_recovery_pb2.Recovery]]: ...
+
+    @_abc_1.abstractmethod
+    def Signal(
+        self,
+        request: _run_pb2.SignalRun,
+        context: _ServicerContext,
+    ) -> _typing.Union[_answer_pb2.Receipt, _abc.Awaitable[_answer_pb2.Receipt]]: ...
+
+    @_abc_1.abstractmethod
+    def Explain(
+        self,
+        request: _waiting_pb2.ExplainWaiting,
+        context: _ServicerContext,
+    ) -> _typing.Union[_waiting_pb2.Waiting, _abc.Awaitable[_waiting_pb2.Waiting]]:
+        """What every task that could do something waits for."""
 
     @_abc_1.abstractmethod
     def Get(

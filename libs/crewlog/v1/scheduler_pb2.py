@@ -27,37 +27,41 @@ from crewlog.v1 import body_pb2 as crewlog_dot_v1_dot_body__pb2
 from crewlog.v1 import budget_pb2 as crewlog_dot_v1_dot_budget__pb2
 from crewlog.v1 import recovery_pb2 as crewlog_dot_v1_dot_recovery__pb2
 from crewlog.v1 import run_pb2 as crewlog_dot_v1_dot_run__pb2
+from crewlog.v1 import waiting_pb2 as crewlog_dot_v1_dot_waiting__pb2
+from crewlog.v1 import workspace_pb2 as crewlog_dot_v1_dot_workspace__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1a\x63rewlog/v1/scheduler.proto\x12\ncrewlog.v1\x1a\x17\x63rewlog/v1/answer.proto\x1a\x15\x63rewlog/v1/body.proto\x1a\x17\x63rewlog/v1/budget.proto\x1a\x19\x63rewlog/v1/recovery.proto\x1a\x14\x63rewlog/v1/run.proto\"\x82\x01\n\x0e\x45xecutorReport\x12\x13\n\x0b\x65xecutor_id\x18\x01 \x01(\t\x12\r\n\x05slots\x18\x02 \x01(\x05\x12(\n\x07running\x18\x03 \x03(\x0b\x32\x17.crewlog.v1.RunningTask\x12\x12\n\nlast_grant\x18\x04 \x01(\x04\x12\x0e\n\x06labels\x18\x05 \x03(\t\"\x89\x01\n\x0bRunningTask\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x0f\n\x07task_id\x18\x02 \x01(\t\x12\x12\n\ngeneration\x18\x03 \x01(\x04\x12\x19\n\x11progress_revision\x18\x04 \x01(\x04\x12\x18\n\x10step_seconds_max\x18\x05 \x01(\x05\x12\x10\n\x08messages\x18\x06 \x01(\x05\"\xb1\x01\n\x0eSchedulerOrder\x12!\n\x06grants\x18\x01 \x03(\x0b\x32\x11.crewlog.v1.Grant\x12\x1f\n\x05stops\x18\x02 \x03(\x0b\x32\x10.crewlog.v1.Stop\x12\x30\n\nallotments\x18\x03 \x03(\x0b\x32\x1c.crewlog.v1.ChangedAllotment\x12)\n\x08messages\x18\x04 \x03(\x0b\x32\x17.crewlog.v1.TaskMessage\"\xad\x01\n\x0bTaskMessage\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x0f\n\x07task_id\x18\x02 \x01(\t\x12\x12\n\ngeneration\x18\x03 \x01(\x04\x12\x12\n\nmessage_id\x18\x04 \x01(\t\x12\x0e\n\x06number\x18\x05 \x01(\x05\x12%\n\x04mode\x18\x06 \x01(\x0e\x32\x17.crewlog.v1.MessageMode\x12\x1e\n\x04text\x18\x07 \x01(\x0b\x32\x10.crewlog.v1.Body\"\x98\x01\n\x0bGateOutcome\x12\x0f\n\x07gate_id\x18\x01 \x01(\t\x12\"\n\x04kind\x18\x02 \x01(\x0e\x32\x14.crewlog.v1.GateKind\x12\x0c\n\x04turn\x18\x03 \x01(\x05\x12\r\n\x05index\x18\x04 \x01(\x05\x12\x0e\n\x06\x61nswer\x18\x05 \x01(\t\x12\x13\n\x0b\x61nswered_by\x18\x06 \x01(\t\x12\x12\n\nis_expired\x18\x07 \x01(\x08\"\x83\x01\n\x10\x43hangedAllotment\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x0f\n\x07task_id\x18\x02 \x01(\t\x12\x12\n\ngeneration\x18\x03 \x01(\x04\x12$\n\tallotment\x18\x04 \x01(\x0b\x32\x11.crewlog.v1.Limit\x12\x14\n\x0crun_revision\x18\x05 \x01(\x04\"\xab\x03\n\x05Grant\x12\x10\n\x08revision\x18\x01 \x01(\x04\x12\x0e\n\x06run_id\x18\x02 \x01(\t\x12\x0f\n\x07task_id\x18\x03 \x01(\t\x12\x10\n\x08\x61gent_id\x18\x04 \x01(\t\x12\x12\n\ngeneration\x18\x05 \x01(\x04\x12\x12\n\nproject_id\x18\x06 \x01(\t\x12\x1e\n\x04node\x18\x07 \x01(\x0b\x32\x10.crewlog.v1.Node\x12\r\n\x05model\x18\x08 \x01(\t\x12$\n\tallotment\x18\t \x01(\x0b\x32\x11.crewlog.v1.Limit\x12\x0e\n\x06prompt\x18\n \x01(\t\x12\x14\n\x0c\x62\x61se_commits\x18\x0b \x03(\t\x12\x13\n\x0b\x63laim_token\x18\x0c \x01(\t\x12\x13\n\x0btraceparent\x18\x0e \x01(\t\x12\x11\n\tbase_tree\x18\x0f \x01(\t\x12\r\n\x05title\x18\x10 \x01(\t\x12\x13\n\x0bhas_to_stop\x18\x11 \x01(\x08\x12)\n\x08messages\x18\x12 \x03(\x0b\x32\x17.crewlog.v1.TaskMessage\x12.\n\rgate_outcomes\x18\x13 \x03(\x0b\x32\x17.crewlog.v1.GateOutcome\"\x86\x01\n\x04Stop\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x0f\n\x07task_id\x18\x02 \x01(\t\x12\x12\n\ngeneration\x18\x03 \x01(\x04\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\"\n\x04kind\x18\x05 \x01(\x0e\x32\x14.crewlog.v1.StopKind\x12\x15\n\rgrace_seconds\x18\x06 \x01(\x05\"l\n\x10RequestAllotment\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x0f\n\x07task_id\x18\x02 \x01(\t\x12\x12\n\ngeneration\x18\x03 \x01(\x04\x12#\n\x06wanted\x18\x04 \x01(\x0b\x32\x13.crewlog.v1.Amounts\"\x96\x01\n\x10GrantedAllotment\x12$\n\tallotment\x18\x01 \x01(\x0b\x32\x11.crewlog.v1.Limit\x12\x10\n\x08revision\x18\x02 \x01(\x04\x12\x1b\n\x13\x65xhausted_budget_id\x18\x03 \x01(\t\x12-\n\x0con_exhausted\x18\x04 \x01(\x0e\x32\x17.crewlog.v1.OnExhausted*d\n\x08StopKind\x12\x19\n\x15STOP_KIND_UNSPECIFIED\x10\x00\x12\x12\n\x0eSTOP_KIND_DROP\x10\x01\x12\x14\n\x10STOP_KIND_CANCEL\x10\x02\x12\x13\n\x0fSTOP_KIND_PAUSE\x10\x03\x32\xd2\x04\n\x10SchedulerService\x12\x32\n\x05Start\x12\x14.crewlog.v1.StartRun\x1a\x13.crewlog.v1.Receipt\x12\x34\n\x06\x43\x61ncel\x12\x15.crewlog.v1.CancelRun\x1a\x13.crewlog.v1.Receipt\x12\x39\n\nCancelTask\x12\x16.crewlog.v1.CancelTask\x1a\x13.crewlog.v1.Receipt\x12\x32\n\x05Pause\x12\x14.crewlog.v1.PauseRun\x1a\x13.crewlog.v1.Receipt\x12\x34\n\x06Resume\x12\x15.crewlog.v1.ResumeRun\x1a\x13.crewlog.v1.Receipt\x12\x32\n\x05Retry\x12\x14.crewlog.v1.RetryRun\x1a\x13.crewlog.v1.Receipt\x12\x34\n\x04Send\x12\x17.crewlog.v1.SendMessage\x1a\x13.crewlog.v1.Receipt\x12\x36\n\x07Recover\x12\x16.crewlog.v1.RecoverRun\x1a\x13.crewlog.v1.Receipt\x12\x42\n\x04Grow\x12\x1c.crewlog.v1.RequestAllotment\x1a\x1c.crewlog.v1.GrantedAllotment\x12I\n\x0bSynchronize\x12\x1a.crewlog.v1.ExecutorReport\x1a\x1a.crewlog.v1.SchedulerOrder(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1a\x63rewlog/v1/scheduler.proto\x12\ncrewlog.v1\x1a\x17\x63rewlog/v1/answer.proto\x1a\x15\x63rewlog/v1/body.proto\x1a\x17\x63rewlog/v1/budget.proto\x1a\x19\x63rewlog/v1/recovery.proto\x1a\x14\x63rewlog/v1/run.proto\x1a\x18\x63rewlog/v1/waiting.proto\x1a\x1a\x63rewlog/v1/workspace.proto\"\x82\x01\n\x0e\x45xecutorReport\x12\x13\n\x0b\x65xecutor_id\x18\x01 \x01(\t\x12\r\n\x05slots\x18\x02 \x01(\x05\x12(\n\x07running\x18\x03 \x03(\x0b\x32\x17.crewlog.v1.RunningTask\x12\x12\n\nlast_grant\x18\x04 \x01(\x04\x12\x0e\n\x06labels\x18\x05 \x03(\t\"\x89\x01\n\x0bRunningTask\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x0f\n\x07task_id\x18\x02 \x01(\t\x12\x12\n\ngeneration\x18\x03 \x01(\x04\x12\x19\n\x11progress_revision\x18\x04 \x01(\x04\x12\x18\n\x10step_seconds_max\x18\x05 \x01(\x05\x12\x10\n\x08messages\x18\x06 \x01(\x05\"\xb1\x01\n\x0eSchedulerOrder\x12!\n\x06grants\x18\x01 \x03(\x0b\x32\x11.crewlog.v1.Grant\x12\x1f\n\x05stops\x18\x02 \x03(\x0b\x32\x10.crewlog.v1.Stop\x12\x30\n\nallotments\x18\x03 \x03(\x0b\x32\x1c.crewlog.v1.ChangedAllotment\x12)\n\x08messages\x18\x04 \x03(\x0b\x32\x17.crewlog.v1.TaskMessage\"\xad\x01\n\x0bTaskMessage\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x0f\n\x07task_id\x18\x02 \x01(\t\x12\x12\n\ngeneration\x18\x03 \x01(\x04\x12\x12\n\nmessage_id\x18\x04 \x01(\t\x12\x0e\n\x06number\x18\x05 \x01(\x05\x12%\n\x04mode\x18\x06 \x01(\x0e\x32\x17.crewlog.v1.MessageMode\x12\x1e\n\x04text\x18\x07 \x01(\x0b\x32\x10.crewlog.v1.Body\"\x98\x01\n\x0bGateOutcome\x12\x0f\n\x07gate_id\x18\x01 \x01(\t\x12\"\n\x04kind\x18\x02 \x01(\x0e\x32\x14.crewlog.v1.GateKind\x12\x0c\n\x04turn\x18\x03 \x01(\x05\x12\r\n\x05index\x18\x04 \x01(\x05\x12\x0e\n\x06\x61nswer\x18\x05 \x01(\t\x12\x13\n\x0b\x61nswered_by\x18\x06 \x01(\t\x12\x12\n\nis_expired\x18\x07 \x01(\x08\"\x83\x01\n\x10\x43hangedAllotment\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x0f\n\x07task_id\x18\x02 \x01(\t\x12\x12\n\ngeneration\x18\x03 \x01(\x04\x12$\n\tallotment\x18\x04 \x01(\x0b\x32\x11.crewlog.v1.Limit\x12\x14\n\x0crun_revision\x18\x05 \x01(\x04\"\xf0\x03\n\x05Grant\x12\x10\n\x08revision\x18\x01 \x01(\x04\x12\x0e\n\x06run_id\x18\x02 \x01(\t\x12\x0f\n\x07task_id\x18\x03 \x01(\t\x12\x10\n\x08\x61gent_id\x18\x04 \x01(\t\x12\x12\n\ngeneration\x18\x05 \x01(\x04\x12\x12\n\nproject_id\x18\x06 \x01(\t\x12\x1e\n\x04node\x18\x07 \x01(\x0b\x32\x10.crewlog.v1.Node\x12\r\n\x05model\x18\x08 \x01(\t\x12$\n\tallotment\x18\t \x01(\x0b\x32\x11.crewlog.v1.Limit\x12\x0e\n\x06prompt\x18\n \x01(\t\x12\x14\n\x0c\x62\x61se_commits\x18\x0b \x03(\t\x12\x13\n\x0b\x63laim_token\x18\x0c \x01(\t\x12\x13\n\x0btraceparent\x18\x0e \x01(\t\x12\x11\n\tbase_tree\x18\x0f \x01(\t\x12\r\n\x05title\x18\x10 \x01(\t\x12\x13\n\x0bhas_to_stop\x18\x11 \x01(\x08\x12)\n\x08messages\x18\x12 \x03(\x0b\x32\x17.crewlog.v1.TaskMessage\x12.\n\rgate_outcomes\x18\x13 \x03(\x0b\x32\x17.crewlog.v1.GateOutcome\x12\x16\n\x0ewith_conflicts\x18\x14 \x01(\x08\x12+\n\rbase_snapshot\x18\x15 \x01(\x0b\x32\x14.crewlog.v1.Snapshot\"\x86\x01\n\x04Stop\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x0f\n\x07task_id\x18\x02 \x01(\t\x12\x12\n\ngeneration\x18\x03 \x01(\x04\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\"\n\x04kind\x18\x05 \x01(\x0e\x32\x14.crewlog.v1.StopKind\x12\x15\n\rgrace_seconds\x18\x06 \x01(\x05\"l\n\x10RequestAllotment\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x0f\n\x07task_id\x18\x02 \x01(\t\x12\x12\n\ngeneration\x18\x03 \x01(\x04\x12#\n\x06wanted\x18\x04 \x01(\x0b\x32\x13.crewlog.v1.Amounts\"\x96\x01\n\x10GrantedAllotment\x12$\n\tallotment\x18\x01 \x01(\x0b\x32\x11.crewlog.v1.Limit\x12\x10\n\x08revision\x18\x02 \x01(\x04\x12\x1b\n\x13\x65xhausted_budget_id\x18\x03 \x01(\t\x12-\n\x0con_exhausted\x18\x04 \x01(\x0e\x32\x17.crewlog.v1.OnExhausted\"1\n\x0cSpawnedChild\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\x04*d\n\x08StopKind\x12\x19\n\x15STOP_KIND_UNSPECIFIED\x10\x00\x12\x12\n\x0eSTOP_KIND_DROP\x10\x01\x12\x14\n\x10STOP_KIND_CANCEL\x10\x02\x12\x13\n\x0fSTOP_KIND_PAUSE\x10\x03\x32\xff\x05\n\x10SchedulerService\x12\x32\n\x05Start\x12\x14.crewlog.v1.StartRun\x1a\x13.crewlog.v1.Receipt\x12\x34\n\x06\x43\x61ncel\x12\x15.crewlog.v1.CancelRun\x1a\x13.crewlog.v1.Receipt\x12\x39\n\nCancelTask\x12\x16.crewlog.v1.CancelTask\x1a\x13.crewlog.v1.Receipt\x12\x32\n\x05Pause\x12\x14.crewlog.v1.PauseRun\x1a\x13.crewlog.v1.Receipt\x12\x34\n\x06Resume\x12\x15.crewlog.v1.ResumeRun\x1a\x13.crewlog.v1.Receipt\x12\x32\n\x05Retry\x12\x14.crewlog.v1.RetryRun\x1a\x13.crewlog.v1.Receipt\x12\x34\n\x04Send\x12\x17.crewlog.v1.SendMessage\x1a\x13.crewlog.v1.Receipt\x12\x36\n\x07Recover\x12\x16.crewlog.v1.RecoverRun\x1a\x13.crewlog.v1.Receipt\x12\x34\n\x06Signal\x12\x15.crewlog.v1.SignalRun\x1a\x13.crewlog.v1.Receipt\x12\x39\n\x05Spawn\x12\x16.crewlog.v1.SpawnChild\x1a\x18.crewlog.v1.SpawnedChild\x12:\n\x07\x45xplain\x12\x1a.crewlog.v1.ExplainWaiting\x1a\x13.crewlog.v1.Waiting\x12\x42\n\x04Grow\x12\x1c.crewlog.v1.RequestAllotment\x1a\x1c.crewlog.v1.GrantedAllotment\x12I\n\x0bSynchronize\x12\x1a.crewlog.v1.ExecutorReport\x1a\x1a.crewlog.v1.SchedulerOrder(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'crewlog.v1.scheduler_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_STOPKIND']._serialized_start=1912
-  _globals['_STOPKIND']._serialized_end=2012
-  _globals['_EXECUTORREPORT']._serialized_start=165
-  _globals['_EXECUTORREPORT']._serialized_end=295
-  _globals['_RUNNINGTASK']._serialized_start=298
-  _globals['_RUNNINGTASK']._serialized_end=435
-  _globals['_SCHEDULERORDER']._serialized_start=438
-  _globals['_SCHEDULERORDER']._serialized_end=615
-  _globals['_TASKMESSAGE']._serialized_start=618
-  _globals['_TASKMESSAGE']._serialized_end=791
-  _globals['_GATEOUTCOME']._serialized_start=794
-  _globals['_GATEOUTCOME']._serialized_end=946
-  _globals['_CHANGEDALLOTMENT']._serialized_start=949
-  _globals['_CHANGEDALLOTMENT']._serialized_end=1080
-  _globals['_GRANT']._serialized_start=1083
-  _globals['_GRANT']._serialized_end=1510
-  _globals['_STOP']._serialized_start=1513
-  _globals['_STOP']._serialized_end=1647
-  _globals['_REQUESTALLOTMENT']._serialized_start=1649
-  _globals['_REQUESTALLOTMENT']._serialized_end=1757
-  _globals['_GRANTEDALLOTMENT']._serialized_start=1760
-  _globals['_GRANTEDALLOTMENT']._serialized_end=1910
-  _globals['_SCHEDULERSERVICE']._serialized_start=2015
-  _globals['_SCHEDULERSERVICE']._serialized_end=2609
+  _globals['_STOPKIND']._serialized_start=2086
+  _globals['_STOPKIND']._serialized_end=2186
+  _globals['_EXECUTORREPORT']._serialized_start=219
+  _globals['_EXECUTORREPORT']._serialized_end=349
+  _globals['_RUNNINGTASK']._serialized_start=352
+  _globals['_RUNNINGTASK']._serialized_end=489
+  _globals['_SCHEDULERORDER']._serialized_start=492
+  _globals['_SCHEDULERORDER']._serialized_end=669
+  _globals['_TASKMESSAGE']._serialized_start=672
+  _globals['_TASKMESSAGE']._serialized_end=845
+  _globals['_GATEOUTCOME']._serialized_start=848
+  _globals['_GATEOUTCOME']._serialized_end=1000
+  _globals['_CHANGEDALLOTMENT']._serialized_start=1003
+  _globals['_CHANGEDALLOTMENT']._serialized_end=1134
+  _globals['_GRANT']._serialized_start=1137
+  _globals['_GRANT']._serialized_end=1633
+  _globals['_STOP']._serialized_start=1636
+  _globals['_STOP']._serialized_end=1770
+  _globals['_REQUESTALLOTMENT']._serialized_start=1772
+  _globals['_REQUESTALLOTMENT']._serialized_end=1880
+  _globals['_GRANTEDALLOTMENT']._serialized_start=1883
+  _globals['_GRANTEDALLOTMENT']._serialized_end=2033
+  _globals['_SPAWNEDCHILD']._serialized_start=2035
+  _globals['_SPAWNEDCHILD']._serialized_end=2084
+  _globals['_SCHEDULERSERVICE']._serialized_start=2189
+  _globals['_SCHEDULERSERVICE']._serialized_end=2956
 # @@protoc_insertion_point(module_scope)

@@ -7,6 +7,7 @@ from collections import abc as _abc
 from crewlog.v1 import body_pb2 as _body_pb2
 from crewlog.v1 import budget_pb2 as _budget_pb2
 from crewlog.v1 import run_pb2 as _run_pb2
+from crewlog.v1 import workspace_pb2 as _workspace_pb2
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
@@ -302,6 +303,8 @@ class Grant(_message.Message):
     HAS_TO_STOP_FIELD_NUMBER: _builtins.int
     MESSAGES_FIELD_NUMBER: _builtins.int
     GATE_OUTCOMES_FIELD_NUMBER: _builtins.int
+    WITH_CONFLICTS_FIELD_NUMBER: _builtins.int
+    BASE_SNAPSHOT_FIELD_NUMBER: _builtins.int
     revision: _builtins.int
     """Revision of `task_claimed`; grants are numbered by it."""
     run_id: _builtins.str
@@ -321,6 +324,8 @@ class Grant(_message.Message):
     """The first line of what the run is for."""
     has_to_stop: _builtins.bool
     """There is no money for the task: end it with what is done."""
+    with_conflicts: _builtins.bool
+    """Where `base_commits` cannot be merged: hand them over with conflict markers."""
     @_builtins.property
     def node(self) -> _run_pb2.Node: ...
     @_builtins.property
@@ -335,6 +340,10 @@ class Grant(_message.Message):
 
     @_builtins.property
     def gate_outcomes(self) -> _containers.RepeatedCompositeFieldContainer[Global___GateOutcome]: ...
+    @_builtins.property
+    def base_snapshot(self) -> _workspace_pb2.Snapshot:
+        """A child's files start from these."""
+
     def __init__(
         self,
         *,
@@ -356,10 +365,12 @@ class Grant(_message.Message):
         has_to_stop: _builtins.bool = ...,
         messages: _abc.Iterable[Global___TaskMessage] | None = ...,
         gate_outcomes: _abc.Iterable[Global___GateOutcome] | None = ...,
+        with_conflicts: _builtins.bool = ...,
+        base_snapshot: _workspace_pb2.Snapshot | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["allotment", b"allotment", "node", b"node"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["allotment", b"allotment", "base_snapshot", b"base_snapshot", "node", b"node"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "allotment", b"allotment", "base_commits", b"base_commits", "base_tree", b"base_tree", "claim_token", b"claim_token", "gate_outcomes", b"gate_outcomes", "generation", b"generation", "has_to_stop", b"has_to_stop", "messages", b"messages", "model", b"model", "node", b"node", "project_id", b"project_id", "prompt", b"prompt", "revision", b"revision", "run_id", b"run_id", "task_id", b"task_id", "title", b"title", "traceparent", b"traceparent"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "allotment", b"allotment", "base_commits", b"base_commits", "base_snapshot", b"base_snapshot", "base_tree", b"base_tree", "claim_token", b"claim_token", "gate_outcomes", b"gate_outcomes", "generation", b"generation", "has_to_stop", b"has_to_stop", "messages", b"messages", "model", b"model", "node", b"node", "project_id", b"project_id", "prompt", b"prompt", "revision", b"revision", "run_id", b"run_id", "task_id", b"task_id", "title", b"title", "traceparent", b"traceparent", "with_conflicts", b"with_conflicts"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -465,3 +476,27 @@ class GrantedAllotment(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GrantedAllotment: _TypeAlias = GrantedAllotment  # noqa: Y015
+
+@_typing.final
+class SpawnedChild(_message.Message):
+    """The child that was spawned, now or by the same call before."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TASK_ID_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    task_id: _builtins.str
+    revision: _builtins.int
+    def __init__(
+        self,
+        *,
+        task_id: _builtins.str = ...,
+        revision: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["revision", b"revision", "task_id", b"task_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SpawnedChild: _TypeAlias = SpawnedChild  # noqa: Y015

@@ -7,6 +7,7 @@ from crewlog.v1 import answer_pb2 as crewlog_dot_v1_dot_answer__pb2
 from crewlog.v1 import recovery_pb2 as crewlog_dot_v1_dot_recovery__pb2
 from crewlog.v1 import run_pb2 as crewlog_dot_v1_dot_run__pb2
 from crewlog.v1 import scheduler_pb2 as crewlog_dot_v1_dot_scheduler__pb2
+from crewlog.v1 import waiting_pb2 as crewlog_dot_v1_dot_waiting__pb2
 
 GRPC_GENERATED_VERSION = '1.80.0'
 GRPC_VERSION = grpc.__version__
@@ -29,7 +30,7 @@ if _version_not_supported:
 
 
 class SchedulerServiceStub(object):
-    """Internal: callers are the gateway and, for Grow and Synchronize, executors.
+    """Internal: callers are the gateway and, for Grow, Spawn, Send and Synchronize, executors.
     """
 
     def __init__(self, channel):
@@ -78,6 +79,21 @@ class SchedulerServiceStub(object):
                 request_serializer=crewlog_dot_v1_dot_recovery__pb2.RecoverRun.SerializeToString,
                 response_deserializer=crewlog_dot_v1_dot_answer__pb2.Receipt.FromString,
                 _registered_method=True)
+        self.Signal = channel.unary_unary(
+                '/crewlog.v1.SchedulerService/Signal',
+                request_serializer=crewlog_dot_v1_dot_run__pb2.SignalRun.SerializeToString,
+                response_deserializer=crewlog_dot_v1_dot_answer__pb2.Receipt.FromString,
+                _registered_method=True)
+        self.Spawn = channel.unary_unary(
+                '/crewlog.v1.SchedulerService/Spawn',
+                request_serializer=crewlog_dot_v1_dot_run__pb2.SpawnChild.SerializeToString,
+                response_deserializer=crewlog_dot_v1_dot_scheduler__pb2.SpawnedChild.FromString,
+                _registered_method=True)
+        self.Explain = channel.unary_unary(
+                '/crewlog.v1.SchedulerService/Explain',
+                request_serializer=crewlog_dot_v1_dot_waiting__pb2.ExplainWaiting.SerializeToString,
+                response_deserializer=crewlog_dot_v1_dot_waiting__pb2.Waiting.FromString,
+                _registered_method=True)
         self.Grow = channel.unary_unary(
                 '/crewlog.v1.SchedulerService/Grow',
                 request_serializer=crewlog_dot_v1_dot_scheduler__pb2.RequestAllotment.SerializeToString,
@@ -91,7 +107,7 @@ class SchedulerServiceStub(object):
 
 
 class SchedulerServiceServicer(object):
-    """Internal: callers are the gateway and, for Grow and Synchronize, executors.
+    """Internal: callers are the gateway and, for Grow, Spawn, Send and Synchronize, executors.
     """
 
     def Start(self, request, context):
@@ -138,6 +154,25 @@ class SchedulerServiceServicer(object):
 
     def Recover(self, request, context):
         """Lets every claim of the run lapse, as if its executors were gone.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Signal(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Spawn(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Explain(self, request, context):
+        """What every task that could do something waits for.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -198,6 +233,21 @@ def add_SchedulerServiceServicer_to_server(servicer, server):
                     request_deserializer=crewlog_dot_v1_dot_recovery__pb2.RecoverRun.FromString,
                     response_serializer=crewlog_dot_v1_dot_answer__pb2.Receipt.SerializeToString,
             ),
+            'Signal': grpc.unary_unary_rpc_method_handler(
+                    servicer.Signal,
+                    request_deserializer=crewlog_dot_v1_dot_run__pb2.SignalRun.FromString,
+                    response_serializer=crewlog_dot_v1_dot_answer__pb2.Receipt.SerializeToString,
+            ),
+            'Spawn': grpc.unary_unary_rpc_method_handler(
+                    servicer.Spawn,
+                    request_deserializer=crewlog_dot_v1_dot_run__pb2.SpawnChild.FromString,
+                    response_serializer=crewlog_dot_v1_dot_scheduler__pb2.SpawnedChild.SerializeToString,
+            ),
+            'Explain': grpc.unary_unary_rpc_method_handler(
+                    servicer.Explain,
+                    request_deserializer=crewlog_dot_v1_dot_waiting__pb2.ExplainWaiting.FromString,
+                    response_serializer=crewlog_dot_v1_dot_waiting__pb2.Waiting.SerializeToString,
+            ),
             'Grow': grpc.unary_unary_rpc_method_handler(
                     servicer.Grow,
                     request_deserializer=crewlog_dot_v1_dot_scheduler__pb2.RequestAllotment.FromString,
@@ -217,7 +267,7 @@ def add_SchedulerServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class SchedulerService(object):
-    """Internal: callers are the gateway and, for Grow and Synchronize, executors.
+    """Internal: callers are the gateway and, for Grow, Spawn, Send and Synchronize, executors.
     """
 
     @staticmethod
@@ -426,6 +476,87 @@ class SchedulerService(object):
             '/crewlog.v1.SchedulerService/Recover',
             crewlog_dot_v1_dot_recovery__pb2.RecoverRun.SerializeToString,
             crewlog_dot_v1_dot_answer__pb2.Receipt.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Signal(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/crewlog.v1.SchedulerService/Signal',
+            crewlog_dot_v1_dot_run__pb2.SignalRun.SerializeToString,
+            crewlog_dot_v1_dot_answer__pb2.Receipt.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Spawn(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/crewlog.v1.SchedulerService/Spawn',
+            crewlog_dot_v1_dot_run__pb2.SpawnChild.SerializeToString,
+            crewlog_dot_v1_dot_scheduler__pb2.SpawnedChild.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Explain(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/crewlog.v1.SchedulerService/Explain',
+            crewlog_dot_v1_dot_waiting__pb2.ExplainWaiting.SerializeToString,
+            crewlog_dot_v1_dot_waiting__pb2.Waiting.FromString,
             options,
             channel_credentials,
             insecure,

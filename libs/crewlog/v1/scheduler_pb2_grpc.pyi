@@ -8,6 +8,7 @@ from crewlog.v1 import answer_pb2 as _answer_pb2
 from crewlog.v1 import recovery_pb2 as _recovery_pb2
 from crewlog.v1 import run_pb2 as _run_pb2
 from crewlog.v1 import scheduler_pb2 as _scheduler_pb2
+from crewlog.v1 import waiting_pb2 as _waiting_pb2
 from grpc import aio as _aio
 import abc as _abc_1
 import grpc as _grpc
@@ -30,7 +31,7 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class SchedulerServiceStub:
-    """Internal: callers are the gateway and, for Grow and Synchronize, executors."""
+    """Internal: callers are the gateway and, for Grow, Spawn, Send and Synchronize, executors."""
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
@@ -45,12 +46,16 @@ class SchedulerServiceStub:
     Send: _grpc.UnaryUnaryMultiCallable[_run_pb2.SendMessage, _answer_pb2.Receipt]
     Recover: _grpc.UnaryUnaryMultiCallable[_recovery_pb2.RecoverRun, _answer_pb2.Receipt]
     """Lets every claim of the run lapse, as if its executors were gone."""
+    Signal: _grpc.UnaryUnaryMultiCallable[_run_pb2.SignalRun, _answer_pb2.Receipt]
+    Spawn: _grpc.UnaryUnaryMultiCallable[_run_pb2.SpawnChild, _scheduler_pb2.SpawnedChild]
+    Explain: _grpc.UnaryUnaryMultiCallable[_waiting_pb2.ExplainWaiting, _waiting_pb2.Waiting]
+    """What every task that could do something waits for."""
     Grow: _grpc.UnaryUnaryMultiCallable[_scheduler_pb2.RequestAllotment, _scheduler_pb2.GrantedAllotment]
     Synchronize: _grpc.StreamStreamMultiCallable[_scheduler_pb2.ExecutorReport, _scheduler_pb2.SchedulerOrder]
 
 @_typing.type_check_only
 class SchedulerServiceAsyncStub(SchedulerServiceStub):
-    """Internal: callers are the gateway and, for Grow and Synchronize, executors."""
+    """Internal: callers are the gateway and, for Grow, Spawn, Send and Synchronize, executors."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     Start: _aio.UnaryUnaryMultiCallable[_run_pb2.StartRun, _answer_pb2.Receipt]  # type: ignore[assignment]
@@ -62,11 +67,15 @@ class SchedulerServiceAsyncStub(SchedulerServiceStub):
     Send: _aio.UnaryUnaryMultiCallable[_run_pb2.SendMessage, _answer_pb2.Receipt]  # type: ignore[assignment]
     Recover: _aio.UnaryUnaryMultiCallable[_recovery_pb2.RecoverRun, _answer_pb2.Receipt]  # type: ignore[assignment]
     """Lets every claim of the run lapse, as if its executors were gone."""
+    Signal: _aio.UnaryUnaryMultiCallable[_run_pb2.SignalRun, _answer_pb2.Receipt]  # type: ignore[assignment]
+    Spawn: _aio.UnaryUnaryMultiCallable[_run_pb2.SpawnChild, _scheduler_pb2.SpawnedChild]  # type: ignore[assignment]
+    Explain: _aio.UnaryUnaryMultiCallable[_waiting_pb2.ExplainWaiting, _waiting_pb2.Waiting]  # type: ignore[assignment]
+    """What every task that could do something waits for."""
     Grow: _aio.UnaryUnaryMultiCallable[_scheduler_pb2.RequestAllotment, _scheduler_pb2.GrantedAllotment]  # type: ignore[assignment]
     Synchronize: _aio.StreamStreamMultiCallable[_scheduler_pb2.ExecutorReport, _scheduler_pb2.SchedulerOrder]  # type: ignore[assignment]
 
 class SchedulerServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Internal: callers are the gateway and, for Grow and Synchronize, executors."""
+    """Internal: callers are the gateway and, for Grow, Spawn, Send and Synchronize, executors."""
 
     @_abc_1.abstractmethod
     def Start(
@@ -124,6 +133,28 @@ class SchedulerServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_answer_pb2.Receipt, _abc.Awaitable[_answer_pb2.Receipt]]:
         """Lets every claim of the run lapse, as if its executors were gone."""
+
+    @_abc_1.abstractmethod
+    def Signal(
+        self,
+        request: _run_pb2.SignalRun,
+        context: _ServicerContext,
+    ) -> _typing.Union[_answer_pb2.Receipt, _abc.Awaitable[_answer_pb2.Receipt]]: ...
+
+    @_abc_1.abstractmethod
+    def Spawn(
+        self,
+        request: _run_pb2.SpawnChild,
+        context: _ServicerContext,
+    ) -> _typing.Union[_scheduler_pb2.SpawnedChild, _abc.Awaitable[_scheduler_pb2.SpawnedChild]]: ...
+
+    @_abc_1.abstractmethod
+    def Explain(
+        self,
+        request: _waiting_pb2.ExplainWaiting,
+        context: _ServicerContext,
+    ) -> _typing.Union[_waiting_pb2.Waiting, _abc.Awaitable[_waiting_pb2.Waiting]]:
+        """What every task that could do something waits for."""
 
     @_abc_1.abstractmethod
     def Grow(

@@ -183,6 +183,7 @@ class PrepareWorkspace(_message.Message):
     BASE_COMMITS_FIELD_NUMBER: _builtins.int
     TREE_FIELD_NUMBER: _builtins.int
     AT_UNIX_MICROS_FIELD_NUMBER: _builtins.int
+    WITH_CONFLICTS_FIELD_NUMBER: _builtins.int
     workspace_id: _builtins.str
     """The id of the agent."""
     project_id: _builtins.str
@@ -192,6 +193,8 @@ class PrepareWorkspace(_message.Message):
     tree: _builtins.str
     """A tree to start from instead of that of the (merged) commit: the last snapshot, ignored files included."""
     at_unix_micros: _builtins.int
+    with_conflicts: _builtins.bool
+    """Files that cannot be merged get conflict markers, instead of a refusal."""
     @_builtins.property
     def base_commits(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Where its files come from: several are merged; a conflict is refused as FAILED_PRECONDITION."""
@@ -207,10 +210,11 @@ class PrepareWorkspace(_message.Message):
         base_commits: _abc.Iterable[_builtins.str] | None = ...,
         tree: _builtins.str = ...,
         at_unix_micros: _builtins.int = ...,
+        with_conflicts: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_unix_micros", b"at_unix_micros", "base_commits", b"base_commits", "generation", b"generation", "project_id", b"project_id", "run_id", b"run_id", "task_id", b"task_id", "tree", b"tree", "workspace_id", b"workspace_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_unix_micros", b"at_unix_micros", "base_commits", b"base_commits", "generation", b"generation", "project_id", b"project_id", "run_id", b"run_id", "task_id", b"task_id", "tree", b"tree", "with_conflicts", b"with_conflicts", "workspace_id", b"workspace_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -224,6 +228,7 @@ class PreparedWorkspace(_message.Message):
     BASE_COMMIT_FIELD_NUMBER: _builtins.int
     SNAPSHOT_FIELD_NUMBER: _builtins.int
     READ_ONLY_PATHS_FIELD_NUMBER: _builtins.int
+    CONFLICTS_FIELD_NUMBER: _builtins.int
     path: _builtins.str
     """Absolute path of the worktree on the host of the git service."""
     base_commit: _builtins.str
@@ -234,6 +239,10 @@ class PreparedWorkspace(_message.Message):
     def read_only_paths(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Paths outside of the worktree that its git has to read."""
 
+    @_builtins.property
+    def conflicts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Files with conflict markers."""
+
     def __init__(
         self,
         *,
@@ -241,14 +250,80 @@ class PreparedWorkspace(_message.Message):
         base_commit: _builtins.str = ...,
         snapshot: Global___Snapshot | None = ...,
         read_only_paths: _abc.Iterable[_builtins.str] | None = ...,
+        conflicts: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["snapshot", b"snapshot"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["base_commit", b"base_commit", "path", b"path", "read_only_paths", b"read_only_paths", "snapshot", b"snapshot"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["base_commit", b"base_commit", "conflicts", b"conflicts", "path", b"path", "read_only_paths", b"read_only_paths", "snapshot", b"snapshot"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___PreparedWorkspace: _TypeAlias = PreparedWorkspace  # noqa: Y015
+
+@_typing.final
+class MergeCommits(_message.Message):
+    """Makes one commit of several, without a workspace. The same commits in the same order are the same merge."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROJECT_ID_FIELD_NUMBER: _builtins.int
+    RUN_ID_FIELD_NUMBER: _builtins.int
+    BASE_COMMIT_FIELD_NUMBER: _builtins.int
+    COMMITS_FIELD_NUMBER: _builtins.int
+    WITH_CONFLICTS_FIELD_NUMBER: _builtins.int
+    AT_UNIX_MICROS_FIELD_NUMBER: _builtins.int
+    project_id: _builtins.str
+    run_id: _builtins.str
+    base_commit: _builtins.str
+    with_conflicts: _builtins.bool
+    at_unix_micros: _builtins.int
+    @_builtins.property
+    def commits(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def __init__(
+        self,
+        *,
+        project_id: _builtins.str = ...,
+        run_id: _builtins.str = ...,
+        base_commit: _builtins.str = ...,
+        commits: _abc.Iterable[_builtins.str] | None = ...,
+        with_conflicts: _builtins.bool = ...,
+        at_unix_micros: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_unix_micros", b"at_unix_micros", "base_commit", b"base_commit", "commits", b"commits", "project_id", b"project_id", "run_id", b"run_id", "with_conflicts", b"with_conflicts"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MergeCommits: _TypeAlias = MergeCommits  # noqa: Y015
+
+@_typing.final
+class MergedCommits(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COMMIT_FIELD_NUMBER: _builtins.int
+    CONFLICTS_FIELD_NUMBER: _builtins.int
+    STAT_FIELD_NUMBER: _builtins.int
+    commit: _builtins.str
+    """Empty where they conflict, and no conflict markers were asked for."""
+    @_builtins.property
+    def conflicts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def stat(self) -> Global___DiffStat: ...
+    def __init__(
+        self,
+        *,
+        commit: _builtins.str = ...,
+        conflicts: _abc.Iterable[_builtins.str] | None = ...,
+        stat: Global___DiffStat | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["stat", b"stat"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["commit", b"commit", "conflicts", b"conflicts", "stat", b"stat"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MergedCommits: _TypeAlias = MergedCommits  # noqa: Y015
 
 @_typing.final
 class TakeSnapshot(_message.Message):

@@ -70,6 +70,11 @@ class WorkspaceServiceStub(object):
                 request_serializer=crewlog_dot_v1_dot_workspace__pb2.DeliverChange.SerializeToString,
                 response_deserializer=crewlog_dot_v1_dot_workspace__pb2.Change.FromString,
                 _registered_method=True)
+        self.Merge = channel.unary_unary(
+                '/crewlog.v1.WorkspaceService/Merge',
+                request_serializer=crewlog_dot_v1_dot_workspace__pb2.MergeCommits.SerializeToString,
+                response_deserializer=crewlog_dot_v1_dot_workspace__pb2.MergedCommits.FromString,
+                _registered_method=True)
 
 
 class WorkspaceServiceServicer(object):
@@ -118,6 +123,12 @@ class WorkspaceServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Merge(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_WorkspaceServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -155,6 +166,11 @@ def add_WorkspaceServiceServicer_to_server(servicer, server):
                     servicer.Deliver,
                     request_deserializer=crewlog_dot_v1_dot_workspace__pb2.DeliverChange.FromString,
                     response_serializer=crewlog_dot_v1_dot_workspace__pb2.Change.SerializeToString,
+            ),
+            'Merge': grpc.unary_unary_rpc_method_handler(
+                    servicer.Merge,
+                    request_deserializer=crewlog_dot_v1_dot_workspace__pb2.MergeCommits.FromString,
+                    response_serializer=crewlog_dot_v1_dot_workspace__pb2.MergedCommits.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -347,6 +363,33 @@ class WorkspaceService(object):
             '/crewlog.v1.WorkspaceService/Deliver',
             crewlog_dot_v1_dot_workspace__pb2.DeliverChange.SerializeToString,
             crewlog_dot_v1_dot_workspace__pb2.Change.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Merge(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/crewlog.v1.WorkspaceService/Merge',
+            crewlog_dot_v1_dot_workspace__pb2.MergeCommits.SerializeToString,
+            crewlog_dot_v1_dot_workspace__pb2.MergedCommits.FromString,
             options,
             channel_credentials,
             insecure,

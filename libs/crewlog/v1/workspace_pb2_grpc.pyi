@@ -44,6 +44,7 @@ class WorkspaceServiceStub:
     Commit: _grpc.UnaryUnaryMultiCallable[_workspace_pb2.CommitWorkspace, _workspace_pb2.CommittedWorkspace]
     Remove: _grpc.UnaryUnaryMultiCallable[_workspace_pb2.RemoveWorkspace, _workspace_pb2.RemovedWorkspace]
     Deliver: _grpc.UnaryUnaryMultiCallable[_workspace_pb2.DeliverChange, _workspace_pb2.Change]
+    Merge: _grpc.UnaryUnaryMultiCallable[_workspace_pb2.MergeCommits, _workspace_pb2.MergedCommits]
 
 @_typing.type_check_only
 class WorkspaceServiceAsyncStub(WorkspaceServiceStub):
@@ -57,6 +58,7 @@ class WorkspaceServiceAsyncStub(WorkspaceServiceStub):
     Commit: _aio.UnaryUnaryMultiCallable[_workspace_pb2.CommitWorkspace, _workspace_pb2.CommittedWorkspace]  # type: ignore[assignment]
     Remove: _aio.UnaryUnaryMultiCallable[_workspace_pb2.RemoveWorkspace, _workspace_pb2.RemovedWorkspace]  # type: ignore[assignment]
     Deliver: _aio.UnaryUnaryMultiCallable[_workspace_pb2.DeliverChange, _workspace_pb2.Change]  # type: ignore[assignment]
+    Merge: _aio.UnaryUnaryMultiCallable[_workspace_pb2.MergeCommits, _workspace_pb2.MergedCommits]  # type: ignore[assignment]
 
 class WorkspaceServiceServicer(metaclass=_abc_1.ABCMeta):
     """Internal, served by the git service to the executor (with a claim token), the scheduler and the gateway."""
@@ -109,6 +111,13 @@ class WorkspaceServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _workspace_pb2.DeliverChange,
         context: _ServicerContext,
     ) -> _typing.Union[_workspace_pb2.Change, _abc.Awaitable[_workspace_pb2.Change]]: ...
+
+    @_abc_1.abstractmethod
+    def Merge(
+        self,
+        request: _workspace_pb2.MergeCommits,
+        context: _ServicerContext,
+    ) -> _typing.Union[_workspace_pb2.MergedCommits, _abc.Awaitable[_workspace_pb2.MergedCommits]]: ...
 
 def add_WorkspaceServiceServicer_to_server(servicer: WorkspaceServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
 
