@@ -1882,6 +1882,7 @@ class TaskClaimed(_message.Message):
     AT_UNIX_MICROS_FIELD_NUMBER: _builtins.int
     HAS_TO_STOP_FIELD_NUMBER: _builtins.int
     TO_CLOSE_FIELD_NUMBER: _builtins.int
+    FILES_FROM_FIELD_NUMBER: _builtins.int
     task_id: _builtins.str
     node_id: _builtins.str
     visit: _builtins.int
@@ -1897,6 +1898,10 @@ class TaskClaimed(_message.Message):
     def allotment(self) -> _budget_pb2.Limit:
         """What the agent may spend, taken from the run's budget. Set at the first claim; it stays with the task."""
 
+    @_builtins.property
+    def files_from(self) -> Global___FilesFrom:
+        """The tasks whose files it starts from, where its node says so; set at the first claim."""
+
     def __init__(
         self,
         *,
@@ -1909,14 +1914,37 @@ class TaskClaimed(_message.Message):
         at_unix_micros: _builtins.int = ...,
         has_to_stop: _builtins.bool = ...,
         to_close: _builtins.bool = ...,
+        files_from: Global___FilesFrom | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["allotment", b"allotment"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["allotment", b"allotment", "files_from", b"files_from"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["allotment", b"allotment", "at_unix_micros", b"at_unix_micros", "executor_id", b"executor_id", "generation", b"generation", "has_to_stop", b"has_to_stop", "node_id", b"node_id", "task_id", b"task_id", "to_close", b"to_close", "visit", b"visit"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allotment", b"allotment", "at_unix_micros", b"at_unix_micros", "executor_id", b"executor_id", "files_from", b"files_from", "generation", b"generation", "has_to_stop", b"has_to_stop", "node_id", b"node_id", "task_id", b"task_id", "to_close", b"to_close", "visit", b"visit"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___TaskClaimed: _TypeAlias = TaskClaimed  # noqa: Y015
+
+@_typing.final
+class FilesFrom(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TASK_IDS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def task_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Empty: the files that the run began with."""
+
+    def __init__(
+        self,
+        *,
+        task_ids: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["task_ids", b"task_ids"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FilesFrom: _TypeAlias = FilesFrom  # noqa: Y015
 
 @_typing.final
 class AllotmentGrown(_message.Message):
