@@ -14,7 +14,7 @@ from crewlog.eventlog.port import SUBJECTS
 
 OWNED_KINDS: Mapping[str, Sequence[str]] = {
     "gateway": ("project",),
-    "scheduler": ("run", "budget"),
+    "scheduler": ("run", "budget", "admission"),
     "executor": ("agent",),
     "git": ("workspace", "change"),
 }
