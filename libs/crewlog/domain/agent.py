@@ -15,6 +15,7 @@ from typing import TypeAlias, assert_never
 from crewlog.domain import amounts
 from crewlog.domain.agent_events import Event, evolve
 from crewlog.domain.agent_recovery import NOOP_TOOL, host, noop_step, told_unknown
+from crewlog.domain.agent_sharing import raised, share
 from crewlog.domain.agent_state import (
     INITIAL,
     MODEL,
@@ -24,8 +25,10 @@ from crewlog.domain.agent_state import (
     fits,
     is_noop,
     is_over,
+    is_refusal,
     late_key,
     place_of,
+    wants_output,
 )
 from crewlog.domain.errors import BudgetExceeded, NotFound, StaleClaim, WrongState
 from crewlog.v1.agent_pb2 import (
@@ -34,8 +37,6 @@ from crewlog.v1.agent_pb2 import (
     AgentParked,
     AgentStatus,
     AgentSucceeded,
-    AllotmentRaised,
-    ContentBlock,
     EffectClass,
     EffectKey,
     EffectReconciled,
@@ -45,6 +46,7 @@ from crewlog.v1.agent_pb2 import (
     HostAgent,
     LateOutcomeRecorded,
     MessageReceived,
+    ModelAnswer,
     ModelCallFailed,
     ModelCallStarted,
     ModelCallSucceeded,
@@ -54,6 +56,7 @@ from crewlog.v1.agent_pb2 import (
     ReconcileEffect,
     RecordLateOutcome,
     ReservationExceeded,
+    ShareAllotment,
     StartModelCall,
     ToolCallFailed,
     ToolCallStarted,
@@ -73,6 +76,7 @@ ClaimedCommand: TypeAlias = (
     | FinishToolCall
     | ReconcileEffect
     | RaiseAllotment
+    | ShareAllotment
     | ReceiveMessage
     | ParkAgent
     | FinishAgent
@@ -104,7 +108,9 @@ def _decide_claimed(agent: Agent, command: ClaimedCommand) -> list[Message]:
         case ReconcileEffect():
             return _reconcile(agent, command)
         case RaiseAllotment():
-            return _raise_allotment(agent, command)
+            return raised(agent, command)
+        case ShareAllotment():
+            return share(agent, command)
         case ReceiveMessage():
             return _receive(agent, command)
         case ParkAgent():
@@ -168,7 +174,7 @@ def _finish_model_call(agent: Agent, command: FinishModelCall) -> list[Message]:
     return [
         ModelCallSucceeded(key=command.key, answer=command.answer, at_unix_micros=at),
         *_exceeded(agent, command),
-        *_intents(agent, command.key.turn, list(command.answer.content), at),
+        *_intents(agent, command.key.turn, command.answer, at),
     ]
 
 
@@ -179,13 +185,6 @@ def _exceeded(agent: Agent, command: FinishModelCall) -> list[Message]:
     if not over:
         return []
     return [ReservationExceeded(key=command.key, over=over.message(), at_unix_micros=command.at_unix_micros)]
-
-
-def _raise_allotment(agent: Agent, command: RaiseAllotment) -> list[Message]:
-    if is_over(agent) or agent.parked is not None or command.run_revision <= agent.allotment_revision:
-        return []
-    at = command.at_unix_micros
-    return [AllotmentRaised(allotment=command.allotment, run_revision=command.run_revision, at_unix_micros=at)]
 
 
 def _park(agent: Agent, command: ParkAgent) -> list[Message]:
@@ -261,8 +260,10 @@ def result_so_far(agent: Agent, at_unix_micros: int) -> TaskResult:
     return _with_totals(agent, TaskResult(), at_unix_micros)
 
 
-def _intents(agent: Agent, turn: int, content: list[ContentBlock], at: int) -> list[Message]:
-    calls = [block.tool_use for block in content if block.HasField("tool_use")]
+def _intents(agent: Agent, turn: int, answer: ModelAnswer, at: int) -> list[Message]:
+    if is_refusal(answer.stop_reason):
+        return []
+    calls = [block.tool_use for block in answer.content if block.HasField("tool_use")]
     classes = {tool.name: tool.effect_class for tool in agent.started.tools}
     return [
         ToolCallStarted(
@@ -304,6 +305,8 @@ def _finish(agent: Agent, command: FinishAgent) -> list[Message]:
                 raise WrongState(f"agent {command.agent_id!r} has effects without an outcome")
             if agent.inbox:
                 raise WrongState(f"agent {command.agent_id!r} has messages to read")
+            if wants_output(agent) and not agent.structured_json:
+                raise WrongState(f"agent {command.agent_id!r} has not handed over its output")
             return [AgentSucceeded(result=_with_totals(agent, command.succeeded, at), at_unix_micros=at)]
         case "failed":
             result = _with_totals(agent, command.failed.result, at)
@@ -328,6 +331,7 @@ def _with_totals(agent: Agent, result: TaskResult, at: int) -> TaskResult:
             turns=len(agent.turns),
             tool_calls=agent.tool_calls,
             snapshot=agent.snapshot,
+            structured_json=agent.structured_json,
         )
     )
     return total

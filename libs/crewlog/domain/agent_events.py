@@ -6,16 +6,21 @@ from typing import TypeAlias, assert_never
 
 from crewlog.domain.agent_state import (
     INTERRUPTED,
+    INVALID_OUTPUT,
     Agent,
     Effect,
     ToolOutcome,
     Turn,
     amounts_of,
     amounts_used,
-    is_noop,
+    has_model,
+    is_command,
+    is_last,
+    is_refusal,
     late_key,
     place_of,
     saved,
+    wants_output,
 )
 from crewlog.domain.amounts import ZERO, Amounts
 from crewlog.domain.replacing import replace
@@ -28,12 +33,14 @@ from crewlog.v1.agent_pb2 import (
     AgentSucceeded,
     AgentTakenOver,
     AllotmentRaised,
+    AllotmentShared,
     EffectClass,
     EffectKey,
     EffectPutInDoubt,
     EffectReconciled,
     LateOutcomeRecorded,
     MessageReceived,
+    ModelAnswer,
     ModelCallFailed,
     ModelCallStarted,
     ModelCallSucceeded,
@@ -43,7 +50,6 @@ from crewlog.v1.agent_pb2 import (
     ToolCallSucceeded,
 )
 from crewlog.v1.answer_pb2 import Failure
-from crewlog.v1.body_pb2 import Body
 from crewlog.v1.budget_pb2 import Usage
 from crewlog.v1.workspace_pb2 import Snapshot
 from immutables import Map
@@ -63,6 +69,7 @@ Event: TypeAlias = (
     | AgentFailed
     | AgentCancelled
     | AllotmentRaised
+    | AllotmentShared
     | AgentParked
     | ReservationExceeded
     | MessageReceived
@@ -76,9 +83,9 @@ def evolve(agent: Agent, event: Event) -> Agent:
         case ToolCallStarted():
             return _on_tool_call_started(agent, event)
         case ToolCallSucceeded():
-            return _on_tool_call_ended(agent, event.key, event.output.text, event.output.snapshot, is_error=False)
+            return _on_tool_call_succeeded(agent, event)
         case ToolCallFailed():
-            return _on_tool_call_ended(agent, event.key, event.failure.text, event.failure.snapshot, is_error=True)
+            return _on_tool_call_failed(agent, event)
         case ModelCallStarted():
             return _on_model_call_started(agent, event)
         case ModelCallSucceeded():
@@ -96,6 +103,8 @@ def evolve(agent: Agent, event: Event) -> Agent:
         case AllotmentRaised():
             allotment = Amounts.of(event.allotment)
             return replace(agent, allotment=allotment, allotment_revision=event.run_revision)
+        case AllotmentShared():
+            return _on_allotment_shared(agent, event)
         case AgentParked():
             return replace(agent, parked=event)
         case MessageReceived():
@@ -124,13 +133,36 @@ def _on_tool_call_started(agent: Agent, event: ToolCallStarted) -> Agent:
     return replace(agent, open=agent.open.set(place_of(event.key), effect))
 
 
-def _on_tool_call_ended(agent: Agent, key: EffectKey, text: Body, snapshot: Snapshot, *, is_error: bool) -> Agent:
+def _on_allotment_shared(agent: Agent, event: AllotmentShared) -> Agent:
+    share = Amounts.of(event.share)
+    return replace(agent, allotment=agent.allotment - share, shared=agent.shared.set(place_of(event.key), share))
+
+
+def _on_tool_call_succeeded(agent: Agent, event: ToolCallSucceeded) -> Agent:
+    output = event.output
+    ended = _on_tool_call_ended(agent, event.key, output.snapshot, ToolOutcome(output.text, is_error=False))
+    if not output.structured_json:
+        return ended
+    return replace(ended, structured_json=output.structured_json, finished_turn=event.key.turn, invalid_outputs=0)
+
+
+def _on_tool_call_failed(agent: Agent, event: ToolCallFailed) -> Agent:
+    failure = event.failure
+    outcome = ToolOutcome(failure.text, is_error=True, reason=failure.reason)
+    ended = _on_tool_call_ended(agent, event.key, failure.snapshot, outcome)
+    if failure.reason != INVALID_OUTPUT:
+        return ended
+    return replace(ended, invalid_outputs=agent.invalid_outputs + 1)
+
+
+def _on_tool_call_ended(agent: Agent, key: EffectKey, snapshot: Snapshot, outcome: ToolOutcome) -> Agent:
     return replace(
         agent,
         open=agent.open.delete(place_of(key)),
         tool_calls=agent.tool_calls + 1,
         snapshot=snapshot if snapshot.tree else agent.snapshot,
-        turns=agent.turns if is_noop(agent) else _with_outcome(agent.turns, key, ToolOutcome(text, is_error)),
+        ran=outcome if is_command(agent) else None,
+        turns=_with_outcome(agent.turns, key, outcome) if has_model(agent) else agent.turns,
     )
 
 
@@ -196,15 +228,25 @@ def _on_taken_over(agent: Agent, event: AgentTakenOver) -> Agent:
 
 def _on_model_call_succeeded(agent: Agent, event: ModelCallSucceeded) -> Agent:
     answer = event.answer
+    turn = _said(agent, answer)
     return replace(
         _settled(agent, event.key, amounts_used(answer.usage, answer.cost_usd_micros)),
-        turns=(*agent.turns, Turn(tuple(answer.content), answer.stop_reason)),
+        turns=(*agent.turns, turn),
+        invalid_outputs=agent.invalid_outputs + turn.is_reminded,
         usage=_sum(agent.usage, answer.usage),
         saved_usd_micros=agent.saved_usd_micros + saved(answer),
         attempts=0,
         failures=0,
         last_failure=None,
     )
+
+
+def _said(agent: Agent, answer: ModelAnswer) -> Turn:
+    """An answer that neither hands over the output nor does anything towards it is no end."""
+    turn = Turn(tuple(answer.content), answer.stop_reason)
+    ends = not any(block.HasField("tool_use") for block in answer.content) and is_last(turn)
+    is_owing = wants_output(agent) and not agent.structured_json
+    return replace(turn, is_reminded=ends and is_owing and not is_refusal(answer.stop_reason))
 
 
 def _on_model_call_failed(agent: Agent, event: ModelCallFailed) -> Agent:

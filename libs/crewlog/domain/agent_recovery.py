@@ -10,7 +10,9 @@ An agent that was parked has let go by itself: of its effects without an outcome
 
 from __future__ import annotations
 
-from crewlog.domain.agent_state import Agent, Effect, Place, is_over
+import json
+
+from crewlog.domain.agent_state import COMMAND_TOOL, Agent, Effect, Place, is_over
 from crewlog.domain.errors import StaleClaim
 from crewlog.v1.agent_pb2 import (
     AgentStarted,
@@ -28,6 +30,7 @@ from crewlog.v1.agent_pb2 import (
     ToolUse,
 )
 from crewlog.v1.body_pb2 import Body
+from crewlog.v1.node_pb2 import CommandNode
 from crewlog.v1.run_pb2 import OnUnknown
 from google.protobuf.message import Message
 
@@ -107,6 +110,18 @@ def noop_step(steps: int, turn: int, at: int) -> list[Message]:
     return [ToolCallStarted(key=key, call=ToolUse(tool=NOOP_TOOL), effect_class=pure, at_unix_micros=at)]
 
 
+def _command_step(command: CommandNode, at: int) -> ToolCallStarted:
+    """The one effect of an agent that is a command."""
+    opaque, reversible = EffectClass.EFFECT_CLASS_OPAQUE, EffectClass.EFFECT_CLASS_REVERSIBLE
+    input_json = json.dumps({"argv": list(command.argv)}, ensure_ascii=False)
+    return ToolCallStarted(
+        key=EffectKey(turn=1, index=0, attempt=1),
+        call=ToolUse(tool=COMMAND_TOOL, input_json=Body(inline=input_json.encode())),
+        effect_class=opaque if command.network else reversible,
+        at_unix_micros=at,
+    )
+
+
 def _begin(command: HostAgent) -> list[Message]:
     started = AgentStarted(
         run_id=command.run_id,
@@ -115,6 +130,7 @@ def _begin(command: HostAgent) -> list[Message]:
         executor_id=command.executor_id,
         node=command.node if command.HasField("node") else None,
         noop=command.noop if command.HasField("noop") else None,
+        command=command.command if command.HasField("command") else None,
         model=command.model,
         prompt=command.prompt,
         tools=command.tools,
@@ -122,7 +138,10 @@ def _begin(command: HostAgent) -> list[Message]:
         allotment=command.allotment,
         at_unix_micros=command.at_unix_micros,
     )
-    return [started, *noop_step(command.noop.steps, 1, command.at_unix_micros)]
+    at = command.at_unix_micros
+    if command.HasField("command"):
+        return [started, _command_step(command.command, at)]
+    return [started, *noop_step(command.noop.steps, 1, at)]
 
 
 def _in_doubt(agent: Agent) -> list[tuple[Place, Effect]]:

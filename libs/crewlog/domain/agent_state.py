@@ -34,7 +34,12 @@ from immutables import Map
 
 MODEL = -1
 ASK_TOOL = "ask"
+COMMAND_TOOL = "command"
+FINISH_TOOL = "finish"
+SPAWN_TOOL = "spawn"
+WAIT_TOOL = "wait_for_children"
 INTERRUPTED = "interrupted"
+INVALID_OUTPUT = "invalid_output"
 Place: TypeAlias = tuple[int, int]
 """Turn and index of an effect."""
 
@@ -54,22 +59,29 @@ class Effect:
 
 @dataclass(frozen=True, slots=True)
 class ToolOutcome:
+    """`reason` as in ToolFailure, where it is an error."""
+
     text: Body
     is_error: bool
+    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """One answer of the model, with the outcomes of its tool calls by their index."""
+    """One answer of the model, with the outcomes of its tool calls by their index. `is_reminded`: the model has ended
+    without the structured output that its node wants, and is told so."""
 
     content: tuple[ContentBlock, ...]
     stop_reason: str
     outcomes: Map[int, ToolOutcome] = field(default_factory=Map)
+    is_reminded: bool = False
 
 
 @dataclass(frozen=True)
 class Agent:
-    """`told` are the messages by the turn whose model call reads them; `inbox` are those that are not read yet."""
+    """`told` are the messages by the turn whose model call reads them; `inbox` are those that are not read yet. `ran`
+    is what came of the command, where the agent is one. `structured_json` was handed over in the turn `finished_turn`;
+    `invalid_outputs` counts the attempts since then that did not fit. `shared` went to children, by the tool call."""
 
     status: AgentStatus.ValueType = AgentStatus.AGENT_STATUS_UNSPECIFIED
     started: AgentStarted = field(default_factory=AgentStarted)
@@ -98,6 +110,11 @@ class Agent:
     last_receipt: ResumeReceipt | None = None
     tool_calls: int = 0
     snapshot: Snapshot | None = None
+    ran: ToolOutcome | None = None
+    structured_json: str = ""
+    finished_turn: int = 0
+    invalid_outputs: int = 0
+    shared: Map[Place, Amounts] = field(default_factory=Map)
     in_doubt: int = 0
     result: TaskResult | None = None
     failure: Failure | None = None
@@ -114,7 +131,7 @@ def is_over(agent: Agent) -> bool:
 def readable(agent: Agent) -> list[MessageReceived]:
     """The messages that the next model call reads. One that is to wait is read when everything before it is done."""
     now = [message for message in agent.inbox if message.mode != MessageMode.MESSAGE_MODE_QUEUE]
-    return now or (list(agent.inbox[:1]) if _has_said_all(agent) else [])
+    return now or (list(agent.inbox[:1]) if is_done(agent) else [])
 
 
 def is_interrupted(agent: Agent) -> bool:
@@ -122,13 +139,21 @@ def is_interrupted(agent: Agent) -> bool:
     return any(message.mode == MessageMode.MESSAGE_MODE_INTERRUPT for message in agent.inbox)
 
 
-def _has_said_all(agent: Agent) -> bool:
-    return bool(agent.turns) and is_last(agent.turns[-1])
+def is_done(agent: Agent) -> bool:
+    """Whether the model has done what it was asked to do so far."""
+    if not agent.turns or agent.turns[-1].is_reminded:
+        return False
+    return agent.finished_turn == len(agent.turns) or is_last(agent.turns[-1])
 
 
 def is_last(turn: Turn) -> bool:
     """Whether the model has nothing more to say or to do by itself."""
     return not turn.outcomes and turn.stop_reason not in ("pause_turn", "max_tokens")
+
+
+def is_refusal(stop_reason: str) -> bool:
+    """What such an answer asks for is not meant: its tool calls are not run."""
+    return stop_reason == "refusal"
 
 
 def late_key(generation: int, key: EffectKey) -> tuple[int, int, int, int]:
@@ -137,6 +162,20 @@ def late_key(generation: int, key: EffectKey) -> tuple[int, int, int, int]:
 
 def is_noop(agent: Agent) -> bool:
     return agent.started.HasField("noop")
+
+
+def is_command(agent: Agent) -> bool:
+    return agent.started.HasField("command")
+
+
+def has_model(agent: Agent) -> bool:
+    """Whether there is somebody to talk to."""
+    return not is_noop(agent) and not is_command(agent)
+
+
+def wants_output(agent: Agent) -> bool:
+    """Whether the agent has to hand over a structured output."""
+    return bool(agent.started.node.output_schema) or agent.started.node.HasField("planning")
 
 
 def tool_uses(turn: Turn) -> Iterator[tuple[int, ToolUse]]:

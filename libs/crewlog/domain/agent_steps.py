@@ -8,15 +8,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from crewlog.domain.agent_ends import command_failure, output_failure, output_of
 from crewlog.domain.agent_state import (
     ASK_TOOL,
     INTERRUPTED,
+    WAIT_TOOL,
     Agent,
     Effect,
     Place,
     Turn,
-    is_last,
-    is_noop,
+    has_model,
+    is_command,
+    is_done,
+    is_refusal,
     tokens,
 )
 from crewlog.v1.answer_pb2 import Failure
@@ -29,7 +33,6 @@ MODEL_ATTEMPTS_MAX = 6
 RETRY_MILLIS_FIRST = 500
 RETRY_MILLIS_MAX = 60_000
 WAIT_MILLIS_MAX = 120_000
-OUTPUT_CHARACTERS_MAX = 48_000
 SUMMARY_CHARACTERS_MAX = 2_000
 
 
@@ -62,6 +65,14 @@ class Ask:
 
 
 @dataclass(frozen=True, slots=True)
+class WaitForChildren:
+    """The agent lets go of its executor until its children have ended."""
+
+    place: Place
+    effect: Effect
+
+
+@dataclass(frozen=True, slots=True)
 class Wait:
     """The provider refuses. It is asked again when somebody says so, or by itself after `millis`."""
 
@@ -80,19 +91,18 @@ class Fail:
     output: str
 
 
-Step: TypeAlias = CallModel | RunTools | Ask | Wait | Succeed | Fail
+Step: TypeAlias = CallModel | RunTools | Ask | WaitForChildren | Wait | Succeed | Fail
 
 
 def next_step(agent: Agent, now_unix_micros: int) -> Step:
     """The next thing to do. Tool calls come first: a conversation goes on only when each of them has an outcome."""
     if agent.open:
         return _settle_open(agent)
-    if is_noop(agent):
-        return Succeed("")
-    last = agent.turns[-1] if agent.turns else None
-    if last is not None and is_last(last) and not agent.inbox:
-        return _end(agent, last)
-    failure = _limit_reached(agent, now_unix_micros)
+    if not has_model(agent):
+        return _end_without_model(agent)
+    if is_done(agent) and not agent.inbox:
+        return _end(agent, agent.turns[-1])
+    failure = output_failure(agent) or _limit_reached(agent, now_unix_micros)
     if failure is not None:
         return Fail(failure, output_of(agent))
     return _call_model(agent)
@@ -108,27 +118,28 @@ def _seconds(agent: Agent, now_unix_micros: int) -> float:
 
 
 def _settle_open(agent: Agent) -> Step:
-    """What an executor can do comes before what a person has to."""
+    """What an executor can do comes before what others have to."""
     effects = sorted(agent.open.items(), key=lambda item: item[0])
-    calls = tuple((place, effect) for place, effect in effects if not _needs_a_person(effect))
+    calls = tuple((place, effect) for place, effect in effects if not _needs_others(effect))
     if calls:
         return RunTools(calls)
     place, effect = effects[0]
+    if effect.call is not None and effect.call.tool == WAIT_TOOL:
+        return WaitForChildren(place, effect)
     return Ask(place, effect, GateKind.GATE_KIND_UNKNOWN_OUTCOME if effect.is_asked else GateKind.GATE_KIND_QUESTION)
 
 
-def _needs_a_person(effect: Effect) -> bool:
-    return effect.is_asked or (effect.call is not None and effect.call.tool == ASK_TOOL)
+def _needs_others(effect: Effect) -> bool:
+    return effect.is_asked or (effect.call is not None and effect.call.tool in (ASK_TOOL, WAIT_TOOL))
 
 
-def output_of(agent: Agent) -> str:
-    """The last thing that the agent said, cut at the front: its verdict stands at the end."""
-    texts = (_text(turn) for turn in reversed(agent.turns))
-    return next((text for text in texts if text.strip()), "")[-OUTPUT_CHARACTERS_MAX:]
+def _end_without_model(agent: Agent) -> Step:
+    failure = command_failure(agent) if is_command(agent) else None
+    return Succeed(output_of(agent)) if failure is None else Fail(failure, output_of(agent))
 
 
 def _end(agent: Agent, last: Turn) -> Step:
-    if last.stop_reason != "refusal":
+    if not is_refusal(last.stop_reason):
         return Succeed(output_of(agent))
     failure = Failure(
         reason="model_refused",
@@ -179,7 +190,3 @@ def _limit_failure(unit: str, limit: float) -> Failure:
         message=f"the agent has used its {limit:.0f} {unit}",
         what_to_do="raise the limit in the role, or give it a smaller task",
     )
-
-
-def _text(turn: Turn) -> str:
-    return "\n\n".join(block.text for block in turn.content if block.HasField("text"))

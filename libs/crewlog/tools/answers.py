@@ -17,11 +17,13 @@ CANCELLED: Final = "cancelled"
 
 @dataclass(frozen=True, slots=True)
 class ToolAnswer:
-    """`text` is for the model; `reason` is empty, or a `ToolFailure.reason` of crewlog.v1 when `is_error`."""
+    """`text` is for the model; `reason` is empty, or a `ToolFailure.reason` of crewlog.v1 when `is_error`.
+    `structured_json` is what the agent ends with."""
 
     text: str
     is_error: bool = False
     reason: str = ""
+    structured_json: str = ""
 
 
 class NotDone(Exception):

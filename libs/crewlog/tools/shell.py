@@ -59,18 +59,20 @@ async def bash(given: BashInput, context: ToolContext) -> ToolAnswer:
 
 def _answer(result: CommandResult, limits: CommandLimits) -> ToolAnswer:
     output = shown_output(result.output.replace("\r\n", "\n")).removesuffix("\n")
-    reason = _reason(result.ending)
-    last = _said(result, limits)
+    reason = reason_of(result.ending)
+    last = said_of(result, limits)
     return ToolAnswer(f"{output}\n{last}" if output else last, is_error=bool(reason), reason=reason)
 
 
-def _reason(ending: Ending) -> str:
+def reason_of(ending: Ending) -> str:
+    """Empty for a command that has ended by itself."""
     if ending is Ending.EXITED:
         return ""
     return TIMED_OUT if ending is Ending.TIMED_OUT else KILLED
 
 
-def _said(result: CommandResult, limits: CommandLimits) -> str:
+def said_of(result: CommandResult, limits: CommandLimits) -> str:
+    """How it has ended, in words."""
     match result.ending:
         case Ending.EXITED:
             hint = f" ({_SIGNALS[result.exit_code]})" if result.exit_code in _SIGNALS else ""

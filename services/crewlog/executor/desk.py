@@ -61,7 +61,7 @@ class Desk:
         return self._model
 
     def tools(self, control: Control) -> ToolRunner:
-        return ToolRunner(self.workspace, self._prepared(), self._context, self.blobs, control)
+        return ToolRunner(self.grant.node, self.workspace, self._prepared(), self._context, self.blobs, control)
 
     @contextmanager
     def live(self, key: EffectKey) -> Iterator[LiveStream]:
@@ -84,7 +84,8 @@ class Desk:
 
     def _message(self) -> str:
         title = self.grant.title[:TITLE_CHARACTERS_MAX]
-        return f"{self.grant.node.agent.role.name}: {title}"
+        node = self.grant.node
+        return f"{node.agent.role.name or node.node_id}: {title}"
 
     def _context(self, key: EffectKey) -> ToolContext:
         prepared = self._prepared()

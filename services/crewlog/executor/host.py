@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from crewlog.domain.agent_state import Agent, is_interrupted, is_noop, is_over
+from crewlog.domain.agent_state import Agent, has_model, is_interrupted, is_noop, is_over
 from crewlog.domain.agent_steps import (
     Ask,
     CallModel,
@@ -145,14 +145,18 @@ class Host:
         if is_noop(self._agent) or is_over(self._agent):
             return
         await self._session.flush()
+        if has_model(self._agent):
+            self._hear_what_was_said()
+        await self._refusable(self._desk.set_up(self._agent.snapshot))
+        if self._grant.has_to_stop and has_model(self._agent):
+            await self._refusable(self._ending.without_money(self._payer.own_budget))
+
+    def _hear_what_was_said(self) -> None:
         self._inbox.open()
         for outcome in self._grant.gate_outcomes:
             settled = questions.settled(self._agent, outcome)
             if settled is not None:
                 self._session.do(settled)
-        await self._refusable(self._desk.set_up(self._agent.snapshot))
-        if self._grant.has_to_stop:
-            await self._refusable(self._ending.without_money(self._payer.own_budget))
 
     @property
     def _agent(self) -> Agent:
@@ -223,6 +227,7 @@ def host_command(grant: Grant, prompt: Body, executor_id: str) -> HostAgent:
         executor_id=executor_id,
         node=node.agent if node.HasField("agent") else None,
         noop=node.noop if node.HasField("noop") else None,
+        command=node.command if node.HasField("command") else None,
         model=grant.model,
         prompt=prompt,
         tools=[ToolSpec(name=name, effect_class=effect_class_of(name, network=role.network)) for name in role.tools],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager
 
-from crewlog.domain.agent_state import MODEL, Agent
+from crewlog.domain.agent_state import MODEL, Agent, has_model
 from crewlog.executor.tool_calls import Call
 from crewlog.telemetry import traces
 from crewlog.v1.agent_pb2 import AgentStatus, EffectKey, FinishModelCall, FinishToolCall, StartModelCall
@@ -24,22 +24,29 @@ def within_effect(grant: Grant, key: EffectKey) -> AbstractContextManager[None]:
 def agent(grant: Grant, ended: Agent) -> None:
     if not traces.is_recording():
         return
+    name = grant.node.agent.role.name or grant.node.node_id
     traces.emit_span(
-        f"invoke_agent {grant.node.agent.role.name or grant.node.node_id}",
+        f"invoke_agent {name}" if has_model(ended) else f"{grant.node.WhichOneof('kind')} {name}",
         run_id=grant.run_id,
         step=grant.agent_id,
         start_micros=ended.started.at_unix_micros,
         end_micros=ended.ended_at_unix_micros,
         attributes={
-            "gen_ai.operation.name": "invoke_agent",
-            "gen_ai.agent.name": grant.node.agent.role.name,
-            "gen_ai.agent.id": grant.agent_id,
-            "gen_ai.conversation.id": grant.agent_id,
+            **(_conversation(grant) if has_model(ended) else {}),
             "crewlog.generation": grant.generation,
             "crewlog.agent_status": AgentStatus.Name(ended.status),
         },
         error=ended.failure.reason if ended.failure else "",
     )
+
+
+def _conversation(grant: Grant) -> dict[str, str]:
+    return {
+        "gen_ai.operation.name": "invoke_agent",
+        "gen_ai.agent.name": grant.node.agent.role.name,
+        "gen_ai.agent.id": grant.agent_id,
+        "gen_ai.conversation.id": grant.agent_id,
+    }
 
 
 def model_call(grant: Grant, started: StartModelCall, finished: FinishModelCall) -> None:

@@ -6,21 +6,23 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from crewlog.domain.agent import NOOP_TOOL
-from crewlog.domain.agent_state import Agent, Effect, Place
+from crewlog.domain.agent_state import COMMAND_TOOL, Agent, Effect, Place
 from crewlog.domain.agent_steps import seconds_left
 from crewlog.eventlog import bodies
 from crewlog.eventlog.port import BlobStore
 from crewlog.executor.control import Control, Cut
 from crewlog.executor.workspace import Workspace
 from crewlog.tools.answers import CANCELLED, INTERRUPTED, TIMED_OUT, ToolAnswer
+from crewlog.tools.command_task import run_command
 from crewlog.tools.registry import TOOLS, run_tool
 from crewlog.tools.tool import ToolContext
 from crewlog.v1.agent_pb2 import EffectKey, FinishToolCall, ToolFailure, ToolOutput, ToolUse
 from crewlog.v1.body_pb2 import Body
+from crewlog.v1.run_pb2 import Node
 from crewlog.v1.workspace_pb2 import PreparedWorkspace, Snapshot
 
 CALLS_AT_ONCE_MAX = 8
@@ -63,6 +65,7 @@ def noop(place: Place, effect: Effect) -> FinishToolCall:
 class ToolRunner:
     """Runs the tools of one agent in its workspace."""
 
+    node: Node
     workspace: Workspace
     prepared: PreparedWorkspace
     context: Callable[[EffectKey], ToolContext]
@@ -74,14 +77,19 @@ class ToolRunner:
         key = key_of(place, effect)
         call = effect.call or ToolUse()
         began = time.monotonic()
-        running = run_tool(call.tool, await bodies.load(self.blobs, call.input_json), self.context(key))
+        input_json = await bodies.load(self.blobs, call.input_json)
         try:
-            answer = await self.control.within(running, seconds)
+            answer = await self.control.within(self._run(call.tool, input_json, self.context(key)), seconds)
         except Cut as cut:
             answer = ToolAnswer(_CUT_OFF[cut.reason].format(seconds=seconds), is_error=True, reason=cut.reason)
         snapshot = await self._snapshot(key) if _changes_files(call) else None
         text = await bodies.store(self.blobs, answer.text.encode(errors="replace"))
         return _finish(key, answer, text, snapshot, int((time.monotonic() - began) * 1e6))
+
+    def _run(self, tool: str, input_json: bytes, context: ToolContext) -> Awaitable[ToolAnswer]:
+        if self.node.HasField("command"):
+            return run_command(self.node.command, context)
+        return run_tool(tool, input_json, context)
 
     async def _snapshot(self, key: EffectKey) -> Snapshot | None:
         taken = await self.workspace.snapshot(f"{key.turn}-{key.index}-{key.attempt}")
@@ -94,11 +102,16 @@ def _finish(
     if answer.is_error:
         failure = ToolFailure(reason=answer.reason, text=text, duration_micros=duration_micros, snapshot=snapshot)
         return FinishToolCall(key=key, failure=failure)
-    return FinishToolCall(key=key, output=ToolOutput(text=text, duration_micros=duration_micros, snapshot=snapshot))
+    output = ToolOutput(
+        text=text, duration_micros=duration_micros, snapshot=snapshot, structured_json=answer.structured_json
+    )
+    return FinishToolCall(key=key, output=output)
 
 
 def _changes_files(call: ToolUse | None) -> bool:
-    return call is not None and call.tool != NOOP_TOOL and call.tool in TOOLS and TOOLS[call.tool].changes_files
+    if call is None or call.tool == NOOP_TOOL:
+        return False
+    return call.tool == COMMAND_TOOL or (call.tool in TOOLS and TOOLS[call.tool].changes_files)
 
 
 def key_of(place: Place, effect: Effect) -> EffectKey:

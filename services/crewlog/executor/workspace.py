@@ -45,10 +45,17 @@ class Workspace:
             task_id=grant.task_id,
             generation=grant.generation,
             base_commits=grant.base_commits,
-            tree=snapshot.full_tree if snapshot is not None else grant.base_tree,
+            tree=self._tree(snapshot),
+            with_conflicts=grant.with_conflicts,
             at_unix_micros=now_micros(),
         )
         return await self._call(self._git.Prepare, command)
+
+    def _tree(self, snapshot: Snapshot | None) -> str:
+        """Its own files, or those of the agent that it is a child of, or those of the task before it."""
+        if snapshot is not None:
+            return snapshot.full_tree
+        return self._grant.base_snapshot.full_tree or self._grant.base_tree
 
     async def snapshot(self, label: str) -> TakenSnapshot:
         command = TakeSnapshot(workspace_id=self._grant.agent_id, generation=self._grant.generation, label=label)
