@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from crewlog.crews import available_workflows, load_role, load_workflow, strict_yaml
-from crewlog.domain import workflow
+from crewlog.domain import roles
 from crewlog.domain.errors import InvalidCommand, NotFound, Refused
 from crewlog.tools.registry import TOOLS
 from crewlog.v1.run_pb2 import OnUnknown
@@ -45,7 +45,7 @@ def test_built_in_roles_say_who_they_are(name: str) -> None:
 
 
 def test_the_rules_know_the_tools_that_there_are() -> None:
-    assert frozenset(TOOLS) == workflow.TOOLS
+    assert frozenset(TOOLS) == roles.TOOLS
 
 
 def test_who_may_not_change_files_has_no_tool_for_it() -> None:

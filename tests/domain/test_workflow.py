@@ -6,9 +6,11 @@ import time
 from collections.abc import Sequence
 
 import pytest
+from crewlog.domain import roles, workflow_nodes
 from crewlog.domain import workflow as rules
 from crewlog.domain.errors import InvalidCommand
-from crewlog.domain.workflow import Graph, validate
+from crewlog.domain.graph import Graph
+from crewlog.domain.workflow import validate
 from crewlog.v1.run_pb2 import AgentLimits, AgentNode, BackEdge, Node, NoopNode, Role, Workflow
 from hypothesis import given
 from hypothesis import strategies as st
@@ -63,10 +65,10 @@ def violations(workflow: Workflow) -> dict[str, str]:
     [
         plan(noop("a")),
         plan(agent()),
-        plan(agent(prompt="x" * rules.PROMPT_BYTES_MAX, tools=[])),
+        plan(agent(prompt="x" * roles.PROMPT_BYTES_MAX, tools=[])),
         plan(noop("a"), noop("b", "a"), noop("c", "a"), noop("d", "b", "c")),
         plan(noop("d", "a"), noop("a")),
-        plan(noop("a", steps=rules.STEPS_MAX)),
+        plan(noop("a", steps=workflow_nodes.STEPS_MAX)),
         plan(labelled(*"abcdefgh")),
         plan(agent(limits=AgentLimits(model_call_seconds_max=86_400, duration_seconds_max=10**6), network=True)),
         chain(3, edge("n2", "n0")),
@@ -104,9 +106,9 @@ def test_what_is_valid(workflow: Workflow) -> None:
         (plan(noop("a"), noop("a")), "nodes[1].node_id", "taken"),
         (plan(noop("a", "b")), "nodes[0].depends_on", "'b', which is no node"),
         (plan(noop("a"), noop("b", "a", "a")), "nodes[1].depends_on", "twice"),
-        (plan(Node(node_id="a")), "nodes[0]", "agent or noop"),
+        (plan(Node(node_id="a")), "nodes[0]", "agent, noop, command"),
         (plan(noop("a", steps=-1)), "nodes[0].noop.steps", "0 to 10000"),
-        (plan(noop("a", steps=rules.STEPS_MAX + 1)), "nodes[0].noop.steps", "0 to 10000"),
+        (plan(noop("a", steps=workflow_nodes.STEPS_MAX + 1)), "nodes[0].noop.steps", "0 to 10000"),
         (plan(agent(name="")), "nodes[0].agent.role.name", "is missing"),
         (plan(agent(name="My Role")), "nodes[0].agent.role.name", "a-z, 0-9"),
         (plan(BLANK), "nodes[0].agent.role.prompt", "is missing"),
@@ -151,9 +153,9 @@ def test_the_message_names_the_workflow_and_the_first_field() -> None:
 
 
 def test_a_role_is_checked_alone() -> None:
-    rules.validate_role(agent().agent.role)
+    roles.validate(agent().agent.role)
     with pytest.raises(InvalidCommand) as refused:
-        rules.validate_role(Role(name="w", prompt="p", tools=["rm"]))
+        roles.validate(Role(name="w", prompt="p", tools=["rm"]))
     assert set(refused.value.violations) == {"tools"}
 
 

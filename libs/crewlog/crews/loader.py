@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from crewlog.crews.strict_yaml import Fields, invalid, parse, read_text
+from crewlog.domain import roles
 from crewlog.domain import workflow as rules
 from crewlog.domain.errors import InvalidCommand, NotFound
 from crewlog.v1.run_pb2 import AgentLimits, AgentNode, BackEdge, Node, NoopNode, OnUnknown, Role, Workflow
@@ -62,7 +63,7 @@ def load_role(name: str, directories: Sequence[Path] = ()) -> Role:
     )
     fields.done()
     with _named(path):
-        rules.validate_role(role)
+        roles.validate(role)
     return _with_version(role)
 
 

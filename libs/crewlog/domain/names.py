@@ -1,10 +1,13 @@
 """Names that come from outside, checked before anything is appended, and names derived from them.
 
 A run is `fix-slug-7`, its task `implementer-2` (node and visit), the agent of the task `fix-slug-7_implementer-2`.
+What people cannot write stands for what is derived: `parts_3` is the fourth item of the map `parts`, `plan_tests` was
+planned by `plan`, `lead_c1` is the first child of `lead`.
 """
 
 from __future__ import annotations
 
+import hashlib
 import re
 
 from crewlog.domain.errors import InvalidCommand
@@ -41,9 +44,32 @@ def task_id(node_id: str, visit: int) -> str:
     return f"{node_id}-{visit}"
 
 
+def node_of(task_id: str) -> str:
+    """The node that the task is a visit of."""
+    return task_id.rpartition("-")[0]
+
+
 def agent_id(run_id: str, task: str) -> str:
     """The id of a task's agent, and of its workspace."""
     return f"{run_id}_{task}"
+
+
+def item_node_id(map_node_id: str, index: int) -> str:
+    return f"{map_node_id}_{index}"
+
+
+def child_node_id(node_id: str, number: int) -> str:
+    return f"{node_id}_c{number}"
+
+
+def planned_node_id(node_id: str, name: str) -> str:
+    return f"{node_id}_{name}"
+
+
+def child_run_id(run_id: str, task: str) -> str:
+    """The same for the same task; short enough to be the id of a run, however deep it is."""
+    digest = hashlib.sha256(f"{run_id} {task}".encode()).hexdigest()[:10]
+    return f"{run_id[:20].rstrip('-')}-{task.replace('_', '-')[:16].strip('-')}-{digest}"
 
 
 def run_of(aggregate_id: str) -> str:

@@ -14,18 +14,34 @@ A task that has begun is ended by who holds it. Where nobody does and nobody sha
 end it: only a new generation can say that an agent does nothing any more.
 
 Nothing says that a task is ready: `evolve` works it out, once per event and at a cost that does not grow with the
-number of tasks. The money of a run is taken in allotments: the claim and its allotment are one event, and what a task
-did not spend returns when it ends.
+number of tasks. What the run does itself when it is a node's turn, and what the end of a task leads to, is decided with
+what has led to it, in the same entry: crewlog.domain.run_begins and crewlog.domain.run_ends.
+
+The money of a run is taken in allotments: the claim and its allotment are one event, and what a task did not spend
+returns when it ends.
 """
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from typing import TypeAlias
 
-from crewlog.domain import amounts, names, run_control, run_gates, run_money, workflow
+from crewlog.domain import (
+    amounts,
+    names,
+    run_begins,
+    run_children,
+    run_context,
+    run_control,
+    run_ends,
+    run_gates,
+    run_money,
+    workflow,
+)
 from crewlog.domain.amounts import ZERO, Amounts
 from crewlog.domain.errors import Conflict, NotFound, WrongState
+from crewlog.domain.expressions import ExpressionFailed
 from crewlog.domain.run_events import evolve
 from crewlog.domain.run_state import (
     ENDED,
@@ -36,21 +52,20 @@ from crewlog.domain.run_state import (
     closable,
     is_finishing,
     is_over,
-    is_stopping,
     next_task,
+    owner_of,
 )
 from crewlog.v1.answer_pb2 import Failure
 from crewlog.v1.body_pb2 import Body
 from crewlog.v1.run_pb2 import (
     AnswerGate,
-    BackEdge,
     CancelRun,
     CancelTask,
     CheckDeadlines,
     ClaimTask,
-    EdgeTaken,
     EndTask,
     ExpireGate,
+    FilesFrom,
     FinishRun,
     LapseClaim,
     ParkTask,
@@ -64,21 +79,21 @@ from crewlog.v1.run_pb2 import (
     RunStatus,
     RunSucceeded,
     SendMessage,
+    SignalRun,
+    SpawnChild,
     StartRun,
-    TaskCancelled,
     TaskClaimed,
     TaskClaimLapsed,
     TaskFailed,
-    TaskResult,
     TaskStatus,
-    TaskSucceeded,
 )
 from google.protobuf.message import Message
 
 __all__ = ["INITIAL", "KIND", "VERSION", "Command", "decide", "evolve"]
 
 KIND = "run"
-VERSION = 1
+VERSION = 2
+PRIORITY_MAX = 10
 
 Command: TypeAlias = (
     StartRun
@@ -87,6 +102,7 @@ Command: TypeAlias = (
     | EndTask
     | CancelRun
     | FinishRun
+    | SpawnChild
     | run_control.Command
     | run_gates.Command
     | run_money.Command
@@ -94,7 +110,25 @@ Command: TypeAlias = (
 
 
 def decide(run: Run, command: Command) -> list[Message]:
-    """What a command causes. Raises InvalidCommand, NotFound, Conflict, WrongState or BudgetExceeded."""
+    """What a command causes. Raises InvalidCommand, NotFound, Conflict, StaleClaim, WrongState or BudgetExceeded."""
+    events = _decide(run, command)
+    if not events or not _leads_on(command, events):
+        return events
+    return [*events, *run_begins.following(fold_all(run, events), command.at_unix_micros)]
+
+
+def _leads_on(command: Command, events: list[Message]) -> bool:
+    """Whether it may be the turn of a node that no executor performs. A claim only says that a task is worked on."""
+    return not isinstance(command, ClaimTask) or not isinstance(events[0], TaskClaimed)
+
+
+def fold_all(run: Run, events: Iterable[Message]) -> Run:
+    for event in events:
+        run = evolve(run, event)  # type: ignore[arg-type]
+    return run
+
+
+def _decide(run: Run, command: Command) -> list[Message]:
     if isinstance(command, StartRun):
         return _start(run, command)
     if run.status == RunStatus.RUN_STATUS_UNSPECIFIED:
@@ -110,7 +144,9 @@ def decide(run: Run, command: Command) -> list[Message]:
             return _cancel(run, command)
         case FinishRun():
             return _finish(run, command)
-        case PauseRun() | ResumeRun() | CancelTask() | RetryRun() | SendMessage() | CheckDeadlines():
+        case SpawnChild():
+            return run_children.spawn(run, command)
+        case PauseRun() | ResumeRun() | CancelTask() | RetryRun() | SendMessage() | SignalRun() | CheckDeadlines():
             return run_control.decide(run, command)
         case ParkTask() | AnswerGate() | ExpireGate():
             return run_gates.decide(run, command)
@@ -144,6 +180,8 @@ def _start(run: Run, command: StartRun) -> list[Message]:
             on_exhausted=command.on_exhausted,
             gate_seconds=command.gate_seconds,
             limits=command.limits if command.HasField("limits") else None,
+            priority=max(-PRIORITY_MAX, min(PRIORITY_MAX, command.priority)),
+            parent=command.parent if command.HasField("parent") else None,
         )
     ]
 
@@ -169,11 +207,25 @@ def _claim(run: Run, command: ClaimTask) -> list[Message]:
         return [_claimed(task, command, task.allotment)]
     if task.has_to_stop:
         return [_unpaid(task, command.at_unix_micros)]
+    try:
+        task = run_begins.with_files(run, task)
+        run_context.check_rendered(run, task.node_id)
+    except ExpressionFailed as problem:
+        return run_ends.events_of(run, task, _not_begun(task, problem, command.at_unix_micros))
     given = Amounts.of(command.given) if command.HasField("given") else ZERO
     allotment = run_money.first_allotment(run, task.node_id, given)
     if allotment is None:
         return run_money.exhausted(run, task, run_money.own_budget(run), command.at_unix_micros)
     return [_claimed(task, command, allotment)]
+
+
+def _not_begun(task: Task, problem: ExpressionFailed, at: int) -> run_ends.End:
+    failure = Failure(
+        reason="expression_failed",
+        message=f"what {task.node_id!r} starts from cannot be worked out: {problem}",
+        what_to_do="mend the expression in the workflow; it was given what the nodes before it handed over",
+    )
+    return run_ends.failed(failure, None, at)
 
 
 def _claim_to_close(run: Run, command: ClaimTask) -> list[Message]:
@@ -193,6 +245,7 @@ def _claimed(task: Task, command: ClaimTask, allotment: Amounts) -> TaskClaimed:
         allotment=allotment.limit(),
         has_to_stop=task.has_to_stop,
         to_close=command.to_close,
+        files_from=None if task.files_from is None or task.generation else FilesFrom(task_ids=task.files_from),
         at_unix_micros=command.at_unix_micros,
     )
 
@@ -223,9 +276,10 @@ def _end(run: Run, command: EndTask) -> list[Message]:
         return []
     at = command.at_unix_micros
     events = _ended(run, task, command)
-    after = run
-    for event in events:
-        after = evolve(after, event)  # type: ignore[arg-type]
+    after = fold_all(run, events)
+    owner = after.tasks.get(owner_of(after, task))
+    if owner is not None and owner.task_id in after.expansions:
+        events += run_begins.after_failed_item(after, owner, at)
     unread = run_control.undelivered(after, task.task_id, at)
     return [*events, *unread, *run_money.warnings(run, after, at)]
 
@@ -233,43 +287,17 @@ def _end(run: Run, command: EndTask) -> list[Message]:
 def _ended(run: Run, task: Task, command: EndTask) -> list[Message]:
     at = command.at_unix_micros
     match command.WhichOneof("end"):
+        case "succeeded" if task.task_id in run.merging:
+            return run_begins.merged(run, task, command.succeeded.commit, at)
         case "succeeded":
-            return _succeed(run, task, command.succeeded, at)
-        case "failed":
+            return run_ends.events_of(run, task, run_ends.succeeded(command.succeeded, at))
+        case "failed" if task.timed_out is None:
             end = command.failed
-            return [TaskFailed(task_id=task.task_id, failure=end.failure, result=end.result, at_unix_micros=at)]
+            return run_ends.events_of(run, task, run_ends.failed(end.failure, end.result, at))
+        case "failed":
+            return run_ends.events_of(run, task, run_ends.stopped(task, command.failed.result, at))
         case _:
-            return [TaskCancelled(task_id=task.task_id, result=command.cancelled, at_unix_micros=at)]
-
-
-def _succeed(run: Run, task: Task, result: TaskResult, at: int) -> list[Message]:
-    edge = _edge_back(run, task, result)
-    if edge is None or is_stopping(run):
-        return [TaskSucceeded(task_id=task.task_id, result=result, at_unix_micros=at)]
-    if run.visits[edge.to] - run.extra_visits.get(edge.to, 0) >= edge.visits_max:
-        return [TaskFailed(task_id=task.task_id, failure=_visits_used_up(edge), result=result, at_unix_micros=at)]
-    return [
-        TaskSucceeded(task_id=task.task_id, result=result, at_unix_micros=at),
-        EdgeTaken(from_task_id=task.task_id, to_node_id=edge.to, why=f"the output contains {edge.output_contains!r}"),
-        *run_money.outdated(run, edge.to, at),
-    ]
-
-
-def _edge_back(run: Run, task: Task, result: TaskResult) -> BackEdge | None:
-    """The first way back from the node whose phrase stands in the output."""
-    if task.visit != run.visits[task.node_id]:
-        return None
-    output = result.output.inline
-    matching = (e for e in run.started.workflow.back_edges if getattr(e, "from") == task.node_id)
-    return next((edge for edge in matching if edge.output_contains.encode() in output), None)
-
-
-def _visits_used_up(edge: BackEdge) -> Failure:
-    return Failure(
-        reason="visits_exhausted",
-        message=f"{getattr(edge, 'from')!r} still sends the work back after {edge.visits_max} visits of {edge.to!r}",
-        what_to_do="look at its last output; the work so far is on the run's branch",
-    )
+            return run_ends.events_of(run, task, run_ends.stopped(task, command.cancelled, at))
 
 
 def _cancel(run: Run, command: CancelRun) -> list[Message]:
@@ -302,7 +330,7 @@ def _finish(run: Run, command: FinishRun) -> list[Message]:
 
 
 def _task_of(run: Run, task_id: str) -> Task:
-    node_id = task_id.rpartition("-")[0]
+    node_id = names.node_of(task_id)
     if node_id not in run.visits:
         raise NotFound(f"run {run.started.run_id!r} has no task {task_id!r}")
     task = next_task(run, node_id)

@@ -6,56 +6,51 @@ came of it is read from the agent.
 
 from __future__ import annotations
 
+import json
 from typing import TypeAlias, assert_never
 
-from crewlog.domain import amounts, names, run_gates
+from crewlog.domain import amounts, names, run_begins, run_deadlines, run_ends
 from crewlog.domain.amounts import Amounts
 from crewlog.domain.budget import check_raised, check_units
 from crewlog.domain.errors import Conflict, InvalidCommand, NotFound, WrongState
+from crewlog.domain.run_events import evolve
+from crewlog.domain.run_resuming import resumed
 from crewlog.domain.run_state import (
     ENDED,
     Run,
-    Task,
-    claimable,
     is_over,
+    is_settled,
     is_stopping,
-    run_due_at,
+    map_task_id,
     visit_of,
-    waits_since,
 )
-from crewlog.v1.answer_pb2 import Failure
 from crewlog.v1.body_pb2 import Body
 from crewlog.v1.run_pb2 import (
     CancelTask,
     CheckDeadlines,
-    GateStatus,
     MessageMode,
     MessageSent,
     MessageUndelivered,
-    ParkCause,
     PauseRun,
     ResumeRun,
     RetryRun,
     RunLimitRaised,
     RunPaused,
-    RunResumed,
     RunRetried,
     RunStatus,
-    RunTimedOut,
     SendMessage,
-    TaskCancelled,
+    SignalReceived,
+    SignalRun,
     TaskCancelRequested,
-    TaskStatus,
-    TaskUnparked,
 )
 from google.protobuf.message import Message
 
-Command: TypeAlias = PauseRun | ResumeRun | CancelTask | RetryRun | SendMessage | CheckDeadlines
+Command: TypeAlias = PauseRun | ResumeRun | CancelTask | RetryRun | SendMessage | SignalRun | CheckDeadlines
 
-RUN_SECONDS_MAX = 30 * 24 * 3_600
-WAITING_SECONDS_MAX = 7 * 24 * 3_600
 MESSAGES_PER_TASK_MAX = 200
 MESSAGE_ID_CHARACTERS_MAX = 64
+SIGNAL_CHARACTERS_MAX = 64
+SIGNALS_MAX = 100
 
 _RETRYABLE = (RunStatus.RUN_STATUS_FAILED, RunStatus.RUN_STATUS_CANCELLED)
 
@@ -73,8 +68,10 @@ def decide(run: Run, command: Command) -> list[Message]:
             return _retry(run, command)
         case SendMessage():
             return _send(run, command)
+        case SignalRun():
+            return _signal(run, command)
         case CheckDeadlines():
-            return _check_deadlines(run, command.at_unix_micros)
+            return run_deadlines.check(run, command.at_unix_micros)
         case _:
             assert_never(command)
 
@@ -89,16 +86,6 @@ def _pause(run: Run, command: PauseRun) -> list[Message]:
 def _resume(run: Run, command: ResumeRun) -> list[Message]:
     _check_active(run, "resume")
     return resumed(run, command.by, command.at_unix_micros)
-
-
-def resumed(run: Run, by: str, at: int) -> list[Message]:
-    """What was parked because of the pause goes on; what waits for money or a person still does."""
-    if run.paused is None:
-        return []
-    causes = (ParkCause.PARK_CAUSE_PAUSED, ParkCause.PARK_CAUSE_HANDED_OVER, ParkCause.PARK_CAUSE_MODEL)
-    freed = (task_id for task_id in run.parked if run.tasks[task_id].park_cause in causes)
-    unparked = (TaskUnparked(task_id=task_id, at_unix_micros=at) for task_id in freed)
-    return [RunResumed(by=by, at_unix_micros=at), *unparked]
 
 
 def _check_active(run: Run, verb: str) -> None:
@@ -116,7 +103,7 @@ def _cancel_task(run: Run, command: CancelTask) -> list[Message]:
         return _cancel_unbegun(run, command)
     if task.status in ENDED or task.cancel_requested is not None or is_over(run):
         return []
-    return [_cancel_request(command)]
+    return run_begins.stop(run, task, _cancel_request(command))
 
 
 def _cancel_request(command: CancelTask) -> TaskCancelRequested:
@@ -131,7 +118,7 @@ def _cancel_request(command: CancelTask) -> TaskCancelRequested:
 
 def _cancel_unbegun(run: Run, command: CancelTask) -> list[Message]:
     """A task that nobody has taken yet."""
-    node_id = command.task_id.rpartition("-")[0]
+    node_id = names.node_of(command.task_id)
     if node_id not in run.visits or visit_of(command.task_id) > run.visits[node_id]:
         raise NotFound(f"run {command.run_id!r} has no task {command.task_id!r}", what_to_do="see `crewlog show`")
     if command.task_id != names.task_id(node_id, run.visits[node_id]) or is_over(run):
@@ -142,8 +129,11 @@ def _cancel_unbegun(run: Run, command: CancelTask) -> list[Message]:
             what_to_do="cancel the run, or the task that it waits for",
         )
     at = command.at_unix_micros
-    cancelled = TaskCancelled(task_id=command.task_id, at_unix_micros=at)
-    return [_cancel_request(command), cancelled, *undelivered(run, command.task_id, at)]
+    asked = _cancel_request(command)
+    after = evolve(run, asked)
+    task = after.tasks[command.task_id]
+    ended = run_ends.events_of(after, task, run_ends.stopped(task, None, at))
+    return [asked, *ended, *undelivered(run, command.task_id, at)]
 
 
 def _retry(run: Run, command: RetryRun) -> list[Message]:
@@ -164,10 +154,18 @@ def _retry(run: Run, command: RetryRun) -> list[Message]:
 
 
 def _unfinished(run: Run) -> list[str]:
-    """Tasks that did not succeed; and those that never began, where messages to them were given up already."""
-    current = {names.task_id(node_id, visit) for node_id, visit in run.visits.items()}
-    succeeded = {task.task_id for task in _current(run) if task.status == TaskStatus.TASK_STATUS_SUCCEEDED}
-    return sorted((current & {*run.tasks, *run.messages}) - succeeded)
+    """Visits that the graph has not gone on from; and those that never began, where messages to them were given up.
+    What belongs to a map that is done with, or to the agent of another task, is not looked at."""
+    latest = {names.task_id(node_id, visit) for node_id, visit in run.visits.items()}
+    begun = latest & {*run.tasks, *run.messages}
+    return sorted(task_id for task_id in begun if _is_unfinished(run, task_id))
+
+
+def _is_unfinished(run: Run, task_id: str) -> bool:
+    task, node_id = run.tasks.get(task_id), names.node_of(task_id)
+    if is_settled(task) or node_id in run.spawned:
+        return False
+    return not run.graph.is_item(node_id) or not is_settled(run.tasks.get(map_task_id(run, node_id)))
 
 
 def _raised(run: Run, command: RetryRun) -> list[Message]:
@@ -177,11 +175,6 @@ def _raised(run: Run, command: RetryRun) -> list[Message]:
     check_units(run.limit, Amounts.of(command.by))
     check_raised(run.limit, Amounts.of(command.by))
     return [RunLimitRaised(by=command.by, at_unix_micros=command.at_unix_micros)]
-
-
-def _current(run: Run) -> list[Task]:
-    ids = (names.task_id(node_id, visit) for node_id, visit in run.visits.items())
-    return [run.tasks[task_id] for task_id in ids if task_id in run.tasks]
 
 
 def _send(run: Run, command: SendMessage) -> list[Message]:
@@ -224,7 +217,7 @@ def _only_open_task(run: Run) -> str:
 
 
 def _check_can_hear(run: Run, task_id: str) -> None:
-    node_id = task_id.rpartition("-")[0]
+    node_id = names.node_of(task_id)
     if node_id not in run.visits or not _is_agent(run, node_id):
         raise NotFound(f"run {run.started.run_id!r} has no agent for task {task_id!r}", what_to_do="see `crewlog show`")
     current = names.task_id(node_id, run.visits[node_id])
@@ -238,7 +231,7 @@ def _check_can_hear(run: Run, task_id: str) -> None:
 
 
 def _is_agent(run: Run, node_id: str) -> bool:
-    return run.graph.nodes[node_id].HasField("agent")
+    return run.graph.knows(node_id) and run.graph.node(node_id).HasField("agent")
 
 
 def undelivered(run: Run, task_id: str, at: int) -> list[Message]:
@@ -262,53 +255,36 @@ def all_undelivered(run: Run, at: int) -> list[Message]:
     return events
 
 
-def next_due_at(run: Run) -> int | None:
-    """When the clock has to be looked at next for this run, in microseconds since 1970; None when it is over."""
-    if is_over(run):
-        return None
-    due = [run_due_at(run, RUN_SECONDS_MAX)]
-    due += [gate.opened.expires_at_unix_micros for gate in run.gates.values() if gate.status == _OPEN]
-    if run.paused is not None and run.paused.resumes_at_unix_micros:
-        due.append(run.paused.resumes_at_unix_micros)
-    waiting = claimable(run)
-    if waiting:
-        due.append(_waiting_due_at(run, waiting[0]))
-    return min(due)
-
-
-_OPEN = GateStatus.GATE_STATUS_OPEN
-
-
-def _waiting_due_at(run: Run, node_id: str) -> int:
-    seconds = run.started.limits.waiting_seconds_max or WAITING_SECONDS_MAX
-    return waits_since(run, node_id) + seconds * 1_000_000
-
-
-def _check_deadlines(run: Run, now: int) -> list[Message]:
-    if is_over(run):
+def _signal(run: Run, command: SignalRun) -> list[Message]:
+    names.check_name("name", command.name, SIGNAL_CHARACTERS_MAX)
+    if command.request_id and command.request_id in run.requests:
         return []
-    events: list[Message] = []
-    for gate in run.gates.values():
-        if gate.status == _OPEN and gate.opened.expires_at_unix_micros <= now:
-            events += run_gates.expired(run, gate.opened, now)
-    if run.paused is not None and 0 < run.paused.resumes_at_unix_micros <= now and not is_stopping(run):
-        events += resumed(run, "", now)
-    failure = None if is_stopping(run) else _overdue(run, now)
-    return [*events, RunTimedOut(failure=failure, at_unix_micros=now)] if failure is not None else events
-
-
-def _overdue(run: Run, now: int) -> Failure | None:
-    if run_due_at(run, RUN_SECONDS_MAX) <= now:
-        return Failure(
-            reason="run_timed_out",
-            message="the run has taken longer than its time",
-            what_to_do="give it more time (`crewlog run --max-time`), or take it up again with `crewlog retry`",
-        )
-    waiting = next((node_id for node_id in claimable(run) if _waiting_due_at(run, node_id) <= now), None)
-    if waiting is None:
-        return None
-    return Failure(
-        reason="waiting_timed_out",
-        message=f"no executor has taken {names.task_id(waiting, run.visits[waiting])} in time",
-        what_to_do="start more executors, with the labels that it asks for; then `crewlog retry`",
+    if is_over(run):
+        raise WrongState(f"run {run.started.run_id!r} is over: nothing waits for a signal any more")
+    if command.name not in run.signals and len(run.signals) >= SIGNALS_MAX:
+        raise WrongState(f"run {run.started.run_id!r} has kept {SIGNALS_MAX} signals that nothing has waited for")
+    payload, at = _payload(command.payload_json), command.at_unix_micros
+    received = SignalReceived(
+        name=command.name, payload_json=payload, request_id=command.request_id, by=command.by, at_unix_micros=at
     )
+    events: list[Message] = [received]
+    after = evolve(run, received)
+    for task_id in run.parked if run.failure is None else ():
+        if run.tasks[task_id].signal == command.name:
+            ended = run_begins.arrived(after, task_id, payload, at)
+            events += ended
+            for event in ended:
+                after = evolve(after, event)  # type: ignore[arg-type]
+    return events
+
+
+def _payload(text: str) -> str:
+    """As JSON, and no larger than any other structured value."""
+    try:
+        value = json.dumps(json.loads(text or "null"), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+        if len(value.encode()) <= run_begins.STRUCTURED_BYTES_MAX:
+            return value
+        why = f"is larger than {run_begins.STRUCTURED_BYTES_MAX} bytes"
+    except (ValueError, RecursionError):
+        why = "is not JSON"
+    raise InvalidCommand(f"payload_json {why}", violations={"payload_json": why})

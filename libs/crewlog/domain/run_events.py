@@ -4,29 +4,46 @@ from __future__ import annotations
 
 from typing import TypeAlias, assert_never
 
-from crewlog.domain import amounts, budget, names, run_control_events
-from crewlog.domain.amounts import ZERO, Amounts
+from crewlog.domain import names, run_control_events, run_graph_events, run_money_events
+from crewlog.domain.amounts import Amounts
+from crewlog.domain.graph import Graph
 from crewlog.domain.replacing import replace
+from crewlog.domain.run_graph_events import (
+    begun,
+    item_ended,
+    plain_ways,
+    with_deadline,
+    without,
+    without_due,
+)
 from crewlog.domain.run_state import (
+    GATE,
+    RETRY,
+    TASK,
+    WAIT,
     Gate,
     Run,
     Task,
     based_on,
+    files_of,
+    held,
     inherited,
     is_current,
+    is_performed,
     next_task,
-    with_request,
+    parts_of,
 )
-from crewlog.domain.workflow import Graph
 from crewlog.v1.answer_pb2 import Failure
 from crewlog.v1.run_pb2 import (
     AllotmentGrown,
     AllotmentShrunk,
-    EdgeTaken,
     GateAnswered,
     GateExpired,
     GateOpened,
     GateStatus,
+    Handling,
+    MessageSent,
+    MessageUndelivered,
     ParkCause,
     RunBudgetWarned,
     RunCancelled,
@@ -34,10 +51,15 @@ from crewlog.v1.run_pb2 import (
     RunFailed,
     RunLimitLowered,
     RunLimitRaised,
+    RunPaused,
+    RunResumed,
+    RunRetried,
     RunStarted,
     RunStatus,
     RunSucceeded,
+    RunTimedOut,
     TaskCancelled,
+    TaskCancelRequested,
     TaskClaimed,
     TaskClaimLapsed,
     TaskFailed,
@@ -55,7 +77,6 @@ Event: TypeAlias = (
     | TaskSucceeded
     | TaskFailed
     | TaskCancelled
-    | EdgeTaken
     | RunCancelRequested
     | RunSucceeded
     | RunFailed
@@ -71,6 +92,7 @@ Event: TypeAlias = (
     | GateAnswered
     | GateExpired
     | run_control_events.Event
+    | run_graph_events.Event
 )
 
 
@@ -86,14 +108,9 @@ def evolve(run: Run, event: Event) -> Run:
         case TaskSucceeded():
             return _on_succeeded(run, event)
         case TaskFailed():
-            return replace(
-                _on_ended(run, event, TaskStatus.TASK_STATUS_FAILED, event.failure),
-                failure=run.failure or event.failure,
-            )
+            return _on_failed(run, event)
         case TaskCancelled():
             return _on_cancelled(run, event)
-        case EdgeTaken():
-            return _on_edge_taken(run, event)
         case RunCancelRequested():
             return replace(run, status=RunStatus.RUN_STATUS_CANCELLING, cancel_requested=event, paused=None)
         case TaskParked():
@@ -107,37 +124,27 @@ def evolve(run: Run, event: Event) -> Run:
         case RunCancelled():
             return _on_over(run, RunStatus.RUN_STATUS_CANCELLED, event, None)
         case AllotmentGrown() | AllotmentShrunk() | RunLimitRaised() | RunLimitLowered() | RunBudgetWarned():
-            return _evolve_money(run, event)
+            return run_money_events.evolve(run, event)
         case GateOpened() | GateAnswered() | GateExpired():
             return _evolve_gate(run, event)
-        case _:
+        case (
+            RunPaused()
+            | RunResumed()
+            | RunRetried()
+            | RunTimedOut()
+            | TaskCancelRequested()
+            | MessageSent()
+            | MessageUndelivered()
+        ):
             return run_control_events.evolve(run, event)
-
-
-def _evolve_money(
-    run: Run, event: AllotmentGrown | AllotmentShrunk | RunLimitRaised | RunLimitLowered | RunBudgetWarned
-) -> Run:
-    match event:
-        case AllotmentGrown():
-            task = run.tasks[event.task_id]
-            return _reallotted(run, task, task.allotment + Amounts.of(event.by), growths=event.number)
-        case AllotmentShrunk():
-            shrunk = _reallotted(run, run.tasks[event.task_id], Amounts.of(event.allotment))
-            return replace(shrunk, requests=with_request(run, event.request_id))
-        case RunLimitRaised():
-            return _with_limit(run, run.limit + Amounts.of(event.by), event.request_id)
-        case RunLimitLowered():
-            return _with_limit(run, budget.lowered(run.limit, Amounts.of(event.by)), event.request_id)
-        case RunBudgetWarned():
-            return replace(run, warned_percent=event.percent)
         case _:
-            assert_never(event)
+            return run_graph_events.evolve(run, event)
 
 
 def _evolve_gate(run: Run, event: GateOpened | GateAnswered | GateExpired) -> Run:
     match event:
         case GateOpened():
-            gate = Gate(event)
+            return _on_opened(run, event)
         case GateAnswered():
             gate = replace(
                 run.gates[event.gate_id],
@@ -150,20 +157,26 @@ def _evolve_gate(run: Run, event: GateOpened | GateAnswered | GateExpired) -> Ru
             gate = replace(run.gates[event.gate_id], status=GateStatus.GATE_STATUS_EXPIRED)
         case _:
             assert_never(event)
-    return replace(run, gates=run.gates.set(event.gate_id, gate))
+    return replace(run, gates=run.gates.set(event.gate_id, gate), due=without_due(run.due, GATE + event.gate_id))
+
+
+def _on_opened(run: Run, event: GateOpened) -> Run:
+    """A gate that is a node of the graph is a task that begins with it."""
+    if event.node_id:
+        cause, at = ParkCause.PARK_CAUSE_GATE, event.at_unix_micros
+        run = begun(run, event.task_id, event.node_id, event.visit, at, cause)
+    due = run.due.set(GATE + event.gate_id, event.expires_at_unix_micros)
+    return replace(run, gates=run.gates.set(event.gate_id, Gate(event)), due=due)
 
 
 def _on_started(event: RunStarted) -> Run:
-    graph = Graph.of(event.workflow)
-    return Run(
+    run = Run(
         status=RunStatus.RUN_STATUS_RUNNING,
         started=event,
-        graph=graph,
-        visits=Map((node_id, 1) for node_id in graph.nodes),
-        unmet=Map((node_id, len(node.depends_on)) for node_id, node in graph.nodes.items()),
-        ready=tuple(graph.roots),
+        graph=Graph.of(event.workflow),
         limit=Amounts.of(event.budget),
     )
+    return run_graph_events.started(run)
 
 
 def _on_claimed(run: Run, event: TaskClaimed) -> Run:
@@ -176,17 +189,19 @@ def _on_claimed(run: Run, event: TaskClaimed) -> Run:
         generation=event.generation,
         allotment=Amounts.of(event.allotment),
         has_to_stop=event.has_to_stop,
+        files_from=tuple(event.files_from.task_ids) if event.HasField("files_from") else task.files_from,
         started_at_unix_micros=task.started_at_unix_micros or event.at_unix_micros,
     )
-    return replace(
+    claimed_run = replace(
         run,
         tasks=run.tasks.set(task.task_id, claimed),
-        ready=_without(run.ready, task.node_id),
+        ready=without(run.ready, task.node_id),
         open=run.open.set(task.task_id, event.generation),
-        adrift=_without(run.adrift, task.task_id),
-        parked=_without(run.parked, task.task_id),
-        allotted=run.allotted + (ZERO if task.generation else claimed.allotment),
+        adrift=without(run.adrift, task.task_id),
+        parked=without(run.parked, task.task_id),
+        allotted=run.allotted + claimed.allotment - held(run, task),
     )
+    return with_deadline(claimed_run, claimed)
 
 
 def _on_lapsed(run: Run, event: TaskClaimLapsed) -> Run:
@@ -205,31 +220,57 @@ def _on_lapsed(run: Run, event: TaskClaimLapsed) -> Run:
 
 def _on_succeeded(run: Run, event: TaskSucceeded) -> Run:
     ended = _on_ended(run, event, TaskStatus.TASK_STATUS_SUCCEEDED, None)
-    task = ended.tasks[event.task_id]
+    return _gone_on(ended, ended.tasks[event.task_id], event.at_unix_micros)
+
+
+def _gone_on(run: Run, task: Task, at: int) -> Run:
+    """What a success leads to without a word in the log, and a failure that counts as done."""
     if not is_current(run, task):
-        return ended
-    unmet, ready, since = ended.unmet, list(ended.ready), ended.waiting_since
-    for dependent in run.graph.dependents(task.node_id):
-        left = unmet[dependent] - 1
-        unmet = unmet.set(dependent, left)
-        if left == 0:
-            ready.append(dependent)
-            since = since.set(dependent, event.at_unix_micros)
-    return replace(ended, unmet=unmet, ready=tuple(ready), waiting_since=since)
+        return run
+    if run.graph.is_item(task.node_id):
+        return item_ended(run, task, at, is_failed=task.status != TaskStatus.TASK_STATUS_SUCCEEDED)
+    return run_graph_events.decided(run, task.task_id, plain_ways(run, task.node_id), at)
+
+
+def _on_failed(run: Run, event: TaskFailed) -> Run:
+    ended = _on_ended(run, event, TaskStatus.TASK_STATUS_FAILED, event.failure)
+    return _handled(ended, event.task_id, event.handling, event.failure, event.at_unix_micros)
 
 
 def _on_cancelled(run: Run, event: TaskCancelled) -> Run:
-    """A task that somebody has cancelled by itself: the others cannot go on without it."""
-    ended = _on_ended(run, event, TaskStatus.TASK_STATUS_CANCELLED, None)
+    """A task that somebody, or the time, has ended by itself: the others go on only where the graph says how."""
+    known = run.tasks.get(event.task_id)
+    timed_out = known.timed_out if known is not None else None
+    status = TaskStatus.TASK_STATUS_TIMED_OUT if timed_out else TaskStatus.TASK_STATUS_CANCELLED
+    ended = _on_ended(run, event, status, timed_out)
     task = ended.tasks[event.task_id]
-    if task.cancel_requested is None or run.status != RunStatus.RUN_STATUS_RUNNING or not is_current(run, task):
+    if event.handling:
+        return _handled(ended, task.task_id, event.handling, timed_out or Failure(), event.at_unix_micros)
+    was_asked = task.cancel_requested is not None or timed_out is not None
+    if not was_asked or run.status != RunStatus.RUN_STATUS_RUNNING or not is_current(run, task):
         return ended
-    failure = Failure(
+    return replace(ended, failure=run.failure or timed_out or _cancelled(task))
+
+
+def _cancelled(task: Task) -> Failure:
+    reason = task.cancel_requested.reason if task.cancel_requested is not None else ""
+    return Failure(
         reason="task_cancelled",
-        message=f"{task.task_id} was cancelled: {task.cancel_requested.reason or 'no reason was given'}",
+        message=f"{task.task_id} was cancelled: {reason or 'no reason was given'}",
         what_to_do="take the run up again with `crewlog retry`; what was done is on its branch",
     )
-    return replace(ended, failure=run.failure or failure)
+
+
+def _handled(run: Run, task_id: str, handling: Handling.ValueType, failure: Failure, at: int) -> Run:
+    """A failure fails the run, unless the graph can go on."""
+    task = replace(run.tasks[task_id], handling=handling)
+    run = replace(run, tasks=run.tasks.set(task_id, task))
+    if not handling:
+        return replace(run, failure=run.failure or failure)
+    is_done_with = handling == Handling.HANDLING_CONTINUE or (
+        handling == Handling.HANDLING_TOLERATED and run.graph.is_item(task.node_id)
+    )
+    return _gone_on(run, task, at) if is_done_with else run
 
 
 def _on_ended(
@@ -238,46 +279,50 @@ def _on_ended(
     status: TaskStatus.ValueType,
     failure: Failure | None,
 ) -> Run:
-    task = run.tasks.get(event.task_id) or next_task(run, event.task_id.rpartition("-")[0])
+    task = run.tasks.get(event.task_id) or next_task(run, names.node_of(event.task_id))
     ended = replace(
         task,
         status=status,
         result=event.result,
         failure=failure,
-        commits=(event.result.commit,) if event.result.commit else inherited(run, task.based_on),
+        commits=_commits(run, task, event.result.commit),
         ended_at_unix_micros=event.at_unix_micros,
     )
     spent = Amounts.of(event.result.spent)
+    if task.child_run_id and task.result is not None:
+        spent = spent - Amounts.of(task.result.spent)  # it was taken up again, and says what it came to in all
     return replace(
         run,
         tasks=run.tasks.set(task.task_id, ended),
-        ready=_without(run.ready, task.node_id),
+        ready=without(run.ready, task.node_id),
+        pending=without(run.pending, task.node_id),
         open=run.open.delete(task.task_id) if task.task_id in run.open else run.open,
-        parked=_without(run.parked, task.task_id),
-        adrift=_without(run.adrift, task.task_id),
-        cancelling=_without(run.cancelling, task.task_id),
+        parked=without(run.parked, task.task_id),
+        adrift=without(run.adrift, task.task_id),
+        cancelling=without(run.cancelling, task.task_id),
+        merging=without(run.merging, task.task_id),
+        child_runs=run.child_runs.delete(task.task_id) if task.task_id in run.child_runs else run.child_runs,
+        due=_without_all_due(run, task.task_id),
         spent=run.spent + spent,
-        allotted=run.allotted - task.allotment,
+        allotted=run.allotted - held(run, task),
     )
 
 
-def _on_edge_taken(run: Run, event: EdgeTaken) -> Run:
-    """`to` and all that depends on it go into their next visit."""
-    again = {event.to_node_id, *run.graph.descendants(event.to_node_id)}
-    visits, unmet = run.visits, run.unmet
-    for node_id in again:
-        visits = visits.set(node_id, visits[node_id] + 1)
-        depends_on = run.graph.nodes[node_id].depends_on
-        unmet = unmet.set(node_id, sum(other in again or not _is_done(run, other) for other in depends_on))
-    unmet = unmet.set(event.to_node_id, 0)
-    return replace(
-        run,
-        visits=visits,
-        unmet=unmet,
-        feedback=run.feedback.set(event.to_node_id, event.from_task_id),
-        waiting_since=run.waiting_since.set(event.to_node_id, run.tasks[event.from_task_id].ended_at_unix_micros),
-        ready=(*(node_id for node_id in run.ready if node_id not in again), event.to_node_id),
-    )
+def _without_all_due(run: Run, task_id: str) -> Map[str, int]:
+    due = run.due
+    for kind in (TASK, WAIT, RETRY) if due else ():
+        due = without_due(due, kind + task_id)
+    return due
+
+
+def _commits(run: Run, task: Task, commit: str) -> tuple[str, ...]:
+    """What the files of the task are made of: its own commit, or those that it started from, and those of its parts."""
+    own = (commit,) if commit else inherited(run, files_of(task))
+    parts = (part for part in parts_of(run, task) if part.status == TaskStatus.TASK_STATUS_SUCCEEDED)
+    others = dict.fromkeys(each for part in parts for each in part.commits)
+    if task.task_id in run.expansions:
+        return tuple(others) or own  # each item has started from what the map would
+    return tuple(dict.fromkeys((*own, *others))) if others else own
 
 
 def _on_over(
@@ -290,19 +335,6 @@ def _on_over(
     return replace(
         run, status=status, change=change, failure=failure, ready=(), ended_at_unix_micros=event.at_unix_micros
     )
-
-
-def _is_done(run: Run, node_id: str) -> bool:
-    task = run.tasks.get(names.task_id(node_id, run.visits[node_id]))
-    return task is not None and task.status == TaskStatus.TASK_STATUS_SUCCEEDED
-
-
-def _without(ready: tuple[str, ...], node_id: str) -> tuple[str, ...]:
-    if ready and ready[0] == node_id:
-        return ready[1:]
-    if node_id not in ready:
-        return ready
-    return tuple(other for other in ready if other != node_id)
 
 
 def _on_parked(run: Run, event: TaskParked) -> Run:
@@ -320,7 +352,7 @@ def _on_parked(run: Run, event: TaskParked) -> Run:
     return replace(
         run,
         tasks=run.tasks.set(task.task_id, parked),
-        ready=_without(run.ready, task.node_id),
+        ready=without(run.ready, task.node_id),
         open=run.open.delete(task.task_id) if task.task_id in run.open else run.open,
         parked=(*run.parked, task.task_id),
         adrift=(*run.adrift, task.task_id) if task.generation else run.adrift,
@@ -335,12 +367,15 @@ def _on_unparked(run: Run, event: TaskUnparked) -> Run:
         parked_on="",
         has_to_stop=event.has_to_stop,
     )
+    is_own = is_performed(run.graph.node(task.node_id))
     return replace(
         run,
         tasks=run.tasks.set(task.task_id, ready),
-        ready=_queued(run, task) if is_current(run, task) else run.ready,
+        ready=_queued(run, task) if is_current(run, task) and is_own else run.ready,
+        pending=run.pending if is_own else (*run.pending, task.node_id),
         waiting_since=run.waiting_since.set(task.node_id, event.at_unix_micros),
-        parked=_without(run.parked, task.task_id),
+        parked=without(run.parked, task.task_id),
+        due=without_due(run.due, RETRY + task.task_id),
     )
 
 
@@ -349,17 +384,3 @@ def _queued(run: Run, task: Task) -> tuple[str, ...]:
     if task.park_cause == ParkCause.PARK_CAUSE_HANDED_OVER:
         return (task.node_id, *run.ready)
     return (*run.ready, task.node_id)
-
-
-def _reallotted(run: Run, task: Task, allotment: Amounts, *, growths: int | None = None) -> Run:
-    changed = replace(task, allotment=allotment, growths=task.growths if growths is None else growths)
-    return replace(
-        run,
-        tasks=run.tasks.set(task.task_id, changed),
-        allotted=run.allotted - task.allotment + allotment,
-    )
-
-
-def _with_limit(run: Run, limit: Amounts, request_id: str) -> Run:
-    warned = min(run.warned_percent, amounts.percent_of(limit, run.spent))
-    return replace(run, limit=limit, warned_percent=warned, requests=with_request(run, request_id))

@@ -5,14 +5,18 @@ No executor holds a task that waits. A gate is answered once, by whoever comes f
 
 from __future__ import annotations
 
+import json
 from typing import TypeAlias, assert_never
 
-from crewlog.domain import amounts, run_money
+from crewlog.domain import amounts, names, run_children, run_ends, run_money
 from crewlog.domain.amounts import Amounts
 from crewlog.domain.budget import check_raised, check_units
 from crewlog.domain.errors import Conflict, InvalidCommand, NotFound
+from crewlog.domain.run_begins import APPROVE
 from crewlog.domain.run_events import evolve
 from crewlog.domain.run_state import Run, Task, claimable, is_over, is_stopping, next_task
+from crewlog.v1.answer_pb2 import Failure
+from crewlog.v1.body_pb2 import Body
 from crewlog.v1.run_pb2 import (
     AnswerGate,
     ExpireGate,
@@ -27,11 +31,14 @@ from crewlog.v1.run_pb2 import (
     RunLimitRaised,
     RunPaused,
     TaskParked,
+    TaskResult,
     TaskStatus,
+    TaskTimedOut,
     TaskUnparked,
 )
 from google.protobuf.message import Message
 
+SUMMARY_CHARACTERS_MAX = 2_000
 Command: TypeAlias = ParkTask | AnswerGate | ExpireGate
 
 
@@ -75,6 +82,9 @@ def _because_of(run: Run, task: Task, command: ParkTask) -> list[Message]:
     match command.cause:
         case ParkCause.PARK_CAUSE_QUESTION:
             return [_question(run, task, command.question, at)]
+        case ParkCause.PARK_CAUSE_CHILDREN:
+            waits = any(True for _ in run_children.at_work(run, task))
+            return [] if waits else [TaskUnparked(task_id=task.task_id, at_unix_micros=at)]
         case ParkCause.PARK_CAUSE_MODEL:
             return [] if run.paused is not None else [_paused_by(command)]
         case ParkCause.PARK_CAUSE_PAUSED | ParkCause.PARK_CAUSE_HANDED_OVER:
@@ -113,7 +123,7 @@ def _task_to_park(run: Run, task_id: str) -> Task | None:
     task = run.tasks.get(task_id)
     if task is not None:
         return task if task.status == TaskStatus.TASK_STATUS_CLAIMED else None
-    node_id = task_id.rpartition("-")[0]
+    node_id = names.node_of(task_id)
     if node_id not in claimable(run):
         return None
     waiting = next_task(run, node_id)
@@ -152,6 +162,8 @@ def _answered(run: Run, command: AnswerGate) -> list[Message]:
         answered_by=command.answered_by,
         at_unix_micros=at,
     )
+    if opened.node_id:
+        return [answered, *_gate_ended(run, opened, command.choice or command.text, command.answered_by, at)]
     if opened.kind != GateKind.GATE_KIND_BUDGET:
         return [answered, TaskUnparked(task_id=opened.task_id, at_unix_micros=at)]
     if command.choice == run_money.STOP:
@@ -177,7 +189,55 @@ def _expire(run: Run, command: ExpireGate) -> list[Message]:
 
 def expired(run: Run, opened: GateOpened, at: int) -> list[Message]:
     """Nobody has answered in time: without money the task stops, a question gets its default for an answer."""
+    if opened.node_id:
+        return _gate_expired(run, opened, at)
     has_to_stop = opened.kind == GateKind.GATE_KIND_BUDGET
     is_waited_for = opened.task_id in run.parked
     unparked = TaskUnparked(task_id=opened.task_id, has_to_stop=has_to_stop, at_unix_micros=at)
     return [GateExpired(gate_id=opened.gate_id, at_unix_micros=at), *([unparked] if is_waited_for else [])]
+
+
+def _gate_expired(run: Run, opened: GateOpened, at: int) -> list[Message]:
+    over = GateExpired(gate_id=opened.gate_id, at_unix_micros=at)
+    if opened.task_id not in run.parked or is_stopping(run):
+        return [over]
+    if opened.default_choice:
+        return [over, *_gate_ended(run, opened, opened.default_choice, "", at)]
+    failure = Failure(
+        reason="gate_expired",
+        message=f"nobody has answered {opened.gate_id} in time",
+        what_to_do="answer it next time, give it a default, or an edge for `timed_out`; then `crewlog retry`",
+    )
+    timed_out = TaskTimedOut(task_id=opened.task_id, failure=failure, at_unix_micros=at)
+    after = evolve(run, timed_out)
+    task = after.tasks[opened.task_id]
+    return [over, timed_out, *run_ends.events_of(after, task, run_ends.stopped(task, None, at))]
+
+
+def _gate_ended(run: Run, opened: GateOpened, answer: str, answered_by: str, at: int) -> list[Message]:
+    """The answer is the result of the task; an approval that is refused is its failure."""
+    task = run.tasks[opened.task_id]
+    result = _gate_result(opened, answer, answered_by)
+    if opened.kind == GateKind.GATE_KIND_APPROVAL and answer != APPROVE:
+        failure = Failure(
+            reason="gate_rejected",
+            message=f"{task.task_id} was rejected by {answered_by or 'default'}",
+            what_to_do="give the gate an edge for `failed` that says what to do then",
+        )
+        return run_ends.events_of(run, task, run_ends.failed(failure, result, at))
+    return run_ends.events_of(run, task, run_ends.succeeded(result, at))
+
+
+def _gate_result(opened: GateOpened, answer: str, answered_by: str) -> TaskResult:
+    is_choice = bool(opened.choices)
+    value = {
+        "choice": answer if is_choice else "",
+        "text": "" if is_choice else answer,
+        "answered_by": answered_by,
+        "is_expired": not answered_by,
+    }
+    return TaskResult(
+        output=Body(inline=answer.encode()),
+        summary=answer[:SUMMARY_CHARACTERS_MAX],
+        structured_json=json.dumps(value, ensure_ascii=False, separators=(",", ":")),
+    )

@@ -13,7 +13,7 @@ from crewlog.domain.amounts import ZERO, Amounts
 from crewlog.domain.budget import check_raised, check_units
 from crewlog.domain.errors import BudgetExceeded, WrongState
 from crewlog.domain.run_events import evolve
-from crewlog.domain.run_state import ENDED, Run, Task, is_over
+from crewlog.domain.run_state import ENDED, Run, Task, is_over, spends
 from crewlog.v1.answer_pb2 import Failure
 from crewlog.v1.budget_pb2 import OnExhausted
 from crewlog.v1.run_pb2 import (
@@ -46,6 +46,7 @@ WARN_PERCENT = 80
 GATE_SECONDS_DEFAULT = 7 * 24 * 3_600
 RAISE, STOP = "raise", "stop"
 RUN_BUDGET_PREFIX = "run_"
+SPENDERS_COUNTED_MAX = 64
 
 
 def decide(run: Run, command: Command) -> list[Message]:
@@ -81,16 +82,27 @@ def left(run: Run) -> Amounts:
 
 
 def share(run: Run, node_id: str) -> Amounts:
-    """An equal part of what is left for every node that is ready to spend."""
-    if not run.graph.nodes[node_id].HasField("agent"):
+    """An equal part of what is left for every node that is ready to spend, and no more than the node may cost."""
+    node = run.graph.node(node_id)
+    if not spends(node):
         return ZERO
-    spenders = sum(run.graph.nodes[ready].HasField("agent") for ready in run.ready)
-    return amounts.share(left(run), spenders)
+    if node_id in run.spawned:
+        return run.spawned[node_id].allotment
+    own = amounts.share(left(run), _spenders(run, node_id)) if amounts.limited_units(run.limit) else ZERO
+    wish = Amounts.of(node.budget)
+    return Amounts(*(_smaller(getattr(own, unit), getattr(wish, unit)) for unit in amounts.UNITS)) if wish else own
+
+
+def _spenders(run: Run, node_id: str) -> int:
+    """Counted one by one where they are few; where they are many, all that is ready is taken for one."""
+    if len(run.ready) > SPENDERS_COUNTED_MAX:
+        return len(run.ready)
+    return sum(spends(run.graph.node(ready)) for ready in run.ready) + (node_id not in run.ready)
 
 
 def first_allotment(run: Run, node_id: str, given: Amounts) -> Amounts | None:
     """The share, and where budgets above have given less, that; None where a unit has nothing left."""
-    if not run.graph.nodes[node_id].HasField("agent"):
+    if not spends(run.graph.node(node_id)):
         return ZERO
     own = share(run, node_id)
     if any(getattr(own, unit) <= 0 for unit in amounts.limited_units(run.limit)):
@@ -125,7 +137,7 @@ def warnings(before: Run, after: Run, at: int) -> list[Message]:
 
 
 def given_up(run: Run, at: int) -> list[Message]:
-    """Tasks that wait when the run ends, and have never begun."""
+    """Tasks that wait when the run ends, and that nobody has begun to work on."""
     return [_cancelled(task, at) for task in run.tasks.values() if task.status not in ENDED]
 
 

@@ -1,87 +1,59 @@
-"""Workflows as graphs: what a valid one is, and the questions that a run asks of it."""
+"""Workflows: what a valid one is. What a single node may say is in crewlog.domain.workflow_nodes."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
 
-from crewlog.domain import names
+from crewlog.domain import names, roles, workflow_nodes
 from crewlog.domain.errors import InvalidCommand
-from crewlog.v1.run_pb2 import AgentLimits, BackEdge, Node, OnUnknown, Role, Workflow
+from crewlog.domain.graph import Graph
+from crewlog.domain.run_state import RUN_VISITS_MAX
+from crewlog.v1.node_pb2 import Edge, Outcome
+from crewlog.v1.run_pb2 import BackEdge, Node, Workflow
 
-NAME_CHARACTERS_MAX = 48
 NODES_MAX = 2_000
 DEPENDENCIES_MAX = 20_000
 BACK_EDGES_MAX = 100
+EDGES_MAX = 5_000
+PRIORITY_MAX = 1_000
+DEPTH_MAX = 4
 PHRASE_CHARACTERS_MAX = 1_000
 VISITS_MAX = 20
-STEPS_MAX = 10_000
-PROMPT_BYTES_MAX = 64 * 1024
 LABELS_MAX = 8
 LABEL_CHARACTERS_MAX = 32
-CALL_SECONDS_MAX = 24 * 3_600
-"""The longest that one call of a model or a tool may be allowed."""
-TOOLS = frozenset({"read", "write", "edit", "glob", "grep", "bash", "ask"})
-
-
-@dataclass(frozen=True, slots=True)
-class Graph:
-    """The nodes in the order in which they were written, with what depends on each. Built once per run."""
-
-    nodes: Mapping[str, Node] = field(default_factory=dict)
-    roots: tuple[str, ...] = ()
-    label_sets: frozenset[frozenset[str]] = frozenset()
-    _dependents: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-
-    @classmethod
-    def of(cls, workflow: Workflow) -> Graph:
-        """The workflow has to be valid."""
-        dependents: dict[str, list[str]] = {node.node_id: [] for node in workflow.nodes}
-        for node in workflow.nodes:
-            for dependency in node.depends_on:
-                dependents[dependency].append(node.node_id)
-        return cls(
-            nodes={node.node_id: node for node in workflow.nodes},
-            roots=tuple(node.node_id for node in workflow.nodes if not node.depends_on),
-            label_sets=frozenset(frozenset(node.executor_labels) for node in workflow.nodes),
-            _dependents={node_id: tuple(others) for node_id, others in dependents.items()},
-        )
-
-    def dependents(self, node_id: str) -> tuple[str, ...]:
-        return self._dependents[node_id]
-
-    def descendants(self, node_id: str) -> frozenset[str]:
-        """Everything that depends on the node, however far."""
-        found: set[str] = set()
-        waiting = list(self._dependents[node_id])
-        while waiting:
-            other = waiting.pop()
-            if other not in found:
-                found.add(other)
-                waiting.extend(self._dependents[other])
-        return frozenset(found)
 
 
 def validate(workflow: Workflow) -> None:
     """Raises InvalidCommand that names every field that is wrong."""
-    violations = dict(_shape(workflow))
-    if not violations:
-        violations = dict(_cycle(workflow)) or dict(_back_edges(workflow))
+    violations = violations_of(workflow)
     if violations:
         field_name, why = next(iter(violations.items()))
         raise InvalidCommand(f"workflow {workflow.name[:80]!r} is not valid: {field_name} {why}", violations=violations)
 
 
-def validate_role(role: Role) -> None:
-    """Raises InvalidCommand that names every field that is wrong."""
-    violations = dict(_role("", role))
-    if violations:
-        field_name, why = next(iter(violations.items()))
-        raise InvalidCommand(f"role {role.name[:80]!r} is not valid: {field_name} {why}", violations=violations)
+def violations_of(workflow: Workflow, *, depth: int = 1) -> dict[str, str]:
+    """What is wrong, by field; empty for a valid one. The graph is looked at when every node is in order."""
+    found = dict(_shape(workflow))
+    found = found or dict(_edges(workflow))
+    found = found or dict(_cycle(workflow)) or dict(_ways_back(workflow))
+    return found or dict(workflow_nodes.references(workflow)) or dict(_nested(workflow, depth))
+
+
+def _nested(workflow: Workflow, depth: int) -> Iterable[tuple[str, str]]:
+    """Workflows within this one are held to the same rules."""
+    for number, node in enumerate(workflow.nodes):
+        for where, inner in (("workflow", node), ("map.body.workflow", node.map.body)):
+            if not inner.HasField("workflow"):
+                continue
+            if depth >= DEPTH_MAX:
+                yield f"nodes[{number}].{where}", f"is more than {DEPTH_MAX} workflows deep"
+                continue
+            for field_name, why in violations_of(inner.workflow.workflow, depth=depth + 1).items():
+                yield f"nodes[{number}].{where}.workflow.{field_name}", why
 
 
 def _shape(workflow: Workflow) -> Iterable[tuple[str, str]]:
-    yield from _name("name", workflow.name, NAME_CHARACTERS_MAX)
+    yield from roles.check("name", workflow.name, roles.NAME_CHARACTERS_MAX)
     sizes = list(_sizes(workflow))
     yield from sizes
     if not sizes:
@@ -96,6 +68,10 @@ def _sizes(workflow: Workflow) -> Iterable[tuple[str, str]]:
         yield "nodes", f"have more than {DEPENDENCIES_MAX} dependencies in all"
     if len(workflow.back_edges) > BACK_EDGES_MAX:
         yield "back_edges", f"have to be at most {BACK_EDGES_MAX}, and there are {len(workflow.back_edges)}"
+    if len(workflow.edges) > EDGES_MAX:
+        yield "edges", f"have to be at most {EDGES_MAX}, and there are {len(workflow.edges)}"
+    if not 0 <= workflow.visits_max <= RUN_VISITS_MAX:
+        yield "visits_max", f"has to be 0 (the default) to {RUN_VISITS_MAX}"
 
 
 def _nodes(workflow: Workflow) -> Iterable[tuple[str, str]]:
@@ -110,14 +86,14 @@ def _nodes(workflow: Workflow) -> Iterable[tuple[str, str]]:
 
 
 def _node(where: str, node: Node, known: set[str]) -> Iterable[tuple[str, str]]:
-    yield from _name(f"{where}.node_id", node.node_id, names.NODE_ID_CHARACTERS_MAX)
+    yield from roles.check(f"{where}.node_id", node.node_id, names.NODE_ID_CHARACTERS_MAX)
     for other in node.depends_on:
         if other not in known:
             yield f"{where}.depends_on", f"names {other[:80]!r}, which is no node"
     if len(set(node.depends_on)) != len(node.depends_on):
         yield f"{where}.depends_on", "names a node twice"
     yield from _labels(f"{where}.executor_labels", node.executor_labels)
-    yield from _kind(where, node)
+    yield from workflow_nodes.violations(where, node)
 
 
 def _labels(where: str, labels: Sequence[str]) -> Iterable[tuple[str, str]]:
@@ -127,95 +103,78 @@ def _labels(where: str, labels: Sequence[str]) -> Iterable[tuple[str, str]]:
     if len(set(labels)) != len(labels):
         yield where, "names a label twice"
     for label in labels:
-        yield from _name(where, label, LABEL_CHARACTERS_MAX)
+        yield from roles.check(where, label, LABEL_CHARACTERS_MAX)
 
 
-def _kind(where: str, node: Node) -> Iterable[tuple[str, str]]:
-    kind = node.WhichOneof("kind")
-    if kind is None:
-        yield where, "has to be of a kind: agent or noop"
-    elif kind == "noop" and not 0 <= node.noop.steps <= STEPS_MAX:
-        yield f"{where}.noop.steps", f"has to be 0 to {STEPS_MAX}"
-    elif kind == "agent":
-        yield from _agent(f"{where}.agent", node)
+def _edges(workflow: Workflow) -> Iterable[tuple[str, str]]:
+    known = {node.node_id for node in workflow.nodes}
+    for number, edge in enumerate(workflow.edges):
+        yield from _edge(f"edges[{number}]", edge, known)
+    for number, back in enumerate(workflow.back_edges):
+        where = f"back_edges[{number}]"
+        yield from _ends(where, getattr(back, "from"), back.to, known)
+        if not back.output_contains:
+            yield f"{where}.output_contains", "is missing: a way back needs a condition"
+        yield from _phrase(where, back.output_contains)
+        if not 1 <= back.visits_max <= VISITS_MAX:
+            yield f"{where}.visits_max", f"has to be 1 to {VISITS_MAX}"
 
 
-def _agent(where: str, node: Node) -> Iterable[tuple[str, str]]:
-    yield from _role(f"{where}.role.", node.agent.role)
-    yield from _length(f"{where}.prompt", node.agent.prompt, PROMPT_BYTES_MAX)
+def _edge(where: str, edge: Edge, known: set[str]) -> Iterable[tuple[str, str]]:
+    source = getattr(edge, "from")
+    yield from _ends(where, source, edge.to, known)
+    yield from _phrase(where, edge.output_contains)
+    if any(outcome not in Outcome.values() for outcome in edge.on) or len(set(edge.on)) != len(edge.on):
+        yield f"{where}.on", "has to be outcomes, each once: succeeded, failed, timed_out, cancelled, conflicted"
+    if not -PRIORITY_MAX <= edge.priority <= PRIORITY_MAX:
+        yield f"{where}.priority", f"has to be -{PRIORITY_MAX} to {PRIORITY_MAX}"
+    if not 0 <= edge.visits_max <= VISITS_MAX:
+        yield f"{where}.visits_max", f"has to be 1 to {VISITS_MAX} for a way back, and 0 for a way on"
+    if edge.when:
+        yield from workflow_nodes.expression(f"{where}.when", edge.when, {"run", "task", "tasks"})
 
 
-def _role(prefix: str, role: Role) -> Iterable[tuple[str, str]]:
-    yield from _name(f"{prefix}name", role.name, NAME_CHARACTERS_MAX)
-    if not role.prompt.strip():
-        yield f"{prefix}prompt", "is missing"
-    yield from _length(f"{prefix}prompt", role.prompt, PROMPT_BYTES_MAX)
-    for tool in role.tools:
-        if tool not in TOOLS:
-            yield f"{prefix}tools", f"names {tool[:80]!r}; there are {', '.join(sorted(TOOLS))}"
-    if len(set(role.tools)) != len(role.tools):
-        yield f"{prefix}tools", "names a tool twice"
-    if role.on_unknown not in OnUnknown.values():
-        yield f"{prefix}on_unknown", "has to be tell or ask"
-    yield from _limits(f"{prefix}limits.", role.limits)
+def _ends(where: str, source: str, target: str, known: set[str]) -> Iterable[tuple[str, str]]:
+    for name, node_id in (("from", source), ("to", target)):
+        if node_id not in known:
+            yield f"{where}.{name}", f"names {node_id[:80]!r}, which is no node"
 
 
-_CALL_LIMITS = ("model_call_seconds_max", "first_byte_seconds_max", "silence_seconds_max", "tool_seconds_max")
-
-
-def _limits(prefix: str, limits: AgentLimits) -> Iterable[tuple[str, str]]:
-    for limit, value in limits.ListFields():
-        if value < 0:
-            yield f"{prefix}{limit.name}", "has to be 0 (the default) or more"
-        elif limit.name in _CALL_LIMITS and value > CALL_SECONDS_MAX:
-            yield f"{prefix}{limit.name}", f"has to be at most {CALL_SECONDS_MAX} (a day)"
-
-
-def _name(where: str, value: str, characters_max: int) -> Iterable[tuple[str, str]]:
-    try:
-        names.check_name("name", value, characters_max)
-    except InvalidCommand as refusal:
-        yield where, f"{value[:80]!r} {refusal.violations['name']}" if value else "is missing"
-
-
-def _length(where: str, text: str, bytes_max: int) -> Iterable[tuple[str, str]]:
-    if len(text.encode(errors="replace")) > bytes_max:
-        yield where, f"is longer than {bytes_max} bytes"
+def _phrase(where: str, phrase: str) -> Iterable[tuple[str, str]]:
+    if len(phrase) > PHRASE_CHARACTERS_MAX:
+        yield f"{where}.output_contains", f"is longer than {PHRASE_CHARACTERS_MAX} characters"
 
 
 def _cycle(workflow: Workflow) -> Iterable[tuple[str, str]]:
-    """Kahn's algorithm: what is never without an unmet dependency is on a cycle, or behind one."""
+    """Kahn's algorithm: what is never without an unmet way to it is on a circle, or behind one."""
     graph = Graph.of(workflow)
-    unmet = {node.node_id: len(node.depends_on) for node in workflow.nodes}
-    ready = list(graph.roots)
-    while ready:
-        node_id = ready.pop()
+    unmet = {node_id: len(ways) for node_id, ways in graph.incoming.items()}
+    free = list(graph.roots)
+    while free:
+        node_id = free.pop()
         del unmet[node_id]
         for other in graph.dependents(node_id):
             unmet[other] -= 1
             if unmet[other] == 0:
-                ready.append(other)
+                free.append(other)
     if unmet:
-        yield "nodes", f"depend on each other in a circle: {', '.join(sorted(unmet)[:10])}"
+        circle = ", ".join(sorted(unmet)[:10])
+        yield "nodes", f"depend on each other in a circle: {circle}; give an edge that leads back `visits_max`"
 
 
-def _back_edges(workflow: Workflow) -> Iterable[tuple[str, str]]:
+def _ways_back(workflow: Workflow) -> Iterable[tuple[str, str]]:
+    """A way back leads to a node that comes before its source, or to the source itself."""
     graph = Graph.of(workflow)
-    for number, edge in enumerate(workflow.back_edges):
-        yield from _back_edge(f"back_edges[{number}]", edge, graph)
+    after: dict[str, frozenset[str]] = {}
+    for where, edge in _all_edges(workflow):
+        source = getattr(edge, "from")
+        if not edge.visits_max or source == edge.to:
+            continue
+        after[edge.to] = after.get(edge.to) or graph.descendants(edge.to)
+        if source not in after[edge.to]:
+            yield f"{where}.to", f"{edge.to!r} does not come before {source!r}: leave `visits_max` out"
 
 
-def _back_edge(where: str, edge: BackEdge, graph: Graph) -> Iterable[tuple[str, str]]:
-    source = getattr(edge, "from")
-    for name, node_id in (("from", source), ("to", edge.to)):
-        if node_id not in graph.nodes:
-            yield f"{where}.{name}", f"names {node_id[:80]!r}, which is no node"
-            return
-    if source != edge.to and source not in graph.descendants(edge.to):
-        yield f"{where}.to", f"{edge.to!r} does not come before {source!r}"
-    if not edge.output_contains:
-        yield f"{where}.output_contains", "is missing: a way back needs a condition"
-    if len(edge.output_contains) > PHRASE_CHARACTERS_MAX:
-        yield f"{where}.output_contains", f"is longer than {PHRASE_CHARACTERS_MAX} characters"
-    if not 1 <= edge.visits_max <= VISITS_MAX:
-        yield f"{where}.visits_max", f"has to be 1 to {VISITS_MAX}"
+def _all_edges(workflow: Workflow) -> Iterable[tuple[str, Edge | BackEdge]]:
+    yield from ((f"edges[{number}]", edge) for number, edge in enumerate(workflow.edges))
+    yield from ((f"back_edges[{number}]", edge) for number, edge in enumerate(workflow.back_edges))

@@ -82,6 +82,8 @@ class _ParkCauseEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ParkCause.V
     """The git service merges."""
     PARK_CAUSE_CHILDREN: _ParkCause.ValueType  # 11
     """The agent waits for the agents that it has given work to."""
+    PARK_CAUSE_RETRY: _ParkCause.ValueType  # 12
+    """The task has failed and is visited again, not before its time."""
 
 class ParkCause(_ParkCause, metaclass=_ParkCauseEnumTypeWrapper):
     """Why an agent lets go of its executor."""
@@ -110,6 +112,8 @@ PARK_CAUSE_MERGE: ParkCause.ValueType  # 10
 """The git service merges."""
 PARK_CAUSE_CHILDREN: ParkCause.ValueType  # 11
 """The agent waits for the agents that it has given work to."""
+PARK_CAUSE_RETRY: ParkCause.ValueType  # 12
+"""The task has failed and is visited again, not before its time."""
 Global___ParkCause: _TypeAlias = ParkCause  # noqa: Y015
 
 class _MessageMode:
@@ -2927,11 +2931,14 @@ class TaskCancelRequested(_message.Message):
     GRACE_SECONDS_FIELD_NUMBER: _builtins.int
     BY_FIELD_NUMBER: _builtins.int
     AT_UNIX_MICROS_FIELD_NUMBER: _builtins.int
+    IS_NEEDLESS_FIELD_NUMBER: _builtins.int
     task_id: _builtins.str
     reason: _builtins.str
     grace_seconds: _builtins.int
     by: _builtins.str
     at_unix_micros: _builtins.int
+    is_needless: _builtins.bool
+    """Nobody needs what it would give any more: its end changes nothing."""
     def __init__(
         self,
         *,
@@ -2940,10 +2947,11 @@ class TaskCancelRequested(_message.Message):
         grace_seconds: _builtins.int = ...,
         by: _builtins.str = ...,
         at_unix_micros: _builtins.int = ...,
+        is_needless: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_unix_micros", b"at_unix_micros", "by", b"by", "grace_seconds", b"grace_seconds", "reason", b"reason", "task_id", b"task_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_unix_micros", b"at_unix_micros", "by", b"by", "grace_seconds", b"grace_seconds", "is_needless", b"is_needless", "reason", b"reason", "task_id", b"task_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
