@@ -10,13 +10,18 @@ from crewlog.v1.answer_pb2 import Failure
 INVALID_OUTPUTS_MAX = 3
 OUTPUT_BYTES_MAX = 60_000
 
+_NOT_BEGUN = Failure(reason="command_failed", message="could not be run", what_to_do="read its output")
 _NOT_RUN = {
-    "timed_out": ("command_timed_out", "took longer than it may", "give it less to do, or split it"),
-    "killed": ("command_killed", "was killed", "look at its output for the limit that it met"),
-    "in_doubt": (
-        "command_in_doubt",
-        "was under way when its process was killed, and may have taken effect",
-        "look at what it has done, then `crewlog retry`",
+    "timed_out": Failure(
+        reason="command_timed_out", message="took longer than it may", what_to_do="give it less to do, or split it"
+    ),
+    "killed": Failure(
+        reason="command_killed", message="was killed", what_to_do="look at its output for the limit that it met"
+    ),
+    "in_doubt": Failure(
+        reason="command_in_doubt",
+        message="was under way when its process was killed, and may have taken effect",
+        what_to_do="look at what it has done, then `crewlog retry`",
     ),
 }
 
@@ -36,10 +41,10 @@ def command_failure(agent: Agent) -> Failure | None:
 
 
 def _not_run(agent: Agent) -> Failure:
-    reason, what, what_to_do = _NOT_RUN.get(
-        agent.ran.reason if agent.ran is not None else "", ("command_failed", "could not be run", "read its output")
-    )
-    return Failure(reason=reason, message=f"{_shown(agent)} {what}", what_to_do=what_to_do)
+    failure = Failure()
+    failure.CopyFrom(_NOT_RUN.get(agent.ran.reason if agent.ran is not None else "", _NOT_BEGUN))
+    failure.message = f"{_shown(agent)} {failure.message}"
+    return failure
 
 
 def _shown(agent: Agent) -> str:

@@ -100,11 +100,8 @@ def evolve(agent: Agent, event: Event) -> Agent:
             return _on_in_doubt(agent, event)
         case EffectReconciled():
             return _on_reconciled(agent, event)
-        case AllotmentRaised():
-            allotment = Amounts.of(event.allotment)
-            return replace(agent, allotment=allotment, allotment_revision=event.run_revision)
-        case AllotmentShared():
-            return _on_allotment_shared(agent, event)
+        case AllotmentRaised() | AllotmentShared():
+            return _on_allotment(agent, event)
         case AgentParked():
             return replace(agent, parked=event)
         case MessageReceived():
@@ -133,7 +130,9 @@ def _on_tool_call_started(agent: Agent, event: ToolCallStarted) -> Agent:
     return replace(agent, open=agent.open.set(place_of(event.key), effect))
 
 
-def _on_allotment_shared(agent: Agent, event: AllotmentShared) -> Agent:
+def _on_allotment(agent: Agent, event: AllotmentRaised | AllotmentShared) -> Agent:
+    if isinstance(event, AllotmentRaised):
+        return replace(agent, allotment=Amounts.of(event.allotment), allotment_revision=event.run_revision)
     share = Amounts.of(event.share)
     return replace(agent, allotment=agent.allotment - share, shared=agent.shared.set(place_of(event.key), share))
 
