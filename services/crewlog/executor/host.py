@@ -34,13 +34,12 @@ from crewlog.executor.model_turn import ModelTurn
 from crewlog.executor.session import Session
 from crewlog.executor.tool_turn import ToolTurn
 from crewlog.models.prices import PriceList
-from crewlog.tools.registry import effect_class_of
+from crewlog.tools import offered
 from crewlog.v1.agent_pb2 import (
     FinishToolCall,
     HostAgent,
     ParkAgent,
     RaiseAllotment,
-    ToolSpec,
 )
 from crewlog.v1.answer_pb2 import Failure
 from crewlog.v1.body_pb2 import Body
@@ -230,7 +229,7 @@ def host_command(grant: Grant, prompt: Body, executor_id: str) -> HostAgent:
         command=node.command if node.HasField("command") else None,
         model=grant.model,
         prompt=prompt,
-        tools=[ToolSpec(name=name, effect_class=effect_class_of(name, network=role.network)) for name in role.tools],
+        tools=offered.specs(node.agent),
         limits=role.limits,
         allotment=grant.allotment,
     )

@@ -13,7 +13,16 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from crewlog.domain.agent_state import MODEL, Agent, ToolOutcome, Turn, amounts_of, amounts_used, tool_uses
+from crewlog.domain.agent_state import (
+    MODEL,
+    Agent,
+    ToolOutcome,
+    Turn,
+    amounts_of,
+    amounts_used,
+    tool_uses,
+    wants_output,
+)
 from crewlog.domain.agent_steps import CallModel
 from crewlog.domain.amounts import ZERO, Amounts, limited_units, over
 from crewlog.eventlog import bodies
@@ -29,7 +38,7 @@ from crewlog.models.provider import (
     input_tokens_bound,
     input_tokens_counted,
 )
-from crewlog.tools.registry import tool_definitions
+from crewlog.tools import finish, offered
 from crewlog.v1.agent_pb2 import (
     ContentBlock,
     EffectKey,
@@ -50,6 +59,7 @@ Count = Callable[[ModelRequest], Awaitable[int]]
 
 OUTPUT_TOKENS_MIN = 1_024
 """An answer that may not be longer than this is not worth its price."""
+_NOT_RUN = ToolOutcome(Body(inline=b"This was not run: you have refused to go on."), is_error=True)
 
 
 @dataclass(slots=True)
@@ -71,14 +81,15 @@ class Conversation:
         if self._past is None:
             self._past = conversation.Transcript(_joined(await self._prompt(agent), await self._told(agent, 1)))
         for number in range(self._turns + 1, count):
-            self._past.add(replace(await self._turn(agent, number), said=await self._told(agent, number + 1)))
+            said_then = _after(agent.turns[number - 1], await self._told(agent, number + 1))
+            self._past.add(replace(await self._turn(agent, number), said=said_then))
             self._turns = number
         whole = self._past.copy()
-        whole.add(replace(await self._turn(agent, count), said=said))
+        whole.add(replace(await self._turn(agent, count), said=_after(agent.turns[-1], said)))
         return whole.messages()
 
     async def _prompt(self, agent: Agent) -> str:
-        return await self._said([agent.started.prompt])
+        return _joined(await self._said([agent.started.prompt]), finish.INSTRUCTION if wants_output(agent) else "")
 
     async def _told(self, agent: Agent, number: int) -> str:
         """What the call of a turn was the first to read."""
@@ -90,8 +101,8 @@ class Conversation:
         return self._last[1]
 
     async def _resolved(self, turn: Turn) -> conversation.Turn:
-        """Asked for only once all calls of the turn have an outcome."""
-        outcomes = [await self._outcome(turn.outcomes[index]) for index, _ in tool_uses(turn)]
+        """Asked for only once all calls of the turn have an outcome. Those of a refusal have none: nothing was run."""
+        outcomes = [await self._outcome(turn.outcomes.get(index, _NOT_RUN)) for index, _ in tool_uses(turn)]
         return conversation.Turn([await self._block(block) for block in turn.content], outcomes)
 
     async def _said(self, texts: Sequence[Body]) -> str:
@@ -110,6 +121,11 @@ class Conversation:
         return resolved
 
 
+def _after(turn: Turn, said: str) -> str:
+    """What the user says after a turn."""
+    return _joined(finish.REMINDER if turn.is_reminded else "", said)
+
+
 def _joined(*texts: str) -> str:
     return "\n\n".join(text for text in texts if text)
 
@@ -120,7 +136,7 @@ def request_of(agent: Agent, step: CallModel, messages: list[dict[str, Any]]) ->
         model=agent.started.model,
         system=role.prompt,
         messages=messages,
-        tools=tool_definitions(role.tools),
+        tools=offered.definitions(agent.started.node),
         output_tokens_max=step.output_tokens_max,
     )
 

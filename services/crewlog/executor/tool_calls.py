@@ -4,19 +4,22 @@ of what it changed is named in its outcome.
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from crewlog.domain.agent import NOOP_TOOL
-from crewlog.domain.agent_state import COMMAND_TOOL, Agent, Effect, Place
+from crewlog.domain.agent_state import COMMAND_TOOL, FINISH_TOOL, Agent, Effect, Place
 from crewlog.domain.agent_steps import seconds_left
 from crewlog.eventlog import bodies
 from crewlog.eventlog.port import BlobStore
 from crewlog.executor.control import Control, Cut
 from crewlog.executor.workspace import Workspace
-from crewlog.tools.answers import CANCELLED, INTERRUPTED, TIMED_OUT, ToolAnswer
+from crewlog.runtime import failpoints
+from crewlog.tools import finish
+from crewlog.tools.answers import CANCELLED, INTERRUPTED, TIMED_OUT, NotDone, ToolAnswer
 from crewlog.tools.command_task import run_command
 from crewlog.tools.registry import TOOLS, run_tool
 from crewlog.tools.tool import ToolContext
@@ -87,13 +90,25 @@ class ToolRunner:
         return _finish(key, answer, text, snapshot, int((time.monotonic() - began) * 1e6))
 
     def _run(self, tool: str, input_json: bytes, context: ToolContext) -> Awaitable[ToolAnswer]:
-        if self.node.HasField("command"):
-            return run_command(self.node.command, context)
+        node = self.node
+        if node.HasField("command"):
+            return run_command(node.command, context)
+        if tool == FINISH_TOOL and finish.is_offered(node.agent):
+            return _finished(node, input_json)
         return run_tool(tool, input_json, context)
 
     async def _snapshot(self, key: EffectKey) -> Snapshot | None:
         taken = await self.workspace.snapshot(f"{key.turn}-{key.index}-{key.attempt}")
         return taken.snapshot if taken.changed else None
+
+
+async def _finished(node: Node, input_json: bytes) -> ToolAnswer:
+    """Beside the event loop: a schema may take its time."""
+    try:
+        with failpoints.around(f"tool.{FINISH_TOOL}"):
+            return await asyncio.to_thread(finish.finish, node.agent, node.node_id, input_json)
+    except NotDone as refusal:
+        return ToolAnswer(refusal.text, is_error=True, reason=refusal.reason)
 
 
 def _finish(
