@@ -141,8 +141,7 @@ class Claims:
             if end is not None:
                 self._reactor.wake(run_id, end)
                 continue
-            held = Held(task.generation, messages=len(run.messages.get(task.task_id, ())))
-            self._fleet.hold(task.executor_id, (run_id, task.task_id), held, _now())
+            self._fleet.hold(task.executor_id, (run_id, task.task_id), self._fleet.claimed(run, task), _now())
 
     async def look_again(self, run: Run, is_moving: Callable[[str], bool]) -> None:
         """Finds ends that nobody has reacted to, and claims that nobody knows of. Agents that are known to move are not

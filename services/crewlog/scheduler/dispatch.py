@@ -1,80 +1,85 @@
 """Who works on what: slots are reserved for claims, claims become grants, and what has to end is told to stop.
 
-Runs that found no free slot wait in a queue, one for each set of labels that is asked for; where others wait, nobody
-passes them.
+Runs that found no free slot, or no room under a limit, wait in a queue; where others wait, nobody passes them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TypeAlias
 
-from crewlog.domain import run_state
+from crewlog.domain import names, run_state
+from crewlog.domain.admission import Admission
 from crewlog.domain.run_state import Run, Task
 from crewlog.eventlog.owner import Clock, Outcome
 from crewlog.scheduler import closing, grants
-from crewlog.scheduler.fleet import Executor, Fleet, Held
+from crewlog.scheduler.admission import Needs
+from crewlog.scheduler.fleet import Executor, Fleet, TaskKey
+from crewlog.scheduler.queueing import Place, Queue, Turn
 from crewlog.v1.run_pb2 import AllotmentShrunk, ClaimTask, EndTask, MessageSent, ParkTask, TaskClaimed
 from crewlog.v1.scheduler_pb2 import ChangedAllotment, Stop, StopKind
 from google.protobuf.message import Message
 
-Labels: TypeAlias = frozenset[str]
 GRACE_SECONDS = 5
 
 
 class Dispatch:
     def __init__(self, fleet: Fleet, sign: grants.ClaimSigner, clock: Clock) -> None:
-        self._fleet = fleet
+        self.fleet = fleet
+        self.queue = Queue(fleet)
         self._sign = sign
         self._clock = clock
-        self._hungry: dict[Labels, dict[str, None]] = {}
 
     def hungry(self) -> list[str]:
-        """The runs that may try again now, longest waiting first; they leave the queue."""
-        found: dict[str, None] = {}
-        for labels, waiting in list(self._hungry.items()):
-            for run_id in list(waiting)[: self._fleet.free(labels)]:
-                del waiting[run_id]
-                found[run_id] = None
-            if not waiting:
-                del self._hungry[labels]
-        return list(found)
+        """The runs that may try again now, the best first; a place is kept for each."""
+        return self.queue.offer(self._clock)
 
     def forget(self, run_id: str) -> None:
-        for waiting in self._hungry.values():
-            waiting.pop(run_id, None)
+        self.queue.turn(run_id, 0)
+        self.fleet.requirements.forget(run_id)
+
+    def learn(self, limits: Admission) -> None:
+        """Limits were set: they hold for what begins from now on."""
+        self.fleet.limits.learn(limits)
+        self.queue.recheck()
 
     def give_back(self, claim: ClaimTask) -> None:
         """A claim that will not be made."""
-        self._fleet.release(claim.executor_id, (claim.run_id, claim.task_id), 0)
+        self.fleet.release(claim.executor_id, (claim.run_id, claim.task_id), 0)
 
     def free_slot(self, run: Run, command: Message) -> None:
         if isinstance(command, (EndTask, ParkTask)) and command.task_id in run.tasks:
             task = run.tasks[command.task_id]
             # A parking may be an older claim's, read again after a restart: the present one keeps its slot.
             generation = (command.generation if isinstance(command, ParkTask) else 0) or task.generation
-            self._fleet.release(task.executor_id, (command.run_id, task.task_id), generation)
+            self.fleet.release(task.executor_id, (command.run_id, task.task_id), generation)
 
     def claims(self, run: Run) -> list[ClaimTask]:
-        """A slot is reserved for each claim. Where others wait already, the run joins the end of the queue."""
+        """A slot is reserved for each claim. For what has to wait, the run joins the queue."""
         run_id = run.started.run_id
-        full: set[Labels] = set()
+        turn = self.queue.turn(run_id, run.started.priority)
         claims: list[ClaimTask] = []
         for node_id in run_state.claimable(run):
-            labels = frozenset(run.graph.nodes[node_id].executor_labels)
-            if labels in full:
+            needs = self.fleet.requirements.of(run, node_id)
+            if needs in turn.blocked:
                 continue
-            task_id = run_state.next_task(run, node_id).task_id
-            others_wait = bool(self._hungry.get(labels, {}).keys() - {run_id})
-            executor = None if others_wait else self._fleet.reserve((run_id, task_id), labels)
-            if executor is None:
-                self._hungry.setdefault(labels, {})[run_id] = None
-                full.add(labels)
-                if full == run.graph.label_sets:
-                    break
-            else:
+            task_id = names.task_id(node_id, run.visits[node_id])
+            executor = self._reserve(turn, (run_id, task_id), needs)
+            if isinstance(executor, Executor):
                 claims.append(self._claim(run_id, task_id, executor))
+                continue
+            self.queue.join(turn, needs, executor, run_state.waits_since(run, node_id), self._clock())
+            if len(turn.blocked) == self.fleet.requirements.count(run):
+                break
         return claims
+
+    def _reserve(self, turn: Turn, key: TaskKey, needs: Needs) -> Executor | Place:
+        """The executor whose slot it is now, or what the run has to wait for."""
+        obstacle = self.queue.obstacle(turn, needs)
+        executor = self.fleet.reserve(key, needs) if obstacle is None else None
+        if executor is None:
+            return obstacle or Place(needs.labels)
+        turn.served.add(needs)
+        return executor
 
     def closings(self, run: Run) -> list[ClaimTask]:
         """The claims under which the scheduler itself ends agents that nobody hosts."""
@@ -95,13 +100,14 @@ class Dispatch:
 
     def grant(self, run_id: str, claims: Sequence[ClaimTask], outcomes: Sequence[Outcome[Run] | BaseException]) -> None:
         for claim, outcome in zip(claims, outcomes, strict=True):
-            executor = self._fleet.executors.get(claim.executor_id)
+            executor = self.fleet.executors.get(claim.executor_id)
             claimed = isinstance(outcome, Outcome) and any(isinstance(event, TaskClaimed) for event in outcome.events)
             if claimed and isinstance(outcome, Outcome) and executor is not None:
                 task = outcome.state.tasks[claim.task_id]
-                self._fleet.grant(executor, grants.make(outcome.state, task, outcome.revision, self._sign))
+                grant = grants.make(outcome.state, task, outcome.revision, self._sign)
+                self.fleet.grant(executor, grant, self.fleet.requirements.of(outcome.state, task.node_id))
             else:
-                self._fleet.release(claim.executor_id, (run_id, claim.task_id), 0)
+                self.fleet.release(claim.executor_id, (run_id, claim.task_id), 0)
 
     def hold_open_tasks(self, run: Run, now: float) -> None:
         """Claims of which nobody knew whether they were stored have not been granted: their executors do not work on
@@ -109,7 +115,7 @@ class Dispatch:
         for task in run_state.open_tasks(run):
             if task.executor_id != closing.EXECUTOR_ID:
                 key = (run.started.run_id, task.task_id)
-                self._fleet.hold_if_unknown(task.executor_id, key, Held(task.generation), now)
+                self.fleet.hold_if_unknown(task.executor_id, key, self.fleet.claimed(run, task), now)
 
     def stop_open_tasks(self, run: Run) -> None:
         """Tells whoever works on what has to stop, as often as it is asked."""
@@ -118,19 +124,19 @@ class Dispatch:
         for task in run_state.open_tasks(run):
             stop = stop_of(run, task)
             if stop is not None:
-                self._fleet.stop(task.executor_id, stop)
+                self.fleet.stop(task.executor_id, stop)
 
     def repeat_messages(self, run: Run, task_id: str) -> None:
         """An executor has not heard all of them."""
         task = run.tasks[task_id]
         for message in run.messages.get(task_id, ()):
-            self._fleet.say(task.executor_id, grants.message(run, task, message))
+            self.fleet.say(task.executor_id, grants.message(run, task, message))
 
     def say(self, run: Run, event: MessageSent) -> None:
         """A message was sent to a task: whoever works on it hears of it at once."""
         task = run.tasks.get(event.task_id)
         if task is not None and task.task_id in run.open:
-            self._fleet.say(task.executor_id, grants.message(run, task, event))
+            self.fleet.say(task.executor_id, grants.message(run, task, event))
 
     def tell(self, run_id: str, outcome: Outcome[Run], event: AllotmentShrunk) -> None:
         task = outcome.state.tasks[event.task_id]
@@ -141,18 +147,22 @@ class Dispatch:
             allotment=event.allotment,
             run_revision=outcome.revision,
         )
-        self._fleet.change_allotment(task.executor_id, changed)
+        self.fleet.change_allotment(task.executor_id, changed)
 
 
 def stop_of(run: Run, task: Task) -> Stop | None:
     """What whoever works on the task has to be told, if it has to stop."""
     stop = Stop(run_id=run.started.run_id, task_id=task.task_id, generation=task.generation)
-    if run_state.is_stopping(run) or task.cancel_requested is not None:
+    if run_state.is_stopping(run) or run_state.is_to_stop(task):
         asked = task.cancel_requested or run.cancel_requested
-        stop.kind, stop.reason = StopKind.STOP_KIND_CANCEL, asked.reason if asked else "the run is being stopped"
+        stop.kind, stop.reason = StopKind.STOP_KIND_CANCEL, asked.reason if asked else _why(task)
         stop.grace_seconds = (asked.grace_seconds if asked else 0) or GRACE_SECONDS
         return stop
     if run.paused is not None:
         stop.kind, stop.reason = StopKind.STOP_KIND_PAUSE, run.paused.reason or "the run is paused"
         return stop
     return None
+
+
+def _why(task: Task) -> str:
+    return task.timed_out.message if task.timed_out is not None else "the run is being stopped"

@@ -11,6 +11,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
+from crewlog.domain.run_state import Run, Task
+from crewlog.scheduler.admission import NOTHING, Labels, Limits, Needs, Requirements
 from crewlog.v1.scheduler_pb2 import (
     ChangedAllotment,
     ExecutorReport,
@@ -32,7 +34,8 @@ TaskKey: TypeAlias = tuple[str, str]
 class Held:
     """A claim of an executor. `granted` is the revision of the claim; 0 when it was read from the log at start.
     `messages` is how many the task has got; `progress` is the last revision that was reported of its agent, `moved_at`
-    when that changed, and `step_seconds` how long the step that it is in may take. `is_lost`: it is to lapse."""
+    when that changed, and `step_seconds` how long the step that it is in may take. `is_lost`: it is to lapse. What it
+    counts under is `needs`."""
 
     generation: int
     granted: int = 0
@@ -41,6 +44,7 @@ class Held:
     moved_at: float = 0.0
     step_seconds: float = 0.0
     is_lost: bool = False
+    needs: Needs = NOTHING
 
     def saw(self, task: RunningTask, now: float) -> None:
         if task.progress_revision != self.progress or not self.moved_at:
@@ -93,18 +97,27 @@ class Executor:
 
 @dataclass(slots=True)
 class Fleet:
+    """`limits` counts what is held by what it needs."""
+
     executors: dict[str, Executor] = field(default_factory=dict)
+    limits: Limits = field(default_factory=Limits)
+    requirements: Requirements = field(default_factory=Requirements)
 
     def connect(self, executor_id: str) -> Executor:
         executor = self._get(executor_id)
         executor.connections += 1
         return executor
 
+    def claimed(self, run: Run, task: Task) -> Held:
+        """A claim of which only the log tells."""
+        messages = len(run.messages.get(task.task_id, ()))
+        return Held(task.generation, messages=messages, needs=self.requirements.of(run, task.node_id))
+
     def hold(self, executor_id: str, key: TaskKey, held: Held, now: float) -> None:
         """A claim that was made by an earlier scheduler."""
         if executor_id not in self.executors:
             self._get(executor_id).heard_at = now
-        self._get(executor_id).held[key] = held
+        self._put(self._get(executor_id), key, held)
 
     def hold_if_unknown(self, executor_id: str, key: TaskKey, held: Held, now: float) -> None:
         known = self.executors[executor_id].held.get(key) if executor_id in self.executors else None
@@ -121,26 +134,31 @@ class Fleet:
         if not executor.held and not executor.connections:
             self.executors.pop(executor.executor_id, None)
 
-    def reserve(self, key: TaskKey, labels: frozenset[str] = frozenset()) -> Executor | None:
+    def reserve(self, key: TaskKey, needs: Needs = NOTHING) -> Executor | None:
         """A slot of an executor that has the labels, and no more of them than it takes; of these, the one with the most
         room. None when all are full."""
-        able = (executor for executor in self.executors.values() if executor.free > 0 and labels <= executor.labels)
-        best = max(able, key=lambda executor: (-len(executor.labels), executor.free), default=None)
-        if best is not None:
-            best.held[key] = Held(generation=0)
+        labels = needs.labels
+        able = [executor for executor in self.executors.values() if executor.free > 0 and labels <= executor.labels]
+        if not able:
+            return None
+        best = able[0] if len(able) == 1 else max(able, key=lambda executor: (-len(executor.labels), executor.free))
+        self._put(best, key, Held(generation=0, needs=needs))
         return best
 
     def release(self, executor_id: str, key: TaskKey, generation: int) -> None:
         """The claim is over; a later one of the same task stays."""
         executor = self.executors.get(executor_id)
-        if executor is not None and key in executor.held and executor.held[key].generation <= generation:
+        if executor is None:
+            return
+        held = executor.held.get(key)
+        if held is not None and held.generation <= generation:
             del executor.held[key]
-        if executor is not None:
-            self.forget_idle(executor)
+            self.limits.end(held.needs)
+        self.forget_idle(executor)
 
-    def grant(self, executor: Executor, grant: Grant) -> None:
-        held = Held(grant.generation, grant.revision, messages=len(grant.messages))
-        executor.held[grant.run_id, grant.task_id] = held
+    def grant(self, executor: Executor, grant: Grant, needs: Needs = NOTHING) -> None:
+        held = Held(grant.generation, grant.revision, messages=len(grant.messages), needs=needs)
+        self._put(executor, (grant.run_id, grant.task_id), held)
         executor.grants.append(grant)
         executor.wanted.set()
 
@@ -170,9 +188,25 @@ class Fleet:
         others = self.executors.values()
         return [other for other in others if other.name == executor.name and other is not executor]
 
-    def free(self, labels: frozenset[str] = frozenset()) -> int:
+    def free(self, labels: Labels = frozenset()) -> int:
         able = (executor for executor in self.executors.values() if labels <= executor.labels)
         return sum(executor.free for executor in able if executor.free > 0)
+
+    def slots(self, labels: Labels) -> int:
+        """Of all executors that are there and have the labels, taken or free."""
+        able = (executor for executor in self.executors.values() if labels <= executor.labels)
+        return sum(executor.slots for executor in able if executor.connections and not executor.is_silent)
+
+    def shares(self, one: Labels, other: Labels) -> bool:
+        """Whether some executor with room has the labels of both."""
+        return any(executor.free > 0 and one | other <= executor.labels for executor in self.executors.values())
+
+    def _put(self, executor: Executor, key: TaskKey, held: Held) -> None:
+        before = executor.held.get(key)
+        executor.held[key] = held
+        self.limits.begin(held.needs)
+        if before is not None:
+            self.limits.end(before.needs)
 
     def _get(self, executor_id: str) -> Executor:
         return self.executors.setdefault(executor_id, Executor(executor_id))
