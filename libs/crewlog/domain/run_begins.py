@@ -238,7 +238,7 @@ def _join(run: Run, task: Task, node: Node, at: int) -> list[Message]:
 def _joined(run: Run, task: Task, commits: tuple[str, ...]) -> TaskResult:
     """The results of those before it, by their nodes, where they are not too many."""
     values = {run.tasks[other].node_id: run_context.result_of(run, run.tasks[other]) for other in task.based_on}
-    return TaskResult(commit=commits[0] if commits else "", structured_json=_bounded(values))
+    return TaskResult(commit=commits[0] if commits else run.started.base_commit, structured_json=_bounded(values))
 
 
 def _bounded(value: Any) -> str:

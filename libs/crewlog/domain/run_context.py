@@ -75,11 +75,11 @@ def _run(run: Run) -> dict[str, Any]:
 
 
 def _tasks(run: Run, node_ids: Iterable[str]) -> dict[str, Any]:
-    latest = ((node_id, _latest(run, node_id)) for node_id in node_ids)
+    latest = ((node_id, latest(run, node_id)) for node_id in node_ids)
     return {node_id: value_of(run, task) for node_id, task in latest if task is not None}
 
 
-def _latest(run: Run, node_id: str) -> Task | None:
+def latest(run: Run, node_id: str) -> Task | None:
     """The last visit that has ended, even where the node is about to be visited again."""
     for visit in range(run.visits.get(node_id, 0), 0, -1):
         task = run.tasks.get(names.task_id(node_id, visit))

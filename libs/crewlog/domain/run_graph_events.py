@@ -95,7 +95,8 @@ def _on_begun(run: Run, event: Begun) -> Run:
         case MapExpanded():
             return _on_expanded(run, event)
         case MergeRequested():
-            merging = begin(run, event, ParkCause.PARK_CAUSE_MERGE)
+            commits, marked = tuple(event.commits), event.with_conflicts
+            merging = begin(run, event, ParkCause.PARK_CAUSE_MERGE, merging=commits, with_conflicts=marked)
             return replace(merging, merging=(*run.merging, event.task_id))
         case ChildRunRequested():
             return _on_child_run(run, event)
@@ -320,6 +321,7 @@ def _on_child_run(run: Run, event: ChildRunRequested) -> Run:
         event,
         ParkCause.PARK_CAUSE_CHILD_RUN,
         child_run_id=event.child_run_id,
+        child_input=event.input.inline.decode(errors="replace"),
         base_commit=event.base_commit,
         allotment=allotment,
     )

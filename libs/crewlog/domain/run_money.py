@@ -13,7 +13,7 @@ from crewlog.domain.amounts import ZERO, Amounts
 from crewlog.domain.budget import check_raised, check_units
 from crewlog.domain.errors import BudgetExceeded, WrongState
 from crewlog.domain.run_events import evolve
-from crewlog.domain.run_state import ENDED, Run, Task, is_over, spends
+from crewlog.domain.run_state import ENDED, Run, Task, current, is_over, spends
 from crewlog.v1.answer_pb2 import Failure
 from crewlog.v1.budget_pb2 import OnExhausted
 from crewlog.v1.run_pb2 import (
@@ -134,6 +134,34 @@ def warnings(before: Run, after: Run, at: int) -> list[Message]:
     if percent < WARN_PERCENT or before.warned_percent >= WARN_PERCENT:
         return []
     return [RunBudgetWarned(percent=WARN_PERCENT, at_unix_micros=at)]
+
+
+def charged(run: Run, task: Task) -> Amounts | None:
+    """What a task that has ended counts for above the run; None as long as that may become more. What a child has
+    spent of its parent's share counts for the parent."""
+    total = _total(run, task)
+    if total is None or task.node_id not in run.spawned:
+        return total
+    return (total - _of_share(run, task, total)).at_least_zero()
+
+
+def _total(run: Run, task: Task) -> Amounts | None:
+    """With what its children have spent of their shares; None as long as one of them is at work."""
+    if task.status not in ENDED:
+        return None
+    total = Amounts.of(task.result.spent) if task.result is not None else ZERO
+    for node_id in run.children.get(task.task_id, ()):
+        child = current(run, node_id)
+        part = _total(run, child) if child is not None else None
+        if child is None or part is None:
+            return None
+        total += _of_share(run, child, part)
+    return total
+
+
+def _of_share(run: Run, child: Task, total: Amounts) -> Amounts:
+    share = run.spawned[child.node_id].allotment
+    return total.at_most(share) if share else total
 
 
 def given_up(run: Run, at: int) -> list[Message]:

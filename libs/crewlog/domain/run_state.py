@@ -76,7 +76,10 @@ class Task:
     timed_out: Failure | None = None
     skipped_why: str = ""
     child_run_id: str = ""
+    child_input: str = ""
     base_commit: str = ""
+    merging: tuple[str, ...] = ()
+    with_conflicts: bool = False
     taken_up: int = 0
     signal: str = ""
     started_at_unix_micros: int = 0
@@ -373,7 +376,7 @@ def based_on(run: Run, node_id: str) -> tuple[str, ...]:
 
 def inherited(run: Run, task_ids: Iterable[str]) -> tuple[str, ...]:
     commits = {commit: None for task_id in task_ids for commit in run.tasks[task_id].commits}
-    return tuple(commits)
+    return tuple(commit for commit in commits if commit != run.started.base_commit)
 
 
 def is_after_conflict(run: Run, task: Task) -> bool:

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
-from crewlog.domain import amounts, budget, run_money
+from crewlog.domain import amounts, budget, names, run_money
 from crewlog.domain.amounts import Amounts
-from crewlog.domain.run_state import Run, Task
+from crewlog.domain.run_state import Run, Task, spends
 from crewlog.eventlog.owner import Clock
 from crewlog.scheduler.funding import CHUNK, Funding, Given
 from crewlog.v1.run_pb2 import ClaimTask, ParkTask, ShrinkAllotment, UnparkTask
@@ -35,10 +35,10 @@ class Allotments:
         task = run.tasks.get(claim.task_id)
         if not self.funding.above(run) or (task is not None and task.generation):
             return True
-        node_id = claim.task_id.rpartition("-")[0]
+        node_id = names.node_of(claim.task_id)
+        if not spends(run.graph.node(node_id)) or node_id in run.spawned:
+            return True  # a child lives on what its parent has got
         share = run_money.share(run, node_id)
-        if not run.graph.nodes[node_id].HasField("agent"):
-            return True
         given = await self.funding.take(run, claim.task_id, 1, share, amounts.ZERO)
         if not given.exhausted:
             claim.given.CopyFrom(given.amounts.limit())
@@ -57,8 +57,13 @@ class Allotments:
         given = await self.funding.take(run, task_id, task.growths + 2, wished, wanted)
         return given if given.exhausted else Given(_merged(wished, given.amounts))
 
-    def settle(self, run: Run, task_id: str, spent: Amounts) -> None:
-        self.funding.settle(run, run.tasks[task_id], spent)
+    def settle(self, run: Run, task_id: str) -> None:
+        """Says what a task has come to above the run; where it has children, when the last of them has ended, too."""
+        task = run.tasks[task_id]
+        spawned = run.spawned.get(task.node_id)
+        self.funding.settle(run, task, run_money.charged(run, task))
+        if spawned is not None:
+            self.settle(run, spawned.parent)
 
     def watch(self, run: Run) -> None:
         """Remembers the tasks of the run that wait for a budget above it."""

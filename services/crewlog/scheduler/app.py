@@ -26,6 +26,7 @@ from crewlog.runtime.clock import now_micros
 from crewlog.runtime.serve import DRAIN_SECONDS, Access, Registration, RunningServer, Verifier, start_server
 from crewlog.scheduler.allotments import Allotments
 from crewlog.scheduler.checkpoint import Checkpoint
+from crewlog.scheduler.child_runs import ChildRuns
 from crewlog.scheduler.claims import Claims
 from crewlog.scheduler.closing import Closer
 from crewlog.scheduler.config import Config
@@ -36,6 +37,7 @@ from crewlog.scheduler.fleet import Fleet
 from crewlog.scheduler.funding import Funding
 from crewlog.scheduler.lease import Candidate, IsLeading
 from crewlog.scheduler.led_log import LedLog
+from crewlog.scheduler.merging import Merger
 from crewlog.scheduler.money_server import BudgetServer, GateServer, RunMoney
 from crewlog.scheduler.reactor import Reactor
 from crewlog.scheduler.server import SchedulerServer
@@ -106,6 +108,8 @@ class Parts:
     timers: Timers
     closer: Closer
     finisher: Finisher
+    child_runs: ChildRuns
+    merger: Merger
 
     def stop(self) -> None:
         """Whatever is done in the background ends: nothing of it may go on when another scheduler leads."""
@@ -113,6 +117,8 @@ class Parts:
         self.timers.stop()
         self.closer.stop()
         self.finisher.stop()
+        self.child_runs.stop()
+        self.merger.stop()
         self.allotments.funding.stop()
         self.reactor.stop()
 
@@ -128,12 +134,14 @@ def build(
     allotments.funding = Funding(budgets, now_micros, allotments.on_room)
     finisher = Finisher(workspaces, now_micros)
     dispatch = Dispatch(fleet, claim_signer(config.claim_signing_key), now_micros)
-    reactor = Reactor(owner, dispatch, finisher, allotments, timers, closer, now_micros)
-    allotments.wake = timers.wake = closer.wake = reactor.wake
+    child_runs, merger = ChildRuns(owner, now_micros), Merger(workspaces, now_micros)
+    reactor = Reactor(owner, dispatch, finisher, allotments, timers, closer, child_runs, merger, now_micros)
+    allotments.wake = timers.wake = closer.wake = child_runs.wake = merger.wake = reactor.wake
+    child_runs.opened = reactor.opened
     claims = Claims(Ends(log, TENANT, now_micros), fleet, reactor, closer, now_micros, may_judge=is_leading)
     checkpoint = Checkpoint(config.data_directory / "scheduler" / "checkpoint.sqlite", log.epoch)
     tail = Tail(log, owner, reactor, claims, allotments.funding, checkpoint, may_save=is_leading)
-    return Parts(owner, reactor, claims, tail, allotments, timers, closer, finisher)
+    return Parts(owner, reactor, claims, tail, allotments, timers, closer, finisher, child_runs, merger)
 
 
 async def _reconcile(parts: Parts) -> None:

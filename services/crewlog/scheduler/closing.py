@@ -11,7 +11,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 
-from crewlog.domain import agent_state, names
+from crewlog.domain import agent_state, names, run_state
 from crewlog.domain.agent_state import Agent
 from crewlog.domain.errors import Contention, Unavailable
 from crewlog.domain.run_state import CLAIMS_MAX, Run, Task
@@ -95,7 +95,7 @@ def claims_exhausted() -> Failure:
 
 def _host(run: Run, task: Task, agent_id: str, at: int) -> HostAgent:
     """Also where the agent has never begun: whoever was told to begin it finds it ended."""
-    node = run.graph.nodes[task.node_id]
+    node = run_state.node_of(run, task)
     return HostAgent(
         agent_id=agent_id,
         run_id=run.started.run_id,
@@ -103,6 +103,7 @@ def _host(run: Run, task: Task, agent_id: str, at: int) -> HostAgent:
         generation=task.generation,
         executor_id=EXECUTOR_ID,
         node=node.agent if node.HasField("agent") else None,
+        command=node.command if node.HasField("command") else None,
         model=node.agent.role.model or run.started.model,
         at_unix_micros=at,
     )

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, TypeVar
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from crewlog.domain import names, run_state
-from crewlog.domain.errors import Refused, Unavailable
-from crewlog.domain.run_state import Run
+from crewlog.domain.errors import Refused
+from crewlog.domain.run_state import Run, Task
 from crewlog.eventlog.owner import Clock
+from crewlog.scheduler import merging
+from crewlog.scheduler.persistence import persistently
 from crewlog.telemetry import traces
 from crewlog.telemetry.ids import ROOT_STEP
 from crewlog.telemetry.traces import Link
@@ -26,12 +28,11 @@ if TYPE_CHECKING:
     from crewlog.v1.workspace_pb2_grpc import WorkspaceServiceAsyncStub
 from google.protobuf.message import Message
 
-RETRY_SECONDS = 1.0
 CALL_SECONDS = 120.0
+REMOVALS_AT_ONCE_MAX = 8
 BRANCH_PREFIX = "crewlog/"
 
 Wake = Callable[..., None]
-T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
 
@@ -88,17 +89,33 @@ class Finisher:
             del self._at_work[run_id]
 
     async def _bring_home(self, run: Run) -> FinishRun:
-        finish = FinishRun(run_id=run.started.run_id, at_unix_micros=self._clock())
+        """A run that is part of another one hands its files over as a commit; else they become a branch."""
+        finish = FinishRun(run_id=run.started.run_id)
         try:
-            change = await _persistently(lambda: self._workspaces.Deliver(self._delivery(run), timeout=CALL_SECONDS))
+            if run.started.HasField("parent"):
+                await self._merge(run, finish)
+            else:
+                deliver = self._delivery(run)
+                finish.change.CopyFrom(
+                    await persistently(lambda: self._workspaces.Deliver(deliver, timeout=CALL_SECONDS))
+                )
         except Refused as refusal:
             finish.failure.CopyFrom(
                 Failure(reason="delivery_refused", message=refusal.message, what_to_do=refusal.what_to_do)
             )
-        else:
-            finish.change.CopyFrom(change)
         finish.at_unix_micros = self._clock()
         return finish
+
+    async def _merge(self, run: Run, finish: FinishRun) -> None:
+        commits = run_state.tips(run)
+        finish.change.base_commit = run.started.base_commit
+        if len(commits) <= 1:
+            finish.change.commit = commits[0] if commits else run.started.base_commit
+            return
+        merged = await merging.merge(self._workspaces, run, commits)
+        finish.change.commit = merged.commit
+        if not merged.commit:
+            finish.failure.CopyFrom(merging.conflict(list(merged.conflicts)))
 
     def _delivery(self, run: Run) -> DeliverChange:
         started = run.started
@@ -113,26 +130,28 @@ class Finisher:
         )
 
     async def _clean_up(self, run: Run) -> None:
-        for task in run.tasks.values():
-            if run.graph.nodes[task.node_id].HasField("agent"):
+        gate = asyncio.Semaphore(REMOVALS_AT_ONCE_MAX)
+
+        async def remove(task: Task) -> None:
+            async with gate:
                 workspace_id = names.agent_id(run.started.run_id, task.task_id)
                 await self._clean(RemoveWorkspace(workspace_id=workspace_id, at_unix_micros=self._clock()))
 
+        await asyncio.gather(*(remove(task) for task in run.tasks.values() if _has_workspace(run, task)))
+
     async def _clean(self, command: RemoveWorkspace) -> None:
         try:
-            await _persistently(lambda: self._workspaces.Remove(command, timeout=CALL_SECONDS))
+            await persistently(lambda: self._workspaces.Remove(command, timeout=CALL_SECONDS))
         except Refused as refusal:
             logger.warning("workspace %s stays: %s", command.workspace_id, refusal)
 
 
 def _has_workspaces(run: Run) -> bool:
-    return any(run.graph.nodes[task.node_id].HasField("agent") and task.generation for task in run.tasks.values())
+    return any(_has_workspace(run, task) for task in run.tasks.values()) or bool(
+        run.started.HasField("parent") and run_state.tips(run)
+    )
 
 
-async def _persistently(call: Callable[[], Awaitable[T]]) -> T:
-    while True:
-        try:
-            return await call()
-        except Unavailable as reason:
-            logger.warning("the git service does not answer: %s", reason)
-            await asyncio.sleep(RETRY_SECONDS)
+def _has_workspace(run: Run, task: Task) -> bool:
+    kind = run_state.kind(run_state.node_of(run, task)) if run.graph.knows(task.node_id) else "noop"
+    return bool(task.generation) and kind in ("agent", "command")

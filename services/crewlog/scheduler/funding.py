@@ -13,11 +13,11 @@ import secrets
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 
-from crewlog.domain import amounts, budget, names
+from crewlog.domain import amounts, budget, names, run_money
 from crewlog.domain.amounts import Amounts
 from crewlog.domain.budget import Budget
 from crewlog.domain.errors import BudgetExceeded, Contention, Unavailable
-from crewlog.domain.run_state import ENDED, Run, Task
+from crewlog.domain.run_state import ENDED, Run, Task, node_of, spends
 from crewlog.eventlog.owner import Clock, Meta, Outcome, Owner
 from crewlog.scheduler import periods
 from crewlog.v1.budget_pb2 import SettleAllotment, TakeAllotment
@@ -97,10 +97,10 @@ class Funding:
                 found[unit] = min(found.get(unit, amounts.AMOUNT_MAX), getattr(held.last, unit))
         return Given(Amounts(**found))
 
-    def settle(self, run: Run, task: Task, spent: Amounts) -> None:
+    def settle(self, run: Run, task: Task, spent: Amounts | None) -> None:
         """Closes the allotments of a task that has ended, in the background; `reconcile` does what this cannot."""
         ids = self.above(run)
-        if ids:
+        if ids and spent is not None and spends(node_of(run, task)):
             agent_id = names.agent_id(run.started.run_id, task.task_id)
             settling = asyncio.get_running_loop().create_task(self._settle_all(ids, agent_id, spent))
             self._settling.add(settling)
@@ -195,6 +195,4 @@ def orphaned(run: Run, task_id: str) -> Amounts | None:
     task = run.tasks.get(task_id)
     if task is None:
         return amounts.ZERO if run.ended_at_unix_micros else None
-    if task.status in ENDED:
-        return Amounts.of(task.result.spent) if task.result is not None else amounts.ZERO
-    return None
+    return run_money.charged(run, task) if task.status in ENDED else None

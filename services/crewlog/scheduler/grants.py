@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from crewlog.domain import names, run_state
+from crewlog.domain import names, run_context, run_state
 from crewlog.domain.run_state import Gate, Run, Task
 from crewlog.scheduler import prompts
 from crewlog.telemetry import traces
-from crewlog.v1.run_pb2 import GateKind, GateStatus, MessageSent
+from crewlog.v1.run_pb2 import GateKind, GateStatus, MessageSent, Node
 from crewlog.v1.scheduler_pb2 import GateOutcome, Grant, TaskMessage
 
 ClaimSigner = Callable[[str, str, int], str]
@@ -16,7 +16,7 @@ ClaimSigner = Callable[[str, str, int], str]
 
 
 def make(run: Run, task: Task, revision: int, sign: ClaimSigner) -> Grant:
-    node = run.graph.nodes[task.node_id]
+    node = _node(run, task)
     run_id = run.started.run_id
     grant = Grant(
         revision=revision,
@@ -32,14 +32,33 @@ def make(run: Run, task: Task, revision: int, sign: ClaimSigner) -> Grant:
         title=run.started.input.inline.decode(errors="replace").strip().partition("\n")[0],
         traceparent=traces.traceparent_of_run(run_id),
     )
+    if node.HasField("command") or node.HasField("agent"):
+        _add_files(grant, run, task, node)
+        grant.claim_token = sign(run_id, task.task_id, task.generation)
     if node.HasField("agent"):
         grant.messages.extend(message(run, task, sent) for sent in run.messages.get(task.task_id, ()))
         grant.gate_outcomes.extend(_gate_outcomes(run, task))
         grant.prompt = prompts.compose(run, task)
-        grant.base_commits.extend(run_state.base_commits(run, task))
-        grant.base_tree = _base_tree(run, task)
-        grant.claim_token = sign(run_id, task.task_id, task.generation)
     return grant
+
+
+def _node(run: Run, task: Task) -> Node:
+    """What has to be done, with every value in its place."""
+    node = Node()
+    node.CopyFrom(run_state.node_of(run, task))
+    node.node_id = task.node_id
+    if node.HasField("command"):
+        node.command.argv[:] = [run_context.rendered(run, each, task.node_id) for each in node.command.argv]
+    return node
+
+
+def _add_files(grant: Grant, run: Run, task: Task, node: Node) -> None:
+    grant.base_commits.extend(run_state.base_commits(run, task))
+    grant.base_tree = _base_tree(run, task)
+    grant.with_conflicts = node.files.with_conflicts or run_state.is_after_conflict(run, task)
+    spawned = run.spawned.get(task.node_id)
+    if spawned is not None and spawned.snapshot is not None:
+        grant.base_snapshot.CopyFrom(spawned.snapshot)
 
 
 def message(run: Run, task: Task, sent: MessageSent) -> TaskMessage:
@@ -77,7 +96,8 @@ def _gate_outcome(gate: Gate) -> GateOutcome:
 
 def _base_tree(run: Run, task: Task) -> str:
     """The files as the only predecessor left them, with what git ignores; empty where there is not just one."""
-    if len(task.based_on) != 1:
+    before = run_state.files_of(task)
+    if len(before) != 1 or len(run.tasks[before[0]].commits) > 1:
         return ""
-    result = run.tasks[task.based_on[0]].result
+    result = run.tasks[before[0]].result
     return result.snapshot.full_tree if result is not None else ""

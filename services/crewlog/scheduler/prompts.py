@@ -5,9 +5,14 @@ Outputs of agents are quoted as they are. Nothing in them is interpreted.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 
+from crewlog.domain import run_context, run_state
 from crewlog.domain.run_state import Run, Task
+
+OUTPUT_CHARACTERS_MAX = 48_000
+PARTS_MAX = 200
 
 
 def compose(run: Run, task: Task) -> str:
@@ -18,14 +23,27 @@ def compose(run: Run, task: Task) -> str:
 def _parts(run: Run, task: Task) -> Iterator[str]:
     yield f"The task:\n\n{run.started.input.inline.decode(errors='replace').strip()}"
     yield f"The work of this run began at commit {run.started.base_commit}."
-    added = run.graph.nodes[task.node_id].agent.prompt.strip()
+    added = run_context.rendered(run, run_state.node_of(run, task).agent.prompt, task.node_id).strip()
     if added:
         yield added
+    if run.graph.is_item(task.node_id):
+        yield _item(run, task)
+    if task.node_id in run.spawned:
+        yield "You do a part of the work of another agent, which reads what you say last."
     if task.visit > 1:
         yield _visit(run, task)
         yield from _earlier(run, task)
     for task_id in task.based_on:
-        yield _handed_over(run.tasks[task_id])
+        yield handed_over(run, run.tasks[task_id])
+
+
+def _item(run: Run, task: Task) -> str:
+    expansion = run.expansions[run_state.map_task_id(run, task.node_id)]
+    index, item = run_state.index_of(task.node_id), run_context.item_of(run, task.node_id)
+    if expansion.items is None:
+        return f"You are number {index + 1} of {expansion.count}, and each of you does the whole."
+    text = item if isinstance(item, str) else json.dumps(item, ensure_ascii=False, indent=1)
+    return f"Your part is number {index + 1} of {expansion.count}; others do the rest at the same time:\n\n{text}"
 
 
 def _visit(run: Run, task: Task) -> str:
@@ -35,13 +53,29 @@ def _visit(run: Run, task: Task) -> str:
 
 
 def _earlier(run: Run, task: Task) -> Iterator[str]:
-    """What the task's own dependencies had said, which a revisit still has to know."""
-    for node_id in run.graph.nodes[task.node_id].depends_on:
-        known = [other for other in run.tasks.values() if other.node_id == node_id and other.result is not None]
-        if known and known[-1].task_id not in task.based_on:
-            yield _handed_over(max(known, key=lambda other: other.visit))
+    """What had led to the node before, which a revisit still has to know."""
+    for way in run.graph.incoming.get(task.node_id, ()):
+        known = run_context.latest(run, way.source)
+        if known is not None and known.result is not None and known.task_id not in task.based_on:
+            yield handed_over(run, known)
 
 
-def _handed_over(task: Task) -> str:
-    text = task.result.output.inline.decode(errors="replace").strip() if task.result else ""
-    return f"What {task.node_id!r} handed over:\n\n<output of={task.node_id!r}>\n{text}\n</output>"
+def handed_over(run: Run, task: Task) -> str:
+    """What a task says to those that come after it, as it is."""
+    text = _said(run, task)
+    failure = f" It has not succeeded: {task.failure.message}." if task.failure is not None else ""
+    return f"What {task.node_id!r} handed over:{failure}\n\n<output of={task.node_id!r}>\n{text}\n</output>"
+
+
+def _said(run: Run, task: Task) -> str:
+    parts = run_state.parts_of(run, task) if task.task_id in run.expansions else []
+    if parts:
+        room = OUTPUT_CHARACTERS_MAX // len(parts)
+        return "\n\n".join(f"{part.node_id}: {_own(run, part)[:room]}" for part in parts[:PARTS_MAX])
+    return _own(run, task)
+
+
+def _own(run: Run, task: Task) -> str:
+    text = run_context.output_of(task).strip()
+    value = run_context.result_of(run, task)
+    return text if value is None else "\n\n".join(filter(None, (text, json.dumps(value, ensure_ascii=False, indent=1))))

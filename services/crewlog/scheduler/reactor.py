@@ -13,19 +13,21 @@ from dataclasses import dataclass, field
 
 from crewlog.domain import run as rules
 from crewlog.domain import run_state
-from crewlog.domain.amounts import Amounts
 from crewlog.domain.decider import fold
 from crewlog.domain.errors import Contention, Refused, Unavailable
 from crewlog.domain.run_state import Run
 from crewlog.eventlog.owner import Clock, Outcome, Owner
 from crewlog.scheduler.allotments import Allotments
+from crewlog.scheduler.child_runs import ChildRuns
 from crewlog.scheduler.closing import EXECUTOR_ID, Closer
 from crewlog.scheduler.dispatch import Dispatch
 from crewlog.scheduler.entries import Entries, raise_unless_refused
 from crewlog.scheduler.finishing import Finisher
+from crewlog.scheduler.merging import Merger
 from crewlog.scheduler.timers import Timers
 from crewlog.v1.run_pb2 import (
     AllotmentShrunk,
+    ChildRunRequested,
     ClaimTask,
     MessageSent,
     RunStatus,
@@ -61,12 +63,16 @@ class Reactor:
         allotments: Allotments,
         timers: Timers,
         closer: Closer,
+        child_runs: ChildRuns,
+        merger: Merger,
         clock: Clock,
     ):
         self._owner, self._entries = owner, Entries(owner, clock)
         self._allotments = allotments
         self._timers = timers
         self._closer = closer
+        self._child_runs = child_runs
+        self._merger = merger
         self._dispatch = dispatch
         self._finisher = finisher
         self._work: dict[str, _Work] = {}
@@ -91,12 +97,19 @@ class Reactor:
                 self._dispatch.tell(run_id, outcome, event)
             elif isinstance(event, MessageSent):
                 self._dispatch.say(outcome.state, event)
+            elif isinstance(event, ChildRunRequested):
+                self._child_runs.begin(run_id, event.task_id)
         self.wake(run_id)
 
     def opened(self, run_id: str) -> None:
         """The run has something to do: it was started, or found open, or was taken up again."""
         self.closed_runs.discard(run_id)
         self.open_runs.add(run_id)
+        self.look_again(run_id)
+
+    def look_again(self, run_id: str) -> None:
+        """Whatever the run has asked for is looked after, also where nobody remembers it."""
+        self._child_runs.forget(run_id)
         self.wake(run_id)
 
     async def repeat_messages(self, run_id: str, task_id: str) -> None:
@@ -144,6 +157,7 @@ class Reactor:
         """Claims that were stored after all: nobody was told of them."""
         run, _ = await self._owner.state(run_id)
         self._dispatch.hold_open_tasks(run, asyncio.get_running_loop().time())
+        self._child_runs.forget(run_id)
         for task in run_state.open_tasks(run):
             if task.executor_id == EXECUTOR_ID:
                 self._closer.close(run, task)
@@ -180,12 +194,25 @@ class Reactor:
     def _follow_up(self, run: Run, outcomes: Sequence[Outcome[Run] | BaseException]) -> None:
         for outcome in outcomes:
             for event in outcome.events if isinstance(outcome, Outcome) else ():
-                if isinstance(event, (TaskSucceeded, TaskFailed, TaskCancelled)):
-                    self._allotments.settle(run, event.task_id, Amounts.of(event.result.spent))
-                elif isinstance(event, TaskClaimed) and event.to_close:
-                    self._closer.close(run, run.tasks[event.task_id])
+                self._follow(run, event)
         self._allotments.watch(run)
         self._timers.watch(run)
+        self._child_runs.look(run)
+        self._merger.look(run)
+
+    def _follow(self, run: Run, event: Message) -> None:
+        run_id = run.started.run_id
+        match event:
+            case TaskSucceeded() | TaskFailed() | TaskCancelled():
+                self._allotments.settle(run, event.task_id)
+            case TaskClaimed(to_close=True):
+                self._closer.close(run, run.tasks[event.task_id])
+            case MessageSent():
+                self._dispatch.say(run, event)
+            case ChildRunRequested():
+                self._child_runs.begin(run_id, event.task_id)
+            case _:
+                pass
 
     def _settle(self, run_id: str, run: Run) -> None:
         if run_state.is_over(run):
@@ -201,6 +228,7 @@ class Reactor:
             self.open_runs.discard(run_id)
             self.closed_runs.add(run_id)
             self._finisher.emit_span(run)
+            self._child_runs.told(run)
         self._owner.forget(run_id)
 
 

@@ -7,6 +7,7 @@ import secrets
 from collections.abc import AsyncIterator
 from typing import Any
 
+from crewlog.domain import run_children
 from crewlog.domain.errors import InvalidCommand, NotFound
 from crewlog.domain.names import is_aggregate_id
 from crewlog.domain.run_state import Run
@@ -19,13 +20,23 @@ from crewlog.scheduler.reactor import Reactor
 from crewlog.scheduler.tail import Tail
 from crewlog.v1.answer_pb2 import Receipt
 from crewlog.v1.recovery_pb2 import RecoverRun
-from crewlog.v1.run_pb2 import CancelRun, CancelTask, PauseRun, ResumeRun, RetryRun, SendMessage, StartRun
-from crewlog.v1.scheduler_pb2 import ExecutorReport, GrantedAllotment, RequestAllotment, SchedulerOrder
+from crewlog.v1.run_pb2 import (
+    CancelRun,
+    CancelTask,
+    PauseRun,
+    ResumeRun,
+    RetryRun,
+    SendMessage,
+    SignalRun,
+    SpawnChild,
+    StartRun,
+)
+from crewlog.v1.scheduler_pb2 import ExecutorReport, GrantedAllotment, RequestAllotment, SchedulerOrder, SpawnedChild
 from crewlog.v1.scheduler_pb2_grpc import SchedulerServiceServicer
 
 SLOTS_MAX = 10_000
 
-Control = CancelRun | CancelTask | PauseRun | ResumeRun | RetryRun | SendMessage
+Control = CancelRun | CancelTask | PauseRun | ResumeRun | RetryRun | SendMessage | SignalRun
 
 
 class SchedulerServer(SchedulerServiceServicer):
@@ -66,6 +77,20 @@ class SchedulerServer(SchedulerServiceServicer):
 
     async def Send(self, request: SendMessage, context: object) -> Receipt:
         return await self._handle(request, request.sent_by)
+
+    async def Signal(self, request: SignalRun, context: object) -> Receipt:
+        return await self._handle(request, request.by)
+
+    async def Spawn(self, request: SpawnChild, context: object) -> SpawnedChild:
+        _check_run_id(request.run_id)
+        request.at_unix_micros = self._clock()
+        meta = self._meta(request.run_id, f"{request.run_id}_{request.task_id}")
+        outcome = await self._owner.handle(request.run_id, request, meta)
+        self._reactor.changed(request.run_id, outcome)
+        spawned = run_children.spawned_by(outcome.state, request)
+        if spawned is None:
+            raise NotFound("the child is not there any more")
+        return SpawnedChild(task_id=f"{spawned.node_id}-1", revision=outcome.revision)
 
     async def Recover(self, request: RecoverRun, context: object) -> Receipt:
         _check_run_id(request.run_id)

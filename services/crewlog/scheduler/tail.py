@@ -178,7 +178,7 @@ class Tail:
         except (UnknownEvent, WrongState, Unavailable) as reason:
             logger.warning("run %s waits: %s", run_id, reason)
             return
-        self._reactor.wake(run_id)
+        self._reactor.look_again(run_id)
 
     def _is_moving(self, agent_id: str) -> bool:
         return agent_id in self._moved or agent_id in self._moved_before
