@@ -46,4 +46,4 @@ def compile_expression(text: str) -> Expression:
     names = frozenset(re.findall(r"tasks\[['\"]([a-z0-9_-]+)['\"]\]", text)) | frozenset(
         re.findall(r"tasks\.([a-z0-9]+)", text)
     )
-    return Expression(text, p, names, frozenset(p.variables))
+    return Expression(text, p, names, frozenset(p.variables()))

@@ -75,8 +75,8 @@ def _run(run: Run) -> dict[str, Any]:
 
 
 def _tasks(run: Run, node_ids: Iterable[str]) -> dict[str, Any]:
-    latest = ((node_id, latest(run, node_id)) for node_id in node_ids)
-    return {node_id: value_of(run, task) for node_id, task in latest if task is not None}
+    ended = ((node_id, latest(run, node_id)) for node_id in node_ids)
+    return {node_id: value_of(run, task) for node_id, task in ended if task is not None}
 
 
 def latest(run: Run, node_id: str) -> Task | None:

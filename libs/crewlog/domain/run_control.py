@@ -42,6 +42,7 @@ from crewlog.v1.run_pb2 import (
     SignalReceived,
     SignalRun,
     TaskCancelRequested,
+    TaskStatus,
 )
 from google.protobuf.message import Message
 
@@ -163,9 +164,10 @@ def _unfinished(run: Run) -> list[str]:
 
 def _is_unfinished(run: Run, task_id: str) -> bool:
     task, node_id = run.tasks.get(task_id), names.node_of(task_id)
-    if is_settled(task) or node_id in run.spawned:
-        return False
-    return not run.graph.is_item(node_id) or not is_settled(run.tasks.get(map_task_id(run, node_id)))
+    if run.graph.is_item(node_id):
+        has_succeeded = task is not None and task.status == TaskStatus.TASK_STATUS_SUCCEEDED
+        return not has_succeeded and not is_settled(run.tasks.get(map_task_id(run, node_id)))
+    return not is_settled(task) and node_id not in run.spawned
 
 
 def _raised(run: Run, command: RetryRun) -> list[Message]:

@@ -260,9 +260,9 @@ def base_commits(run: Run, task: Task) -> tuple[str, ...]:
 
 
 def tips(run: Run) -> tuple[str, ...]:
-    """The commits that hold everything that was done, without those that others are based on, or have replaced."""
-    ended = [task for task in run.tasks.values() if task.commits and task.status in ENDED and _counts(run, task)]
-    inner = {name for task in ended for name in (*task.based_on, *files_of(task))}
+    """The commits that a run comes to: those of the tasks that nothing has come after."""
+    ended = [task for task in run.tasks.values() if task.status in ENDED and _counts(run, task)]
+    inner = {name for task in ended for name in task.based_on}
     commits = {commit: None for task in ended if _is_tip(run, task, inner) for commit in task.commits}
     return tuple(sorted(commits.keys() - {run.started.base_commit}))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from crewlog.domain import names
+from crewlog.domain import names, run_state
 from crewlog.domain.run_state import Gate, Run, Task, is_over, is_stopping
 from crewlog.v1.budget_pb2 import Usage
 from crewlog.v1.run_pb2 import GateStatus, GateView, ParkCause, RunStatus, RunView, TaskResult, TaskStatus, TaskView
@@ -115,7 +115,7 @@ def _waiting(run: Run, node_id: str) -> TaskView:
 
 
 def _role(run: Run, node_id: str) -> str:
-    return run.graph.nodes[node_id].agent.role.name
+    return run_state.node(run, node_id).agent.role.name
 
 
 def _gate(run: Run, gate: Gate) -> GateView:
