@@ -77,6 +77,10 @@ class Allotments:
         parked = (run_id for run_id, _ in self._parked.get(budget_id, {}))
         return list(dict.fromkeys([*self._waiting.get(budget_id, {}), *parked]))
 
+    def awaited_by(self, run_id: str) -> str:
+        """The budget that had no room for the next claim of the run; empty where there is none."""
+        return next((budget_id for budget_id, runs in self._waiting.items() if run_id in runs), "")
+
     async def on_room(self, budget_id: str) -> None:
         """A budget may have more to give: whoever waits for it tries again, in order."""
         for run_id in self._waiting.pop(budget_id, {}):

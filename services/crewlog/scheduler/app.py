@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
+from crewlog.domain import admission, budget
 from crewlog.domain import agent as agent_rules
-from crewlog.domain import budget
 from crewlog.domain import run as rules
 from crewlog.domain.names import TENANT
 from crewlog.domain.run_state import Run
@@ -24,6 +24,7 @@ from crewlog.runtime import auth, failpoint_ports
 from crewlog.runtime.channel import dial
 from crewlog.runtime.clock import now_micros
 from crewlog.runtime.serve import DRAIN_SECONDS, Access, Registration, RunningServer, Verifier, start_server
+from crewlog.scheduler.admission_server import AdmissionServer
 from crewlog.scheduler.allotments import Allotments
 from crewlog.scheduler.checkpoint import Checkpoint
 from crewlog.scheduler.child_runs import ChildRuns
@@ -43,6 +44,8 @@ from crewlog.scheduler.reactor import Reactor
 from crewlog.scheduler.server import SchedulerServer
 from crewlog.scheduler.tail import Tail
 from crewlog.scheduler.timers import Timers
+from crewlog.scheduler.waiting import Explainer
+from crewlog.v1.admission_pb2_grpc import add_AdmissionServiceServicer_to_server
 from crewlog.v1.budget_service_pb2_grpc import add_BudgetServiceServicer_to_server, add_GateServiceServicer_to_server
 from crewlog.v1.scheduler_pb2_grpc import add_SchedulerServiceServicer_to_server
 from crewlog.v1.workspace_pb2_grpc import WorkspaceServiceStub
@@ -110,6 +113,8 @@ class Parts:
     finisher: Finisher
     child_runs: ChildRuns
     merger: Merger
+    limits: AdmissionServer
+    explainer: Explainer
 
     def stop(self) -> None:
         """Whatever is done in the background ends: nothing of it may go on when another scheduler leads."""
@@ -140,8 +145,14 @@ def build(
     child_runs.opened = reactor.opened
     claims = Claims(Ends(log, TENANT, now_micros), fleet, reactor, closer, now_micros, may_judge=is_leading)
     checkpoint = Checkpoint(config.data_directory / "scheduler" / "checkpoint.sqlite", log.epoch)
-    tail = Tail(log, owner, reactor, claims, allotments.funding, checkpoint, may_save=is_leading)
-    return Parts(owner, reactor, claims, tail, allotments, timers, closer, finisher, child_runs, merger)
+    limits = AdmissionServer(
+        Owner(log, admission, tenant=TENANT, clock=now_micros, code_version=code), dispatch, reactor, now_micros
+    )
+    tail = Tail(log, owner, reactor, claims, allotments.funding, limits.learn, checkpoint, may_save=is_leading)
+    explainer = Explainer(owner, lambda: reactor.open_runs, dispatch, allotments)
+    return Parts(
+        owner, reactor, claims, tail, allotments, timers, closer, finisher, child_runs, merger, limits, explainer
+    )
 
 
 async def _reconcile(parts: Parts) -> None:
@@ -170,12 +181,15 @@ def claim_signer(signing_key: str) -> Callable[[str, str, int], str]:
 
 async def _listen(config: Config, parts: Parts) -> RunningServer:
     money = RunMoney(parts.owner, parts.allotments, parts.reactor.changed, now_micros)
-    runs = SchedulerServer(parts.owner, parts.reactor, parts.claims, parts.tail, money, now_micros)
+    runs = SchedulerServer(parts.owner, parts.reactor, parts.claims, parts.tail, money, parts.explainer, now_micros)
     budgets = BudgetServer(parts.allotments, money, now_micros)
     gates = GateServer(parts.allotments, money, now_micros)
     served = [
         Registration("crewlog.v1.SchedulerService", add_SchedulerServiceServicer_to_server, runs, Access.SERVICE),
         Registration("crewlog.v1.BudgetService", add_BudgetServiceServicer_to_server, budgets, Access.SERVICE),
+        Registration(
+            "crewlog.v1.AdmissionService", add_AdmissionServiceServicer_to_server, parts.limits, Access.SERVICE
+        ),
         Registration("crewlog.v1.GateService", add_GateServiceServicer_to_server, gates, Access.SERVICE),
     ]
     verifier = Verifier(service_verify_key=config.service_verify_key)

@@ -18,6 +18,7 @@ from crewlog.scheduler.fleet import Executor
 from crewlog.scheduler.money_server import RunMoney
 from crewlog.scheduler.reactor import Reactor
 from crewlog.scheduler.tail import Tail
+from crewlog.scheduler.waiting import Explainer
 from crewlog.v1.answer_pb2 import Receipt
 from crewlog.v1.recovery_pb2 import RecoverRun
 from crewlog.v1.run_pb2 import (
@@ -33,6 +34,7 @@ from crewlog.v1.run_pb2 import (
 )
 from crewlog.v1.scheduler_pb2 import ExecutorReport, GrantedAllotment, RequestAllotment, SchedulerOrder, SpawnedChild
 from crewlog.v1.scheduler_pb2_grpc import SchedulerServiceServicer
+from crewlog.v1.waiting_pb2 import ExplainWaiting, Waiting
 
 SLOTS_MAX = 10_000
 
@@ -41,13 +43,21 @@ Control = CancelRun | CancelTask | PauseRun | ResumeRun | RetryRun | SendMessage
 
 class SchedulerServer(SchedulerServiceServicer):
     def __init__(
-        self, owner: Owner[Run], reactor: Reactor, claims: Claims, tail: Tail, money: RunMoney, clock: Clock
+        self,
+        owner: Owner[Run],
+        reactor: Reactor,
+        claims: Claims,
+        tail: Tail,
+        money: RunMoney,
+        explainer: Explainer,
+        clock: Clock,
     ) -> None:
         self._owner = owner
         self._reactor = reactor
         self._claims = claims
         self._tail = tail
         self._money = money
+        self._explainer = explainer
         self._clock = clock
 
     async def Start(self, request: StartRun, context: object) -> Receipt:
@@ -99,6 +109,11 @@ class SchedulerServer(SchedulerServiceServicer):
             raise NotFound(f"there is no run {request.run_id!r}", what_to_do="see `crewlog runs`")
         await self._claims.recover(run)
         return Receipt(revision=revision)
+
+    async def Explain(self, request: ExplainWaiting, context: object) -> Waiting:
+        if request.run_id:
+            _check_run_id(request.run_id)
+        return await self._explainer.explain(request)
 
     async def Grow(self, request: RequestAllotment, context: object) -> GrantedAllotment:
         return await self._money.grow(request)

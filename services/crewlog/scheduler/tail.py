@@ -10,7 +10,7 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from crewlog.domain import names, run_state
@@ -44,6 +44,7 @@ class Tail:
         reactor: Reactor,
         claims: Claims,
         funding: Funding,
+        learn_limits: Callable[[], Awaitable[None]],
         checkpoint: Checkpoint,
         may_save: Callable[[], bool],
     ) -> None:
@@ -52,6 +53,7 @@ class Tail:
         self._reactor = reactor
         self._claims = claims
         self._funding = funding
+        self._learn_limits = learn_limits
         self._checkpoint = checkpoint
         self._may_save = may_save
         self._saved: set[str] = set()
@@ -72,6 +74,7 @@ class Tail:
         self._saved = set(remembered.open_runs) if remembered else set()
         for budget_id in position.budgets:
             await self._funding.learn(budget_id)
+        await self._learn_limits()
         gate = asyncio.Semaphore(OPENING_AT_ONCE_MAX)
 
         async def open_one(run_id: str) -> None:
@@ -82,7 +85,7 @@ class Tail:
 
     async def follow(self) -> None:
         """Runs until it is cancelled."""
-        async for batch in self._log.follow(self._revision, ("run", "agent", "budget")):
+        async for batch in self._log.follow(self._revision, ("run", "agent", "budget", "admission")):
             await self._see(batch)
             self._revision = batch[-1].revision
             await self._save_sometimes()
@@ -134,6 +137,8 @@ class Tail:
                     self._reactor.wake(names.run_of(id), end)
             elif stored.aggregate.kind == "budget":
                 await self._funding.learn(id)
+            elif stored.aggregate.kind == "admission":
+                await self._learn_limits()
             else:
                 await self._see_run(stored, await self._log.is_foreign(stored))
 
