@@ -60,6 +60,7 @@ ROWS = [
     (errors.Conflict, "ALREADY_EXISTS", "CONFLICT"),
     (errors.WrongState, "FAILED_PRECONDITION", "WRONG_STATE"),
     (errors.StaleClaim, "FAILED_PRECONDITION", "STALE_CLAIM"),
+    (errors.MergeConflict, "FAILED_PRECONDITION", "MERGE_CONFLICT"),
     (errors.BudgetExceeded, "RESOURCE_EXHAUSTED", "BUDGET_EXCEEDED"),
     (errors.NotAuthenticated, "UNAUTHENTICATED", "NOT_AUTHENTICATED"),
     (errors.NotPermitted, "PERMISSION_DENIED", "NOT_PERMITTED"),

@@ -183,6 +183,16 @@ def tool_uses(turn: Turn) -> Iterator[tuple[int, ToolUse]]:
     return enumerate(block.tool_use for block in turn.content if block.HasField("tool_use"))
 
 
+def spawned(agent: Agent) -> int:
+    """How many children it has had."""
+    return sum(
+        1
+        for turn in agent.turns
+        for index, call in tool_uses(turn)
+        if call.tool == SPAWN_TOOL and index in turn.outcomes and not turn.outcomes[index].is_error
+    )
+
+
 def fits(agent: Agent, wanted: Amounts) -> bool:
     """Whether a further call may cost so much at most."""
     return amounts.fits(agent.allotment, agent.spent + agent.reserved + wanted)

@@ -6,6 +6,7 @@
     +-- Conflict                the same id with other content
     +-- WrongState              not now
     |   +-- StaleClaim          a later generation has the task
+    |   +-- MergeConflict       the files of several tasks cannot be merged
     +-- BudgetExceeded          it does not fit into the limit
     +-- NotAuthenticated        who is asking?
     +-- NotPermitted            not you
@@ -48,6 +49,10 @@ class WrongState(Refused):
 
 
 class StaleClaim(WrongState):
+    pass
+
+
+class MergeConflict(WrongState):
     pass
 
 

@@ -52,6 +52,7 @@ _TABLE = (
     _Row(errors.NotFound, grpc.StatusCode.NOT_FOUND),
     _Row(errors.Conflict, grpc.StatusCode.ALREADY_EXISTS),
     _Row(errors.StaleClaim, grpc.StatusCode.FAILED_PRECONDITION, "precondition"),
+    _Row(errors.MergeConflict, grpc.StatusCode.FAILED_PRECONDITION, "precondition"),
     _Row(errors.WrongState, grpc.StatusCode.FAILED_PRECONDITION, "precondition"),
     _Row(errors.BudgetExceeded, grpc.StatusCode.RESOURCE_EXHAUSTED, "quota"),
     _Row(errors.NotAuthenticated, grpc.StatusCode.UNAUTHENTICATED),

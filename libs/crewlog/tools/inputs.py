@@ -40,9 +40,9 @@ def _violation(detail: ErrorDetails) -> str:
 
 
 def _fields(tool: Tool[Any]) -> str:
-    required = tool.input_schema["required"]
+    required = tool.input_schema.get("required", ())
     fields = tool.input_schema["properties"].items()
-    return ", ".join(_field(name, it["type"], name in required) for name, it in fields)
+    return ", ".join(_field(name, it["type"], name in required) for name, it in fields) or "nothing"
 
 
 def _field(name: str, type_name: str, is_required: bool) -> str:

@@ -107,7 +107,10 @@ def _definition(name: str) -> dict[str, Any]:
     if name not in TOOLS:
         why = f"the tools are {', '.join(TOOLS)}"
         raise InvalidCommand(f"{shown(name)} is no tool: {why}", violations={"tools": why})
-    tool = TOOLS[name]
+    return definition_of(TOOLS[name])
+
+
+def definition_of(tool: Tool[Any]) -> dict[str, Any]:
     return {"name": tool.name, "description": tool.description, "input_schema": tool.input_schema}
 
 
@@ -119,4 +122,13 @@ def _allowed(name: str, context: ToolContext) -> Tool[Any]:
     raise NotDone(reason, f"{shown(name[:80])} {what}. You have: {', '.join(allowed) or 'none'}")
 
 
-__all__ = ["TOOLS", "Tool", "ToolAnswer", "ToolContext", "effect_class_of", "run_tool", "tool_definitions"]
+__all__ = [
+    "TOOLS",
+    "Tool",
+    "ToolAnswer",
+    "ToolContext",
+    "definition_of",
+    "effect_class_of",
+    "run_tool",
+    "tool_definitions",
+]

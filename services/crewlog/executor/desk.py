@@ -28,6 +28,11 @@ from crewlog.v1.scheduler_pb2 import Grant
 from crewlog.v1.workspace_pb2 import PreparedWorkspace, Snapshot
 
 TITLE_CHARACTERS_MAX = 60
+CONFLICTS_SHOWN_MAX = 100
+CONFLICTS_TEXT = (
+    "Your files come from several tasks whose changes do not fit together. These files have conflict markers "
+    "(`<<<<<<<`, `=======`, `>>>>>>>`), which you have to resolve:"
+)
 
 FindModel = Callable[[Grant, str], Awaitable[tuple[AnthropicModel, str]]]
 """The client for a model with the credential of the grant's run, and its name. Raises Refused where there is none."""
@@ -47,6 +52,16 @@ class Desk:
     async def set_up(self, snapshot: Snapshot | None) -> None:
         """Prepares the worktree, with the files of the agent's last snapshot where it has one."""
         self.prepared = await self.workspace.prepare(snapshot)
+
+    def with_conflicts_told(self, prompt: str) -> str:
+        """The prompt, behind the files with conflict markers, where there are some."""
+        conflicts = self.prepared.conflicts if self.prepared is not None else ()
+        if not conflicts:
+            return prompt
+        shown = "\n".join(f"- {path}" for path in conflicts[:CONFLICTS_SHOWN_MAX])
+        more = len(conflicts) - CONFLICTS_SHOWN_MAX
+        rest = f"\n- and {more} more: look for `<<<<<<<`" if more > 0 else ""
+        return f"{CONFLICTS_TEXT}\n\n{shown}{rest}\n\n{prompt}"
 
     async def model(self, name: str) -> tuple[AnthropicModel, str]:
         """Waits for a gateway that is being started again. Raises ModelError where there is no key."""

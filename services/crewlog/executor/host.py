@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from crewlog.domain.agent_state import Agent, has_model, is_interrupted, is_noop, is_over
+from crewlog.domain.agent_state import Agent, has_model, is_noop, is_over
 from crewlog.domain.agent_steps import (
     Ask,
     CallModel,
@@ -19,13 +19,15 @@ from crewlog.domain.agent_steps import (
     Step,
     Succeed,
     Wait,
+    WaitForChildren,
     next_step,
 )
-from crewlog.domain.errors import Refused, StaleClaim
+from crewlog.domain.errors import MergeConflict, Refused, StaleClaim
 from crewlog.eventlog import bodies
 from crewlog.eventlog.owner import Clock, Owner
 from crewlog.eventlog.port import BlobStore
-from crewlog.executor import model_calls, paying, questions, spans, tool_calls
+from crewlog.executor import model_calls, paying, questions, spans
+from crewlog.executor.children import Children
 from crewlog.executor.control import Control, Leave
 from crewlog.executor.desk import Desk
 from crewlog.executor.ending import Ending
@@ -33,10 +35,10 @@ from crewlog.executor.inbox import Inbox
 from crewlog.executor.model_turn import ModelTurn
 from crewlog.executor.session import Session
 from crewlog.executor.tool_turn import ToolTurn
+from crewlog.executor.waiting import Waiting
 from crewlog.models.prices import PriceList
 from crewlog.tools import offered
 from crewlog.v1.agent_pb2 import (
-    FinishToolCall,
     HostAgent,
     ParkAgent,
     RaiseAllotment,
@@ -78,7 +80,10 @@ class Host:
         self._control = Control()
         self._session = Session(shared.owner, grant, shared.executor_id, shared.clock)
         self._inbox = Inbox(self._session, self._control, grant)
-        self._tool_turn = ToolTurn(grant, self._session, desk, self._control, shared.clock)
+        children = Children(grant, self._session, desk, shared.scheduler, shared.blobs, self._control)
+        self._tool_turn = ToolTurn(grant, self._session, desk, self._control, shared.clock, children)
+        tools = frozenset(grant.node.agent.role.tools)
+        self._waiting = Waiting(self._session, children, shared.blobs, shared.clock, tools)
         self._ending = Ending(self._session, desk, shared.blobs)
         self._payer = paying.payer(grant, self._session, desk, shared.scheduler, shared.price_list)
         self._model_turn = ModelTurn(
@@ -139,16 +144,30 @@ class Host:
     async def _open(self) -> None:
         """Takes the agent over; from then on nobody else can append to it."""
         await self._session.open()
-        prompt = await bodies.store(self._shared.blobs, self._grant.prompt.encode(errors="replace"))
+        prompt = await bodies.store(self._shared.blobs, (await self._prompt()).encode(errors="replace"))
         self._session.do(host_command(self._grant, prompt, self._shared.executor_id))
         if is_noop(self._agent) or is_over(self._agent):
             return
         await self._session.flush()
         if has_model(self._agent):
             self._hear_what_was_said()
-        await self._refusable(self._desk.set_up(self._agent.snapshot))
+        if self._desk.prepared is None:
+            await self._refusable(self._desk.set_up(self._agent.snapshot))
         if self._grant.has_to_stop and has_model(self._agent):
             await self._refusable(self._ending.without_money(self._payer.own_budget))
+
+    async def _prompt(self) -> str:
+        """The agent has to know from its first word which of its files have conflict markers. So they are made before
+        it begins; what is refused then is refused again when it has begun, and ends it."""
+        if not self._grant.with_conflicts or self._agent.status:
+            return self._grant.prompt
+        try:
+            await self._desk.set_up(None)
+        except StaleClaim:
+            raise
+        except Refused as refusal:
+            logger.info("agent %s begins without its files: %s", self._grant.agent_id, refusal)
+        return self._desk.with_conflicts_told(self._grant.prompt)
 
     def _hear_what_was_said(self) -> None:
         self._inbox.open()
@@ -168,8 +187,7 @@ class Host:
         except StaleClaim:
             raise
         except Refused as refusal:
-            failure = Failure(reason="refused", message=refusal.message, what_to_do=refusal.what_to_do)
-            self._ending.fail_at_once(failure)
+            self._ending.fail_at_once(_failure(refusal))
         except Exception as bug:
             logger.exception("agent %s cannot go on", self._grant.agent_id)
             message = f"the executor failed: {type(bug).__name__}"
@@ -192,29 +210,21 @@ class Host:
             case CallModel():
                 await self._model_turn.take(step)
             case Ask():
-                await self._ask(step)
+                await self._waiting.ask(step)
+            case WaitForChildren():
+                self._waiting.for_children(step)
             case Wait():
-                self._wait(step)
+                self._waiting.for_provider(step)
             case Succeed(output=output):
                 await self._ending.succeed(output)
             case Fail(failure=failure):
                 await self._ending.fail(failure)
 
-    async def _ask(self, step: Ask) -> None:
-        if is_interrupted(self._agent):
-            self._session.do(tool_calls.not_begun(step.place, step.effect))
-            return
-        tools = frozenset(self._grant.node.agent.role.tools)
-        asked = await questions.question_of(step, self._shared.blobs, tools)
-        if isinstance(asked, FinishToolCall):
-            self._session.do(asked)
-        else:
-            self._session.do(ParkAgent(cause=ParkCause.PARK_CAUSE_QUESTION, question=asked))
 
-    def _wait(self, step: Wait) -> None:
-        """The provider will not answer for now: nobody has to hold the agent until then."""
-        at = self._shared.clock() + step.millis * 1_000 if step.millis else 0
-        self._session.do(ParkAgent(cause=ParkCause.PARK_CAUSE_MODEL, failure=step.failure, not_before_unix_micros=at))
+def _failure(refusal: Refused) -> Failure:
+    if isinstance(refusal, MergeConflict):
+        return Failure(reason="merge_conflict", message=refusal.message, what_to_do=refusal.what_to_do)
+    return Failure(reason="refused", message=refusal.message, what_to_do=refusal.what_to_do)
 
 
 def host_command(grant: Grant, prompt: Body, executor_id: str) -> HostAgent:

@@ -18,7 +18,7 @@ from crewlog.eventlog.port import BlobStore
 from crewlog.executor.control import Control, Cut
 from crewlog.executor.workspace import Workspace
 from crewlog.runtime import failpoints
-from crewlog.tools import finish
+from crewlog.tools import children, finish
 from crewlog.tools.answers import CANCELLED, INTERRUPTED, TIMED_OUT, NotDone, ToolAnswer
 from crewlog.tools.command_task import run_command
 from crewlog.tools.registry import TOOLS, run_tool
@@ -41,17 +41,26 @@ Call = tuple[Place, Effect]
 
 
 def groups(calls: Sequence[Call]) -> Iterator[list[Call]]:
-    """The calls in their order, cut so that what may change files stands alone."""
-    for reads_only, group in itertools.groupby(calls, key=lambda call: not _changes_files(call[1].call)):
+    """The calls in their order, cut so that what may change files or share money stands alone."""
+    for alone, group in itertools.groupby(calls, key=lambda call: _runs_alone(call[1].call)):
         members = list(group)
-        size = CALLS_AT_ONCE_MAX if reads_only else 1
+        size = 1 if alone else CALLS_AT_ONCE_MAX
         yield from (members[start : start + size] for start in range(0, len(members), size))
 
 
 def not_begun(place: Place, effect: Effect) -> FinishToolCall:
     """Somebody has interrupted the agent before the call was begun."""
-    failure = ToolFailure(reason=INTERRUPTED, text=Body(inline=NOT_BEGUN_TEXT.encode()))
-    return FinishToolCall(key=key_of(place, effect), failure=failure)
+    return failed(key_of(place, effect), INTERRUPTED, NOT_BEGUN_TEXT)
+
+
+def cut_off(key: EffectKey, reason: str, seconds: float) -> FinishToolCall:
+    """It was under way."""
+    return failed(key, reason, _CUT_OFF[reason].format(seconds=seconds))
+
+
+def failed(key: EffectKey, reason: str, text: str) -> FinishToolCall:
+    """Answered to the model."""
+    return FinishToolCall(key=key, failure=ToolFailure(reason=reason, text=Body(inline=text.encode(errors="replace"))))
 
 
 def seconds_for(agent: Agent, now_unix_micros: int) -> float:
@@ -121,6 +130,10 @@ def _finish(
         text=text, duration_micros=duration_micros, snapshot=snapshot, structured_json=answer.structured_json
     )
     return FinishToolCall(key=key, output=output)
+
+
+def _runs_alone(call: ToolUse | None) -> bool:
+    return _changes_files(call) or (call is not None and call.tool in children.NAMES)
 
 
 def _changes_files(call: ToolUse | None) -> bool:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from crewlog.domain.agent_state import is_interrupted, is_noop
 from crewlog.eventlog.owner import Clock
 from crewlog.executor import spans, tool_calls
+from crewlog.executor.children import Children
 from crewlog.executor.control import Control
 from crewlog.executor.desk import Desk
 from crewlog.executor.session import Session
@@ -23,6 +24,7 @@ class ToolTurn:
     desk: Desk
     control: Control
     clock: Clock
+    children: Children
 
     async def take(self, calls: Sequence[tool_calls.Call]) -> None:
         """The intents stand in the log before anything runs; every group's outcomes do before the next one. Whoever is
@@ -46,5 +48,8 @@ class ToolTurn:
         if is_noop(self.session.agent):
             return tool_calls.noop(*call)
         seconds = tool_calls.seconds_for(self.session.agent, self.clock())
+        tool = call[1].call.tool if call[1].call is not None else ""
         with spans.within_effect(self.grant, tool_calls.key_of(*call)):
+            if self.children.takes(tool):
+                return await self.children.perform(*call, seconds)
             return await self.desk.tools(self.control).perform(*call, seconds)

@@ -17,8 +17,10 @@ from crewlog.domain.agent_state import Agent
 from crewlog.domain.decider import fold
 from crewlog.domain.errors import Refused
 from crewlog.domain.names import TENANT
+from crewlog.eventlog import codec
 from crewlog.eventlog.memory import MemoryBlobs, MemoryLive
 from crewlog.eventlog.owner import Owner
+from crewlog.eventlog.port import AggregateId, Stored
 from crewlog.executor.desk import Desk
 from crewlog.executor.host import Host, Shared
 from crewlog.executor.workspace import Workspace
@@ -32,6 +34,7 @@ from crewlog.runtime.serve import Access, Registration, Verifier, start_server
 from crewlog.tools.sandbox import Level, Sandbox
 from crewlog.v1.answer_pb2 import Receipt
 from crewlog.v1.budget_pb2 import Limit
+from crewlog.v1.entry_pb2 import Entry
 from crewlog.v1.run_pb2 import Node, SendMessage, SpawnChild
 from crewlog.v1.scheduler_pb2 import Grant, SpawnedChild
 from crewlog.v1.scheduler_pb2_grpc import (
@@ -39,6 +42,7 @@ from crewlog.v1.scheduler_pb2_grpc import (
     SchedulerServiceStub,
     add_SchedulerServiceServicer_to_server,
 )
+from crewlog.v1.workspace_pb2 import PinBase
 from google.protobuf.message import Message
 
 from tests.service.git.places import PROJECT, RUN, UserRepository
@@ -97,6 +101,10 @@ class Desks:
         path.write_text("name: desk\nscripts:\n  - steps:\n" + "".join(f"      - {step}\n" for step in steps))
         self.url = await self.stack.enter_async_context(serve_scripted(path))
 
+    async def pin(self, user: UserRepository) -> None:
+        """What HEAD of the user names is in the managed clone from then on."""
+        await self.service.workspaces.Pin(PinBase(project_id=PROJECT, path=str(user.top)))
+
     def grant(self, node: Node, generation: int = 1, **other: Any) -> Grant:
         task = names.task_id(node.node_id, 1)
         token = auth.mint_claim_token(CLAIMS.signing_key, RUN, task, generation, now_seconds() + 60)
@@ -153,6 +161,12 @@ class Desks:
 
     async def types(self, node: Node) -> list[str]:
         return [type(fact).__name__ for fact in await self.facts(node)]
+
+    def subject(self, node: Node) -> AggregateId:
+        return AggregateId(TENANT, rules.KIND, names.agent_id(RUN, names.task_id(node.node_id, 1)))
+
+    def types_of(self, stored: Stored) -> list[str]:
+        return [type(fact).__name__ for fact in codec.facts(Entry.FromString(stored.payload))]
 
     async def agent(self, node: Node) -> Agent:
         return fold(rules, await self.facts(node))
