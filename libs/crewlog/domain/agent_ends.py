@@ -41,10 +41,8 @@ def command_failure(agent: Agent) -> Failure | None:
 
 
 def _not_run(agent: Agent) -> Failure:
-    failure = Failure()
-    failure.CopyFrom(_NOT_RUN.get(agent.ran.reason if agent.ran is not None else "", _NOT_BEGUN))
-    failure.message = f"{_shown(agent)} {failure.message}"
-    return failure
+    why = _NOT_RUN.get(agent.ran.reason if agent.ran is not None else "", _NOT_BEGUN)
+    return Failure(reason=why.reason, message=f"{_shown(agent)} {why.message}", what_to_do=why.what_to_do)
 
 
 def _shown(agent: Agent) -> str:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Final
 
 MALFORMED_INPUT: Final = "malformed_input"
+INVALID_OUTPUT: Final = "invalid_output"
 UNKNOWN_TOOL: Final = "unknown_tool"
 DENIED: Final = "denied"
 TIMED_OUT: Final = "timed_out"

@@ -10,9 +10,9 @@ import json
 from typing import Any
 
 from crewlog.domain import planning, schemas
-from crewlog.domain.agent_state import FINISH_TOOL, INVALID_OUTPUT
+from crewlog.domain.agent_state import FINISH_TOOL
 from crewlog.domain.errors import InvalidCommand
-from crewlog.tools.answers import NotDone, ToolAnswer, shown
+from crewlog.tools.answers import INVALID_OUTPUT, NotDone, ToolAnswer, shown
 from crewlog.tools.limits import STRUCTURED_BYTES_MAX
 from crewlog.v1.run_pb2 import AgentNode
 
