@@ -18,6 +18,7 @@ TENANT = "local"
 
 _NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]*[a-z0-9])?")
 _AGGREGATE_ID = re.compile(r"[a-z0-9][a-z0-9_-]{0,127}")
+_TASK_ID = re.compile(r"[a-z0-9][a-z0-9_-]{0,76}-[0-9]{1,6}")
 _OBJECT_ID = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?")
 
 
@@ -31,6 +32,13 @@ def check_name(field: str, value: str, characters_max: int) -> None:
 def is_aggregate_id(value: str) -> bool:
     """Whether `value` may stand as the last token of a subject."""
     return _AGGREGATE_ID.fullmatch(value) is not None
+
+
+def check_task_id(field: str, value: str) -> None:
+    """Refuses what cannot be the id of a task, derived ones included."""
+    if not _TASK_ID.fullmatch(value):
+        why = "has to be a node and a visit, such as `implementer-2`"
+        raise InvalidCommand(f"{field} {value[:80]!r} {why}", violations={field: why})
 
 
 def check_object_id(field: str, value: str) -> None:

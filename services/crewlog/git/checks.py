@@ -14,6 +14,7 @@ from crewlog.v1.workspace_pb2 import (
     DeliverChange,
     GetDiff,
     ListFiles,
+    MergeCommits,
     PinBase,
     PrepareWorkspace,
     ReadFile,
@@ -24,7 +25,7 @@ from crewlog.v1.workspace_pb2 import (
 )
 
 ID_CHARACTERS_MAX = 48
-COMMITS_MAX = 256
+COMMITS_MAX = 1_000
 MESSAGE_BYTES_MAX = 64 * 1024
 ROLE_CHARACTERS_MAX = 64
 
@@ -39,7 +40,7 @@ def pin(command: PinBase) -> None:
 def prepare(command: PrepareWorkspace) -> None:
     _project(command.project_id)
     names.check_name("run_id", command.run_id, names.RUN_ID_CHARACTERS_MAX)
-    names.check_name("task_id", command.task_id, ID_CHARACTERS_MAX)
+    names.check_task_id("task_id", command.task_id)
     if command.workspace_id != names.agent_id(command.run_id, command.task_id):
         raise _invalid("workspace_id", f"has to be {names.agent_id(command.run_id, command.task_id)!r}")
     if not command.base_commits:
@@ -84,6 +85,15 @@ def deliver(command: DeliverChange) -> None:
         raise _invalid("attempt", "has to be 0 or more")
 
 
+def merge(command: MergeCommits) -> None:
+    _project(command.project_id)
+    names.check_name("run_id", command.run_id, names.RUN_ID_CHARACTERS_MAX)
+    names.check_object_id("base_commit", command.base_commit)
+    if not command.commits:
+        raise _invalid("commits", "has to name a commit")
+    _objects("commits", command.commits)
+
+
 def list_files(query: ListFiles) -> None:
     _project(query.project_id)
     names.check_object_id("tree", query.tree)
@@ -107,7 +117,7 @@ def _project(project_id: str) -> None:
 
 
 def _workspace(workspace_id: str) -> None:
-    if not names.is_aggregate_id(workspace_id) or workspace_id.count("_") != 1:
+    if not names.is_aggregate_id(workspace_id) or "_" not in workspace_id:
         raise _invalid("workspace_id", "has to be a run and a task, such as `fix-slug-7_implementer-2`")
 
 

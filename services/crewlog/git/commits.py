@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 
-from crewlog.domain.errors import NotFound, WrongState
+from crewlog.domain.errors import MergeConflict, NotFound
 from crewlog.git.clones import Clone
-from crewlog.v1.workspace_pb2 import CommittedWorkspace, CommitWorkspace, DiffStat
+from crewlog.v1.workspace_pb2 import CommittedWorkspace, CommitWorkspace, DiffStat, MergeCommits, MergedCommits
 
 PATHS_NAMED_MAX = 20
+CONFLICTS_NAMED_MAX = 1_000
 COMMITS = "refs/crewlog/commits"
+MERGES = "refs/crewlog/merges"
 
 _EMPTY_TREES = {
     "sha1": "4b825dc642cb6eb9a060e54bf8d69288fbee4904",
@@ -48,34 +51,68 @@ def require_commits(clone: Clone, commits: Sequence[str]) -> None:
         raise NotFound(f"project {clone.project_id!r} has no commit {' or '.join(commits)}")
 
 
+@dataclass(frozen=True, slots=True)
+class Merged:
+    """One commit that contains several, and the paths that hold conflict markers; without markers it has no commit when
+    there are such paths."""
+
+    commit: str
+    conflicts: tuple[str, ...] = ()
+
+
 def merged(clone: Clone, commits: Sequence[str]) -> str:
-    """One commit that contains them all. Raises WrongState, with the paths, when they contradict each other."""
+    """One commit that contains them all. Raises MergeConflict, with the paths, when they contradict each other."""
+    result = merge(clone, commits)
+    if result.commit:
+        return result.commit
+    named = result.conflicts[:PATHS_NAMED_MAX]
+    raise MergeConflict(
+        f"what was done side by side cannot be merged: both change {', '.join(named)}",
+        what_to_do="let one of the tasks start from the other's files, or give the node an edge for `conflicted`",
+        violations=dict.fromkeys(named, "changed on both sides"),
+    )
+
+
+def merge(clone: Clone, commits: Sequence[str], *, with_conflicts: bool = False) -> Merged:
+    """One after the other; what another one contains already drops out. The same commits are the same merge."""
     require_commits(clone, commits)
     wanted = list(dict.fromkeys(commits))
     if len(wanted) > 1:
         independent = set(clone.repository.run("merge-base", "--independent", *wanted).text.split())
         wanted = [commit for commit in wanted if commit in independent]
-    result = wanted[0]
+    result, conflicts = wanted[0], dict[str, None]()
     for commit in wanted[1:]:
-        result = _merge(clone, result, commit)
-    return result
+        tree, paths = _merged_tree(clone, result, commit)
+        conflicts |= dict.fromkeys(paths)
+        if paths and not with_conflicts:
+            return Merged("", tuple(conflicts))
+        result = _commit_merge(clone, tree, result, commit)
+    return Merged(result, tuple(conflicts))
 
 
-def _merge(clone: Clone, ours: str, theirs: str) -> str:
+def _merged_tree(clone: Clone, ours: str, theirs: str) -> tuple[str, list[str]]:
+    """The tree, with conflict markers in the paths that are named."""
     merge = clone.repository.run(
         "merge-tree", "--write-tree", "-z", "--name-only", "--no-messages", ours, theirs, accept=(0, 1)
     )
     tree, *paths = [path_text(field) for field in merge.fields]
-    if merge.code:
-        named = ", ".join(sorted(set(paths))[:PATHS_NAMED_MAX])
-        raise WrongState(
-            f"{ours[:12]} and {theirs[:12]} both change {named}",
-            what_to_do="let one of the tasks start from the other's files",
-            violations=dict.fromkeys(sorted(set(paths))[:PATHS_NAMED_MAX], "changed on both sides"),
-        )
+    return tree, sorted(set(paths)) if merge.code else []
+
+
+def _commit_merge(clone: Clone, tree: str, ours: str, theirs: str) -> str:
     at = max(committed_at(clone, ours), committed_at(clone, theirs))
-    message = f"Merge {theirs[:12]} into {ours[:12]}\n"
-    return make_commit(clone, tree, [ours, theirs], message, at)
+    return make_commit(clone, tree, [ours, theirs], f"Merge {theirs[:12]} into {ours[:12]}\n", at)
+
+
+def merge_for_run(clone: Clone, command: MergeCommits) -> MergedCommits:
+    """As `merge`; what comes of it is kept for as long as the clone."""
+    result = merge(clone, command.commits, with_conflicts=command.with_conflicts)
+    if not result.commit:
+        return MergedCommits(conflicts=result.conflicts[:CONFLICTS_NAMED_MAX])
+    keep(clone, {f"{MERGES}/{command.run_id}/{result.commit}": result.commit})
+    base_tree, tree = trees_of(clone, command.base_commit, result.commit)
+    stat, _ = stat_of(clone, base_tree, tree)
+    return MergedCommits(commit=result.commit, conflicts=result.conflicts[:CONFLICTS_NAMED_MAX], stat=stat)
 
 
 def committed_at(clone: Clone, commit: str) -> int:

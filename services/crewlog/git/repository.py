@@ -23,11 +23,10 @@ from pathlib import Path
 from typing import IO
 
 from crewlog.domain.errors import TooLarge, Unavailable, WrongState
-from crewlog.runtime import failpoints
+from crewlog.runtime import failpoints, requirements
 
 Argument = str | bytes | Path
 
-VERSION_MIN = (2, 38)
 COMMAND_SECONDS_MAX = 300.0
 OUTPUT_BYTES_MAX = 64 * 1024 * 1024
 ERROR_BYTES_MAX = 64 * 1024
@@ -121,7 +120,7 @@ class Git:
     def __init__(self, home: Path, search_path: str) -> None:
         executable = shutil.which("git", path=search_path)
         if executable is None:
-            raise Unavailable("git is not installed", what_to_do="install git 2.38 or newer")
+            raise Unavailable("git is not installed", what_to_do=f"install {requirements.GIT}")
         self._executable = executable
         self._home = home
         self._environment = _environment(home, search_path)
@@ -131,10 +130,8 @@ class Git:
     def check_version(self) -> None:
         """Raises Unavailable for a git that is too old."""
         answer = self.run(["version"], Place()).text
-        found = re.search(r"(\d+)\.(\d+)", answer)
-        if found is None or (int(found[1]), int(found[2])) < VERSION_MIN:
-            wanted = ".".join(map(str, VERSION_MIN))
-            raise Unavailable(f"{answer!r} is too old", what_to_do=f"install git {wanted} or newer")
+        if not requirements.is_new_enough(answer):
+            raise Unavailable(f"{answer!r} is too old", what_to_do=f"install {requirements.GIT}")
 
     def run(
         self,

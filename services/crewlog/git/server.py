@@ -37,6 +37,8 @@ from crewlog.v1.workspace_pb2 import (
     FileList,
     GetDiff,
     ListFiles,
+    MergeCommits,
+    MergedCommits,
     PinBase,
     PinnedBase,
     PreparedWorkspace,
@@ -125,6 +127,12 @@ class WorkspaceServer(WorkspaceServiceServicer):
     async def Deliver(self, request: DeliverChange, context: object) -> Change:
         checks.deliver(request)
         return await self._one_at_a_time.run(f"change/{request.run_id}", lambda: self._deliver(request))
+
+    async def Merge(self, request: MergeCommits, context: object) -> MergedCommits:
+        """Records nothing: whoever asks does."""
+        checks.merge(request)
+        clone = self._host.clones.find(request.project_id)
+        return await self._host.run(commits.merge_for_run, clone, request)
 
     async def _prepare(self, command: PrepareWorkspace) -> PreparedWorkspace:
         state, _ = await self._workspaces.state(command.workspace_id)

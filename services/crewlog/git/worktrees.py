@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,7 +58,7 @@ class Worktrees:
         known = _prepared(worktree, command)
         if known is not None:
             return known
-        base_commit = commits.merged(clone, command.base_commits)
+        base_commit, conflicts = _base(clone, command)
         base_tree, *full = commits.trees_of(clone, base_commit, *([command.tree] if command.tree else []))
         self._clear(worktree.directory)
         worktree.tree.mkdir(parents=True)
@@ -65,7 +66,7 @@ class Worktrees:
         branch = f"crewlog/{command.run_id}/{command.task_id}"
         agent_git.write_agent_git(worktree.tree, clone, branch, base_commit, worktree.index)
         commits.keep(clone, {f"{BASES}/{command.workspace_id}/{command.generation}": base_commit})
-        prepared = _answer(worktree, base_commit, _first_snapshot(worktree, base_tree, bool(full)))
+        prepared = _answer(worktree, base_commit, _first_snapshot(worktree, base_tree, bool(full)), conflicts)
         _write_prepared(worktree, command, prepared)
         return prepared
 
@@ -89,6 +90,13 @@ class Worktrees:
             raise WrongState(f"{directory} is not a directory below {root}", what_to_do="look who put it there")
 
 
+def _base(clone: Clone, command: PrepareWorkspace) -> tuple[str, Sequence[str]]:
+    if not command.with_conflicts:
+        return commits.merged(clone, command.base_commits), ()
+    merged = commits.merge(clone, command.base_commits, with_conflicts=True)
+    return merged.commit, merged.conflicts[: commits.CONFLICTS_NAMED_MAX]
+
+
 def _check_out(worktree: Worktree, base_tree: str, full_tree: str) -> None:
     """The files of `full_tree`, and the index of `base_tree`: what differs is the work that was done before."""
     worktree.git("read-tree", "--reset", "-u", full_tree)
@@ -104,18 +112,22 @@ def _first_snapshot(worktree: Worktree, base_tree: str, has_work: bool) -> Snaps
     return untouched
 
 
-def _answer(worktree: Worktree, base_commit: str, snapshot: Snapshot) -> PreparedWorkspace:
+def _answer(
+    worktree: Worktree, base_commit: str, snapshot: Snapshot, conflicts: Sequence[str] = ()
+) -> PreparedWorkspace:
     return PreparedWorkspace(
         path=str(worktree.tree),
         base_commit=base_commit,
         snapshot=snapshot,
         read_only_paths=[str(worktree.clone.objects)],
+        conflicts=conflicts,
     )
 
 
 def _write_prepared(worktree: Worktree, command: PrepareWorkspace, prepared: PreparedWorkspace) -> None:
     snapshot = prepared.snapshot
-    made = [prepared.base_commit, snapshot.tree, snapshot.full_tree, snapshot.files_left_out]
+    made: list[object] = [prepared.base_commit, snapshot.tree, snapshot.full_tree, snapshot.files_left_out]
+    made.append(list(prepared.conflicts))
     write_file(worktree.directory / "prepared.json", json.dumps([_asked(command), made]).encode())
 
 
@@ -124,14 +136,16 @@ def _prepared(worktree: Worktree, command: PrepareWorkspace) -> PreparedWorkspac
     path = worktree.directory / "prepared.json"
     if not path.is_file() or not _is_real_directory(worktree.tree):
         return None
-    asked, (base_commit, tree, full_tree, left_out) = json.loads(path.read_bytes())
+    asked, (base_commit, tree, full_tree, left_out, *conflicts) = json.loads(path.read_bytes())
     if asked != _asked(command):
         raise Conflict(f"generation {command.generation} of {command.workspace_id!r} was prepared from other files")
-    return _answer(worktree, base_commit, Snapshot(tree=tree, full_tree=full_tree, files_left_out=left_out))
+    snapshot = Snapshot(tree=tree, full_tree=full_tree, files_left_out=left_out)
+    return _answer(worktree, base_commit, snapshot, conflicts[0] if conflicts else ())
 
 
 def _asked(command: PrepareWorkspace) -> list[object]:
-    return [command.project_id, list(command.base_commits), command.tree]
+    asked: list[object] = [command.project_id, list(command.base_commits), command.tree]
+    return [*asked, True] if command.with_conflicts else asked
 
 
 def _is_real_directory(path: Path) -> bool:
