@@ -86,17 +86,17 @@ class Office:
         self.settle()
 
     def end(self, run_id: str, task_id: str) -> None:
-        end = EndTask(run_id=run_id, task_id=task_id, succeeded=TaskResult(), at_unix_micros=self.now)
-        self.dispatch.free_slot(self.runs[run_id], end)
-        self._do(run_id, end)
+        self.do(run_id, EndTask(run_id=run_id, task_id=task_id, succeeded=TaskResult(), at_unix_micros=self.now))
+
+    def do(self, run_id: str, command: run.Command) -> None:
+        self.dispatch.free_slot(self.runs[run_id], command)
+        self._do(run_id, command)
         self.woken.append(run_id)
         self.settle()
 
     def cancel(self, run_id: str) -> None:
         """Nothing more of the run begins; what is at work goes on until it ends."""
-        self._do(run_id, CancelRun(run_id=run_id, reason="enough", at_unix_micros=self.now))
-        self.woken.append(run_id)
-        self.settle()
+        self.do(run_id, CancelRun(run_id=run_id, reason="enough", at_unix_micros=self.now))
 
     def settle(self) -> None:
         while self.woken:
@@ -130,7 +130,7 @@ class Office:
         self.begun.append((claim.run_id, claim.task_id))
         self.dispatch.grant(claim.run_id, [claim], [Outcome(len(self.begun), events, self.runs[claim.run_id])])
 
-    def _do(self, run_id: str, command: CancelRun | ClaimTask | EndTask) -> list[Message]:
+    def _do(self, run_id: str, command: run.Command) -> list[Message]:
         events = run.decide(self.runs[run_id], command)
         self.runs[run_id] = fold(run, events, self.runs[run_id])
         return list(events)
