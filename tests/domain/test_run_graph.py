@@ -612,6 +612,18 @@ def test_a_run_that_failed_in_a_map_goes_on_with_the_items_that_are_left() -> No
     assert play.finish() == "succeeded"
 
 
+def test_a_retry_leaves_items_of_an_older_visit_alone() -> None:
+    play = Play(
+        node("m", timeout_seconds=5, retry=RetryPolicy(attempts_max=2, back_off_seconds=9), map=fan_out(times=1))
+    )
+    play.wait(5)
+    assert play.status("m-1") == "timed_out"
+    play.do(CancelRun(reason="enough"))
+    assert play.finish() == "cancelled"
+    play.do(RetryRun(request_id="again"))
+    assert play.ready == ("m_0",)
+
+
 # child runs
 
 
@@ -629,6 +641,15 @@ def test_a_child_run_is_asked_for_with_a_share_of_the_money() -> None:
     play.do(EndTask(task_id="sub-1", succeeded=result))
     assert (play.run.allotted.usd_micros, play.run.spent.usd_micros) == (0, 300)
     assert run_state.base_commits(play.run, run_state.next_task(play.run, "z")) == ("c" * 40,)
+
+
+def test_the_end_of_a_merge_done_twice_does_not_end_the_child_run() -> None:
+    play = Play(node("a"), node("b"), node("sub", "a", "b", workflow=child()))
+    play.end("a-1", commit="a" * 40)
+    play.end("b-1", commit="b" * 40)
+    merged = EndTask(task_id="sub-1", is_merge=True, succeeded=TaskResult(commit="c" * 40))
+    assert kinds(play.do(merged)) == [ChildRunRequested]
+    assert play.do(merged) == []
 
 
 def test_a_run_that_is_stopped_waits_for_its_child_runs() -> None:

@@ -272,7 +272,7 @@ def _end(run: Run, command: EndTask) -> list[Message]:
     task = run.tasks.get(command.task_id)
     if task is None:
         raise NotFound(f"run {command.run_id!r} has no task {command.task_id!r}")
-    if task.status in ENDED:
+    if task.status in ENDED or (command.is_merge and task.task_id not in run.merging):
         return []
     at = command.at_unix_micros
     events = _ended(run, task, command)

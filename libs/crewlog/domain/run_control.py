@@ -166,7 +166,8 @@ def _is_unfinished(run: Run, task_id: str) -> bool:
     task, node_id = run.tasks.get(task_id), names.node_of(task_id)
     if run.graph.is_item(node_id):
         has_succeeded = task is not None and task.status == TaskStatus.TASK_STATUS_SUCCEEDED
-        return not has_succeeded and not is_settled(run.tasks.get(map_task_id(run, node_id)))
+        owner = map_task_id(run, node_id)
+        return not has_succeeded and owner in run.expansions and not is_settled(run.tasks.get(owner))
     return not is_settled(task) and node_id not in run.spawned
 
 

@@ -1299,9 +1299,12 @@ class EndTask(_message.Message):
     FAILED_FIELD_NUMBER: _builtins.int
     CANCELLED_FIELD_NUMBER: _builtins.int
     AT_UNIX_MICROS_FIELD_NUMBER: _builtins.int
+    IS_MERGE_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
     task_id: _builtins.str
     at_unix_micros: _builtins.int
+    is_merge: _builtins.bool
+    """What has ended is the merge of its files, from which the task may go on."""
     @_builtins.property
     def succeeded(self) -> Global___TaskResult: ...
     @_builtins.property
@@ -1317,10 +1320,11 @@ class EndTask(_message.Message):
         failed: Global___TaskFailure | None = ...,
         cancelled: Global___TaskResult | None = ...,
         at_unix_micros: _builtins.int = ...,
+        is_merge: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["cancelled", b"cancelled", "end", b"end", "failed", b"failed", "succeeded", b"succeeded"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_unix_micros", b"at_unix_micros", "cancelled", b"cancelled", "end", b"end", "failed", b"failed", "run_id", b"run_id", "succeeded", b"succeeded", "task_id", b"task_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_unix_micros", b"at_unix_micros", "cancelled", b"cancelled", "end", b"end", "failed", b"failed", "is_merge", b"is_merge", "run_id", b"run_id", "succeeded", b"succeeded", "task_id", b"task_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_end: _TypeAlias = _typing.Literal["succeeded", "failed", "cancelled"]  # noqa: Y015
     _WhichOneofArgType_end: _TypeAlias = _typing.Literal["end", b"end"]  # noqa: Y015

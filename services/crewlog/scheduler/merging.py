@@ -52,7 +52,7 @@ class Merger:
 
     async def _merge(self, run: Run, task: Task) -> None:
         run_id = run.started.run_id
-        end = EndTask(run_id=run_id, task_id=task.task_id)
+        end = EndTask(run_id=run_id, task_id=task.task_id, is_merge=True)
         try:
             with traces.within_step(run_id, ROOT_STEP):
                 merged = await merge(self._workspaces, run, task.merging, with_conflicts=task.with_conflicts)
