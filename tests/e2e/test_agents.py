@@ -73,6 +73,11 @@ def result_of(run: RunView, task_id: str) -> str:
     return task.result.structured_json
 
 
+def summary_of(run: RunView, task_id: str) -> str:
+    [task] = [task for task in run.tasks if task.task_id == task_id]
+    return task.result.summary
+
+
 async def test_a_command_a_result_and_a_child(tmp_path: Path) -> None:
     script = tmp_path / "script.yaml"
     script.write_text(SCRIPT)
@@ -84,6 +89,7 @@ async def test_a_command_a_result_and_a_child(tmp_path: Path) -> None:
         assert run.status == RunStatus.RUN_STATUS_SUCCEEDED, run
         assert json.loads(result_of(run, "check-1"))["output"] == "3 hay.txt"
         assert json.loads(result_of(run, "judge-1")) == {"lines": 3}
+        assert summary_of(run, "lead-1") == "My child has counted."
         assert types.index("allotment_shared") < types.index("child_spawned")
         assert types.count("child_spawned") == types.count("allotment_shared") == 1
         files = git(tmp_path / "project", "ls-tree", "-r", "--name-only", "crewlog/agents-1").split()
