@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from crewlog.cli.main import app
+from crewlog.runtime import requirements
 
 Clean = Callable[[Iterable[str]], None]
 LINES_MAX = {"README.md": 120, "ARCHITECTURE.md": 250, "CONTRIBUTING.md": 150}
@@ -109,3 +110,9 @@ def test_a_fault_that_has_tests_has_one_on_the_page(clean: Clean, documents: dic
 
 def _numbers(path: str) -> list[str]:
     return re.findall(r"def test_fault_(\d+)_", Path(path).read_text()) if path.endswith(".py") else []
+
+
+@pytest.mark.parametrize("path", ["README.md", "CONTRIBUTING.md", "services/crewlog/git/README.md"])
+def test_the_git_that_is_needed_is_the_one_that_is_checked(root: Path, path: str) -> None:
+    named = re.findall(r"git,? (\d+\.\d+ or newer)", (root / path).read_text())
+    assert [f"git {version}" for version in named] == [requirements.GIT]

@@ -24,10 +24,10 @@ from crewlog.cli.launcher.directory import DataDirectory
 from crewlog.cli.options import Output, Where
 from crewlog.cli.output import say, write_line, write_table
 from crewlog.domain.errors import Refused
+from crewlog.runtime import requirements
 from crewlog.tools import sandbox
 from crewlog.v1.events_pb2 import GetStatus, PlatformStatus
 
-GIT_MIN = (2, 31)
 FREE_BYTES_MIN = 1_000_000_000
 PROGRAM_SECONDS_MAX = 10.0
 _PACKAGES = ("grpcio", "protobuf", "nats-py")
@@ -51,6 +51,8 @@ def examine(where: Where) -> int:
     findings = list(_findings(where))
     if where.output is Output.TABLE:
         write_table(("subject", "state", "what"), [(each.subject, each.state.value, each.what) for each in findings])
+    elif where.output is Output.JSONL:
+        write_line("\n".join(json.dumps(asdict(each)) for each in findings))
     else:
         write_line(json.dumps([asdict(each) for each in findings], indent=2))
     if any(each.state is State.MISSING for each in findings):
@@ -74,11 +76,10 @@ def _findings(where: Where) -> Iterator[Finding]:
 
 def _git() -> Finding:
     said = _version_of("git")
-    numbers = tuple(int(part) for part in said.split()[-1].split(".")[:2] if part.isdecimal()) if said else ()
     if not said:
-        return Finding("git", State.MISSING, "not found: install git")
-    if numbers < GIT_MIN:
-        return Finding("git", State.MISSING, f"{said}: at least {'.'.join(map(str, GIT_MIN))} is needed")
+        return Finding("git", State.MISSING, f"not found: install {requirements.GIT}")
+    if not requirements.is_new_enough(said):
+        return Finding("git", State.MISSING, f"{said} is too old: install {requirements.GIT}")
     return Finding("git", State.OK, said)
 
 
