@@ -7,6 +7,7 @@ import re
 from crewlog.domain.errors import InvalidCommand
 
 _UNITS = {"": 1, "s": 1, "m": 60, "h": 3_600, "d": 86_400}
+SECONDS_MAX = 2**31 - 1
 _DURATION = re.compile(r"(\d{1,9})\s*([smhd]?)", re.ASCII)
 
 
@@ -15,8 +16,10 @@ def seconds(text: str, name: str) -> int:
     if not text:
         return 0
     found = _DURATION.fullmatch(text.strip())
-    if found is None or not int(found[1]):
+    whole = int(found[1]) * _UNITS[found[2]] if found else 0
+    if not 1 <= whole <= SECONDS_MAX:
         raise InvalidCommand(
-            f"{name} {text[:40]!r} is no duration", what_to_do="give one such as 90, 90s, 30m, 2h or 1d"
+            f"{name} {text[:40]!r} is no duration",
+            what_to_do="give one of at least a second, such as 90, 90s, 30m, 2h or 1d",
         )
-    return int(found[1]) * _UNITS[found[2]]
+    return whole

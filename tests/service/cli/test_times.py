@@ -12,13 +12,14 @@ from crewlog.v1.run_pb2 import RunLimits
 
 
 @pytest.mark.parametrize(
-    ("text", "seconds"), [("", 0), ("90", 90), ("90s", 90), ("30m", 1_800), ("2h", 7_200), (" 1d ", 86_400)]
+    ("text", "seconds"),
+    [("", 0), ("90", 90), ("90s", 90), ("30m", 1_800), ("2h", 7_200), (" 1d ", 86_400), ("24855d", 24_855 * 86_400)],
 )
 def test_durations(text: str, seconds: int) -> None:
     assert durations.seconds(text, "--grace") == seconds
 
 
-@pytest.mark.parametrize("text", ["0", "-1", "1.5h", "1w", "h", "soon", " ", "9" * 10])
+@pytest.mark.parametrize("text", ["0", "-1", "1.5h", "1w", "h", "soon", " ", "9" * 10, "24856d", "9" * 9 + "d"])
 def test_what_is_no_duration_is_refused(text: str) -> None:
     with pytest.raises(InvalidCommand, match="no duration"):
         durations.seconds(text, "--grace")
