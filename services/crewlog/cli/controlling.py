@@ -7,16 +7,28 @@ import secrets
 import sys
 from dataclasses import dataclass
 
-from crewlog.cli import budgeting
+from crewlog.cli import budgeting, wording
 from crewlog.cli.gateway import Gateway
 from crewlog.cli.options import Output
 from crewlog.cli.output import say, to_json, write_line
-from crewlog.domain.errors import InvalidCommand
+from crewlog.domain.errors import InvalidCommand, Unavailable
 from crewlog.v1.answer_pb2 import Receipt
 from crewlog.v1.budget_pb2 import Amounts
-from crewlog.v1.run_pb2 import CancelRun, CancelTask, MessageMode, PauseRun, ResumeRun, RetryRun, SendMessage
+from crewlog.v1.run_pb2 import (
+    CancelRun,
+    CancelTask,
+    GetRun,
+    MessageMode,
+    PauseRun,
+    ResumeRun,
+    RetryRun,
+    RunStatus,
+    SendMessage,
+    TaskStatus,
+)
 
 ID_BYTES = 8
+_CANCELLING = "is being cancelled: what it has done is kept"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,13 +67,11 @@ async def resume(gateway: Gateway, output: Output, run_id: str) -> int:
 
 
 async def cancel(gateway: Gateway, output: Output, run_id: str, stop: Stop) -> int:
-    receipt, what = await _cancel(gateway, run_id, stop), f"run {run_id}"
-    if stop.task:
-        write_receipt(output, receipt, run_id=run_id, task_id=stop.task)
-        what = f"task {stop.task} of {what}"
-    else:
-        write_receipt(output, receipt, run_id=run_id)
-    say(f"{what} is being cancelled: what it has done is kept")
+    receipt = await _cancel(gateway, run_id, stop)
+    names = {"run_id": run_id, "task_id": stop.task} if stop.task else {"run_id": run_id}
+    write_receipt(output, receipt, **names)
+    what = f"task {stop.task} of run {run_id}" if stop.task else f"run {run_id}"
+    say(f"{what} {await _how_it_stands(gateway, run_id, stop.task, receipt.revision)}")
     _say_how_to_watch(gateway, run_id)
     return 0
 
@@ -99,6 +109,28 @@ def write_receipt(output: Output, receipt: Receipt, **names: str) -> None:
     if output is Output.TABLE:
         return
     write_line(json.dumps({**names, **to_json(receipt)}, indent=2 if output is Output.JSON else None))
+
+
+def named(task: str | None) -> str:
+    """The task that is meant, empty where none was named. An empty name, such as that of a variable that is not set, is
+    not taken for the whole run."""
+    if task is not None and not task.strip():
+        raise InvalidCommand("--task is empty", what_to_do="name a task as `crewlog show` does, or leave it out")
+    return task or ""
+
+
+async def _how_it_stands(gateway: Gateway, run_id: str, task_id: str, revision: int) -> str:
+    """What was to be cancelled may have been over before."""
+    try:
+        view = await gateway.runs.Get(GetRun(run_id=run_id, at_least_revision=revision))
+    except Unavailable:
+        return _CANCELLING  # the cancel is recorded; only how far it has come cannot be told
+    task = next((task for task in view.tasks if task.task_id == task_id), None)
+    if task is not None and task.status in (TaskStatus.TASK_STATUS_SUCCEEDED, TaskStatus.TASK_STATUS_FAILED):
+        return f"has {wording.task_status(task.status)} already, and stays as it is"
+    if not task_id and view.status in (RunStatus.RUN_STATUS_SUCCEEDED, RunStatus.RUN_STATUS_FAILED):
+        return f"has {wording.run_status(view.status)} already, and stays as it is"
+    return _CANCELLING
 
 
 async def _cancel(gateway: Gateway, run_id: str, stop: Stop) -> Receipt:

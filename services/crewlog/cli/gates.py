@@ -71,7 +71,10 @@ def to_command(answered: Answered, gate: GateView | None) -> AnswerGate:
     if command.choice == RAISE and is_about_money:
         money.check_some(answered.by)
     elif answered.by.ByteSize():
-        raise InvalidCommand(f"an amount goes only with `{RAISE}`, not with {answered.answer!r}")
+        raise InvalidCommand(
+            f"an amount goes only with the answer `{RAISE}` to a gate that asks for money",
+            what_to_do="leave it out; `crewlog gates` shows what is asked for",
+        )
     if answered.by.ByteSize():
         command.by.CopyFrom(answered.by)
     return command

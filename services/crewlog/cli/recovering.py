@@ -50,6 +50,6 @@ def _where(agent: AgentRecovery) -> str:
 def _what_was_done(found: Recovery, run_id: str, dry_run: bool) -> str:
     if dry_run:
         return f"nothing was done: this is what another executor would go on with at revision {found.revision}"
-    if not found.agents:
-        return f"nothing to do: no agent of run {run_id} is at work"
+    if all(agent.is_parked for agent in found.agents):
+        return f"nothing to do: no executor is at work on run {run_id}"
     return f"taken away from their executors at revision {found.revision}: others go on from the last recorded step"

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 
 from crewlog.domain.errors import Refused
+from crewlog.v1.agent_pb2 import AgentList, AgentView, ListAgents
 from crewlog.v1.answer_pb2 import Receipt
 from crewlog.v1.budget_service_pb2 import CostTable, GateList
 from crewlog.v1.entry_pb2 import RecordedEntry
@@ -18,14 +19,16 @@ from google.protobuf.message import Message
 
 @dataclass
 class Remembering:
-    """Answers every command with revision 7, or refuses it."""
+    """Answers every command with revision 7, or refuses it; with `blindness` it cannot say how a run stands."""
 
     refusal: Refused | None = None
+    blindness: Refused | None = None
     asked: list[Message] = field(default_factory=list)
     entries: Sequence[RecordedEntry] = ()
     view: RunView = field(default_factory=lambda: RunView(run_id="demo"))
     recovery: Recovery = field(default_factory=Recovery)
     gates: Sequence[GateView] = ()
+    agents: Sequence[AgentView] = ()
 
     async def command(self, request: Message, context: object) -> Receipt:
         self.asked.append(request)
@@ -40,14 +43,16 @@ class Remembering:
         return self.recovery
 
     async def Get(self, request: object, context: object) -> RunView:
+        if self.blindness is not None:
+            raise self.blindness
         return self.view
 
     async def Watch(self, request: WatchRun, context: object) -> AsyncIterator[WatchRunMessage]:
         for entry in self.entries:
             yield WatchRunMessage(entry=entry)
 
-    async def List(self, request: object, context: object) -> GateList:
-        return GateList(gates=self.gates)
+    async def List(self, request: object, context: object) -> AgentList | GateList:
+        return AgentList(agents=self.agents) if isinstance(request, ListAgents) else GateList(gates=self.gates)
 
     async def Status(self, request: object, context: object) -> PlatformStatus:
         return PlatformStatus()

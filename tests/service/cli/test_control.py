@@ -8,7 +8,7 @@ import sys
 
 import pytest
 from crewlog.cli.exits import ExitCode
-from crewlog.domain.errors import WrongState
+from crewlog.domain.errors import Unavailable, WrongState
 from crewlog.v1.agent_pb2 import ResumeReceipt
 from crewlog.v1.answer_pb2 import Failure
 from crewlog.v1.budget_pb2 import Amounts
@@ -134,8 +134,12 @@ async def test_a_message_can_come_from_standard_input(
     [
         ["send", "demo", "  "],
         ["send", "demo", "x", "--mode", "shout"],
+        ["send", "demo", "x", "--task", ""],
+        ["cancel", "demo", "--task", ""],
+        ["cancel", "demo", "--task", " "],
         ["cancel", "demo", "--grace", "soon"],
         ["cancel", "demo", "--grace", "0"],
+        ["cancel", "demo", "--grace", "999999999d"],
         ["retry", "demo", "--by", "5 EUR"],
         ["recover"],
     ],
@@ -156,6 +160,43 @@ async def test_a_refusal_says_why_and_what_to_do(
     done = await crewlog(*arguments)
     assert (done.returncode, done.stdout) == (ExitCode.FAILED, "")
     assert done.stderr.splitlines() == ["crewlog: run 'demo' is over", "  see `crewlog show`"]
+
+
+class TestCancelOfWhatIsOver:
+    VIEW = RunView(
+        run_id="demo",
+        status=RunStatus.RUN_STATUS_FAILED,
+        tasks=[
+            TaskView(task_id="a-1", status=TaskStatus.TASK_STATUS_SUCCEEDED),
+            TaskView(task_id="b-1", status=TaskStatus.TASK_STATUS_FAILED),
+            TaskView(task_id="c-1", status=TaskStatus.TASK_STATUS_CANCELLED),
+        ],
+    )
+
+    @pytest.mark.parametrize(
+        ("task", "said"),
+        [
+            ([], "run demo has failed already, and stays as it is"),
+            (["--task", "a-1"], "task a-1 of run demo has succeeded already, and stays as it is"),
+            (["--task", "b-1"], "task b-1 of run demo has failed already, and stays as it is"),
+            (["--task", "c-1"], "task c-1 of run demo is being cancelled: what it has done is kept"),
+        ],
+    )
+    async def test_it_is_said_how_it_ended(
+        self, crewlog: Crewlog, remembering: Remembering, task: list[str], said: str
+    ) -> None:
+        remembering.view = self.VIEW
+        done = await crewlog("cancel", "demo", *task)
+        assert (done.returncode, done.stderr.splitlines()[0]) == (ExitCode.OK, said)
+
+    async def test_what_cannot_be_looked_at_is_being_cancelled_all_the_same(
+        self, crewlog: Crewlog, remembering: Remembering
+    ) -> None:
+        remembering.blindness = Unavailable("not that far yet")
+        done = await crewlog("cancel", "demo", "-o", "jsonl")
+        assert json.loads(done.stdout) == {"run_id": "demo", "revision": "7"}
+        assert (done.returncode, remembering.asked) == (ExitCode.OK, [CancelRun(run_id="demo")])
+        assert done.stderr.startswith("run demo is being cancelled")
 
 
 class TestRecover:
@@ -197,7 +238,15 @@ class TestRecover:
     async def test_where_nothing_is_at_work(self, crewlog: Crewlog) -> None:
         done = await crewlog("recover", "demo")
         assert done.stdout == "no agent is at work\n"
-        assert "nothing to do" in done.stderr
+        assert done.stderr == "nothing to do: no executor is at work on run demo\n"
+
+    async def test_who_only_waits_has_no_executor_to_be_taken_from(
+        self, crewlog: Crewlog, remembering: Remembering
+    ) -> None:
+        remembering.recovery = Recovery(revision=42, agents=self.FOUND.agents[1:])
+        done = await crewlog("recover", "demo")
+        assert done.stdout.startswith("demo  b-1  (waits for an answer")
+        assert done.stderr == "nothing to do: no executor is at work on run demo\n"
 
 
 class TestGates:
@@ -262,6 +311,15 @@ class TestGates:
         remembering.gates = (self.QUESTION, self.MONEY)
         done = await crewlog("gates", "answer", "demo", *answer)
         assert (done.returncode, remembering.asked) == (ExitCode.USAGE, [])
+
+    async def test_an_amount_for_another_question_is_refused_without_its_answer(
+        self, crewlog: Crewlog, remembering: Remembering
+    ) -> None:
+        """`raise` may be a choice of any question, so it is the kind of the gate that is named."""
+        remembering.gates = (self.CHOICE,)
+        done = await crewlog("gates", "answer", "demo", "a-1-2", "raise", "1.50")
+        assert (done.returncode, remembering.asked) == (ExitCode.USAGE, [])
+        assert "only with the answer `raise` to a gate that asks for money" in done.stderr
 
     @pytest.mark.parametrize(
         ("gate", "row", "hints"),

@@ -48,7 +48,9 @@ def resume(where: Where, run_id: RunId) -> None:
 def cancel(
     where: Where,
     run_id: RunId,
-    task: Annotated[str, typer.Option("--task", help="Only this task, with its visit, such as tester-2.")] = "",
+    task: Annotated[
+        str | None, typer.Option("--task", help="Only this task, with its visit, such as tester-2.")
+    ] = None,
     grace: Annotated[
         str, typer.Option("--grace", help="How long what is under way may take to end by itself.", show_default="5s")
     ] = "",
@@ -57,7 +59,7 @@ def cancel(
     """Stops a run, or one task of it. What is done until then is kept."""
     from crewlog.cli import controlling, durations
 
-    stop = controlling.Stop(task, durations.seconds(grace, "--grace"), reason)
+    stop = controlling.Stop(controlling.named(task), durations.seconds(grace, "--grace"), reason)
     where.ask(lambda gateway: controlling.cancel(gateway, where.output, run_id, stop))
 
 
@@ -82,7 +84,9 @@ def retry(
 def send(
     where: Where,
     run_id: RunId,
-    text: Annotated[str, typer.Argument(help="What to say; - reads it from standard input.", show_default=False)],
+    text: Annotated[
+        str, typer.Argument(metavar="TEXT", help="What to say; - reads it from standard input.", show_default=False)
+    ],
     mode: Annotated[
         Mode,
         typer.Option(
@@ -92,8 +96,8 @@ def send(
         ),
     ] = Mode.STEER,
     task: Annotated[
-        str, typer.Option("--task", help="To the agent of this task.", show_default="the only one at work")
-    ] = "",
+        str | None, typer.Option("--task", help="To the agent of this task.", show_default="the only one at work")
+    ] = None,
     message_id: Annotated[
         str, typer.Option("--message-id", help="Your own id: the same id twice is the same message.")
     ] = "",
@@ -101,7 +105,7 @@ def send(
     """Says something to a running agent."""
     from crewlog.cli import controlling
 
-    words = controlling.Words(text, mode.value, task, message_id)
+    words = controlling.Words(text, mode.value, controlling.named(task), message_id)
     where.ask(lambda gateway: controlling.send(gateway, where.output, run_id, words))
 
 

@@ -42,7 +42,9 @@ def register(app: typer.Typer) -> None:
 
 def run(
     where: Where,
-    task: Annotated[str, typer.Argument(help="What to do; - reads it from standard input.", show_default=False)],
+    task: Annotated[
+        str, typer.Argument(metavar="TASK", help="What to do; - reads it from standard input.", show_default=False)
+    ],
     repo: Annotated[
         Path, typer.Option("--repo", help="A git repository. It gets one branch; nothing else changes.")
     ] = Path(),
