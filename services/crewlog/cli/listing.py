@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 
 from crewlog.cli import budgeting, costing, gates, receipts, wording
 from crewlog.cli.gateway import Gateway
@@ -36,6 +36,7 @@ async def runs(gateway: Gateway, output: Output, *, statuses: Sequence[str], pro
 async def show(gateway: Gateway, output: Output, run_id: str) -> int:
     view = await gateway.runs.Get(GetRun(run_id=run_id))
     if output is Output.TABLE:
+        add_work_under_way(view, (await gateway.agents.List(ListAgents(run_id=run_id))).agents)
         write_run(view)
         beside = costing.summary(await gateway.costs.Query(QueryCost(run_id=run_id)))
         if beside:
@@ -79,6 +80,17 @@ def write_run(view: RunView) -> None:
     headings = ("task", "role", "status", ">claims", ">turns", ">tools", ">tokens", ">cost", ">time", ">told", "result")
     questions = {gate.task_id: gate.question for gate in gates.open_ones(view.gates)}
     write_table(headings, [_task_row(task, questions.get(task.task_id, "")) for task in view.tasks])
+
+
+def add_work_under_way(view: RunView, agents: Iterable[AgentView]) -> None:
+    """A task that goes on gets what its agent has come to: the run learns of it when the agent lets go or ends."""
+    known = {agent.agent_id: agent for agent in agents}
+    for task in view.tasks:
+        agent = known.get(task.agent_id)
+        if agent is not None and not task.ended_at_unix_micros:
+            task.result.turns, task.result.tool_calls = agent.turn, agent.tool_calls
+            task.result.cost_usd_micros = agent.spent_usd_micros
+            task.result.usage.CopyFrom(agent.usage)
 
 
 def write_fact(name: str, value: str) -> None:
@@ -135,7 +147,7 @@ def _facts(view: RunView) -> list[tuple[str, str]]:
         ("at most", _limits(view)),
         ("cost", wording.money(spent_usd_micros(view)) + limit),
         ("charged", ", ".join(view.budget_ids)),
-        ("tokens", wording.count(wording.tokens(view.usage))),
+        ("tokens", wording.count(_tokens(view))),
         ("branch", wording.plain(view.change.branch)),
         ("failure", wording.plain(f"{view.failure.reason}: {view.failure.message}") if view.failure.reason else ""),
         ("trace", view.trace_id),
@@ -156,6 +168,13 @@ def spent_usd_micros(view: RunView) -> int:
     """Settled money, with what tasks that have not ended had come to when they were let go of."""
     at_rest = (task.result.cost_usd_micros for task in view.tasks if not task.ended_at_unix_micros)
     return view.spent_usd_micros + sum(at_rest)
+
+
+def _tokens(view: RunView) -> int:
+    """All of them; while the run goes on, those of its tasks."""
+    if view.ended_at_unix_micros or not view.tasks:
+        return wording.tokens(view.usage)
+    return sum(wording.tokens(task.result.usage) for task in view.tasks)
 
 
 def elapsed(started: int, ended: int) -> str:

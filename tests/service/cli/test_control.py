@@ -9,9 +9,9 @@ import sys
 import pytest
 from crewlog.cli.exits import ExitCode
 from crewlog.domain.errors import Unavailable, WrongState
-from crewlog.v1.agent_pb2 import ResumeReceipt
+from crewlog.v1.agent_pb2 import AgentView, ResumeReceipt
 from crewlog.v1.answer_pb2 import Failure
-from crewlog.v1.budget_pb2 import Amounts
+from crewlog.v1.budget_pb2 import Amounts, Usage
 from crewlog.v1.recovery_pb2 import AgentRecovery, RecoverRun, Recovery
 from crewlog.v1.run_pb2 import (
     AnswerGate,
@@ -366,3 +366,48 @@ async def test_show_says_why_a_run_is_paused_and_what_its_tasks_wait_for(
     assert "at most   2 h 00 min in all" in shown
     assert "the model's provider refuses: waits until its run is resumed" in shown
     assert "claimed, cancelling" in shown
+
+
+class TestShowOfARunThatGoesOn:
+    VIEW = RunView(
+        run_id="demo",
+        status=RunStatus.RUN_STATUS_RUNNING,
+        spent_usd_micros=10_000,
+        usage=Usage(input_tokens=100),
+        tasks=[
+            TaskView(
+                task_id="a-1",
+                agent_id="demo.a-1",
+                status=TaskStatus.TASK_STATUS_SUCCEEDED,
+                ended_at_unix_micros=5,
+                result=TaskResult(turns=1, cost_usd_micros=10_000, usage=Usage(input_tokens=100)),
+            ),
+            TaskView(
+                task_id="b-1",
+                agent_id="demo.b-1",
+                status=TaskStatus.TASK_STATUS_CLAIMED,
+                result=TaskResult(turns=2, cost_usd_micros=20_000, usage=Usage(input_tokens=200)),
+            ),
+            TaskView(task_id="c-1", status=TaskStatus.TASK_STATUS_WAITING),
+        ],
+    )
+    AGENTS = (
+        AgentView(agent_id="demo.a-1", turn=9, spent_usd_micros=90_000, usage=Usage(input_tokens=900)),
+        AgentView(agent_id="demo.b-1", turn=3, tool_calls=4, spent_usd_micros=30_000, usage=Usage(input_tokens=300)),
+    )
+
+    async def test_it_counts_what_is_under_way(self, crewlog: Crewlog, remembering: Remembering) -> None:
+        """An ended task is as the run has recorded it; one that goes on is as far as its agent is now."""
+        remembering.view, remembering.agents = self.VIEW, self.AGENTS
+        lines = (await crewlog("show", "demo")).stdout.splitlines()
+        assert {"cost      $0.0400", "tokens    400"} <= set(lines)
+        assert [line.split() for line in lines[-3:]] == [
+            ["a-1", "succeeded", "1", "100", "$0.0100"],
+            ["b-1", "claimed", "3", "4", "300", "$0.0300"],
+            ["c-1", "waiting"],
+        ]
+
+    async def test_data_is_what_the_gateway_says(self, crewlog: Crewlog, remembering: Remembering) -> None:
+        remembering.view, remembering.agents = self.VIEW, self.AGENTS
+        shown = json.loads((await crewlog("show", "demo", "-o", "json")).stdout)
+        assert shown["tasks"][1]["result"]["turns"] == 2
