@@ -52,7 +52,7 @@ async def _not_here(_: Any, context: ToolContext) -> NoReturn:
 SPAWN = Tool(
     SPAWN_TOOL,
     "Gives a part of your work to another agent, which works beside you in files of its own. What it comes to is told "
-    "to you as a message; go on meanwhile, or call wait_for_children.",
+    "to you as a message; go on meanwhile, or call wait_for_children: who is still at work when you end is stopped.",
     SpawnInput,
     EFFECT_CLASS_KEYED,
     False,
