@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from crewlog.cli import budgeting, effects, receipts, story_control, story_money, wording
+from crewlog.cli import budgeting, effects, receipts, story_control, story_graph, story_money, wording
 from crewlog.cli.lines import RUN, Line, Tone
 from crewlog.eventlog import codec
 from crewlog.v1 import agent_pb2 as agent
@@ -113,10 +113,6 @@ def _task_failed(_: _Scene, fact: run.TaskFailed) -> Iterator[Line]:
 
 def _task_cancelled(_: _Scene, fact: run.TaskCancelled) -> Iterator[Line]:
     yield _ended(fact.task_id, "cancelled" + _work(fact.result), Tone.BAD, fact.result)
-
-
-def _edge_taken(_: _Scene, fact: run.EdgeTaken) -> Iterator[Line]:
-    yield Line(fact.from_task_id, wording.plain(f"sends the work back to {fact.to_node_id}: {fact.why}"))
 
 
 def _run_succeeded(_: _Scene, fact: run.RunSucceeded) -> Iterator[Line]:
@@ -258,7 +254,6 @@ _TELLERS: dict[type[Message], Callable[[_Scene, Any], Iterator[Line]]] = {
     run.TaskSucceeded: _task_succeeded,
     run.TaskFailed: _task_failed,
     run.TaskCancelled: _task_cancelled,
-    run.EdgeTaken: _edge_taken,
     run.RunSucceeded: _run_succeeded,
     run.RunFailed: _run_failed,
     run.RunCancelled: _run_cancelled,
@@ -282,7 +277,7 @@ _TELLERS: dict[type[Message], Callable[[_Scene, Any], Iterator[Line]]] = {
     workspace.ChangeDelivered: _change_delivered,
     project.ProjectRegistered: _project_registered,
 }
-_ELSEWHERE = {**story_money.TELLERS, **story_control.TELLERS}
+_ELSEWHERE = {**story_money.TELLERS, **story_control.TELLERS, **story_graph.TELLERS}
 TOLD = frozenset(_TELLERS) | frozenset(_ELSEWHERE)
 
 

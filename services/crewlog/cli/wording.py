@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
+from crewlog.v1.admission_pb2 import AdmissionDimension
 from crewlog.v1.budget_pb2 import Usage
 from crewlog.v1.run_pb2 import MessageMode, ParkCause, RunPaused, RunStatus, TaskStatus
 from crewlog.v1.workspace_pb2 import DiffStat
@@ -81,6 +82,10 @@ def park_cause(cause: ParkCause.ValueType) -> str:
     return _PARK_CAUSES.get(cause, "waits")
 
 
+def admission_dimension(dimension: AdmissionDimension.ValueType) -> str:
+    return AdmissionDimension.Name(dimension).removeprefix("ADMISSION_DIMENSION_").lower()
+
+
 def message_mode(mode: MessageMode.ValueType) -> str:
     return MessageMode.Name(mode or MessageMode.MESSAGE_MODE_STEER).removeprefix("MESSAGE_MODE_").lower()
 
@@ -112,4 +117,11 @@ _PARK_CAUSES = {
     ParkCause.PARK_CAUSE_HANDED_OVER: "waits for another executor",
     ParkCause.PARK_CAUSE_QUESTION: "waits for an answer",
     ParkCause.PARK_CAUSE_MODEL: "the model's provider refuses: waits until its run is resumed",
+    ParkCause.PARK_CAUSE_GATE: "waits for an answer",
+    ParkCause.PARK_CAUSE_WAIT: "waits for its time, or for a signal",
+    ParkCause.PARK_CAUSE_MAP: "its items are worked on",
+    ParkCause.PARK_CAUSE_CHILD_RUN: "its child run is worked on",
+    ParkCause.PARK_CAUSE_MERGE: "its files are being merged",
+    ParkCause.PARK_CAUSE_CHILDREN: "waits for its children",
+    ParkCause.PARK_CAUSE_RETRY: "waits for its next try",
 }
