@@ -26,6 +26,7 @@ from crewlog.v1.admission_pb2_grpc import AdmissionServiceStub
 from crewlog.v1.agent_pb2 import AgentSucceeded
 from crewlog.v1.entry_pb2 import Entry
 from crewlog.v1.run_pb2 import Node, NoopNode, RunStarted, StartRun, TaskClaimed, Workflow
+from crewlog.v1.scheduler_pb2 import ExecutorReport, RunningTask
 from crewlog.v1.waiting_pb2 import ExplainWaiting, WaitingReason
 from google.protobuf.message import Message
 
@@ -33,6 +34,7 @@ from tests.service.test_scheduling import World, chain, client, free_address
 
 if TYPE_CHECKING:
     from crewlog.v1.admission_pb2_grpc import AdmissionServiceAsyncStub
+    from crewlog.v1.scheduler_pb2_grpc import SchedulerServiceAsyncStub
 
 TENANT = AdmissionDimension.ADMISSION_DIMENSION_TENANT
 WORKFLOW = AdmissionDimension.ADMISSION_DIMENSION_WORKFLOW
@@ -80,9 +82,10 @@ def at_work(facts: list[tuple[str, Message]]) -> list[int]:
 
 async def test_an_interactive_run_begins_in_the_next_slot_that_gets_free(world: World) -> None:
     async with world.scheduler(), client(world) as scheduler:
-        await scheduler.Start(StartRun(run_id="batch", workflow=wide(1_000), priority=-10))
+        for number in range(25):
+            await scheduler.Start(StartRun(run_id=f"batch-{number}", workflow=wide(40), priority=-10))
         async with world.executor(slots=4):
-            await world.until("batch", lambda state: len(state.tasks) > 50)
+            await world.until("batch-24", lambda state: len(state.tasks) > 3)
             await scheduler.Start(StartRun(run_id="mine", workflow=chain(1), priority=10))
             await world.until("mine", run_state.is_over)
     facts = await history(world)
@@ -134,16 +137,31 @@ async def test_a_limit_is_lowered_while_tasks_are_at_work(world: World) -> None:
     assert max(counts[lowered + 100 :]) == 2
 
 
+@asynccontextmanager
+async def busy_executor(scheduler: SchedulerServiceAsyncStub, *running: RunningTask) -> AsyncIterator[None]:
+    """Works on what it says, and on what it is given, for ever."""
+
+    async def report() -> AsyncIterator[ExecutorReport]:
+        yield ExecutorReport(executor_id="executor-1_boot", slots=8, running=running)
+        await asyncio.Event().wait()
+
+    call = scheduler.Synchronize(report())
+    try:
+        yield
+    finally:
+        call.cancel()
+
+
 async def test_after_a_restart_what_is_at_work_counts_at_once(world: World) -> None:
-    async with world.executor(slots=8):
-        async with world.scheduler(), limits_of(world) as limits, client(world) as scheduler:
-            await limits.Set(limit(3))
-            await scheduler.Start(StartRun(run_id="r", workflow=wide(12, steps=200)))
-            await world.until("r", lambda state: len(state.open) == 3)
-        async with world.scheduler():
-            state = await world.until("r", run_state.is_over)
-    assert {task.generation for task in state.tasks.values()} == {1}
-    assert max(at_work(await history(world))) == 3
+    async with world.scheduler(), limits_of(world) as limits, client(world) as scheduler, busy_executor(scheduler):
+        await limits.Set(limit(3))
+        await scheduler.Start(StartRun(run_id="r", workflow=wide(9)))
+        before = await world.until("r", lambda state: len(state.open) == 3)
+    running = [RunningTask(run_id="r", task_id=task_id, generation=1) for task_id in before.open]
+    async with world.scheduler(), client(world) as scheduler, busy_executor(scheduler, *running):
+        await scheduler.Start(StartRun(run_id="other", workflow=chain(1)))
+        await world.until("other", lambda state: len(state.open) == 1)
+        assert set((await world.state("r")).open) == set(before.open)
 
 
 async def test_limits_survive_a_restart(world: World) -> None:
