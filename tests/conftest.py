@@ -14,10 +14,15 @@ from crewlog.eventlog.jetstream_leases import create_leases
 from crewlog.eventlog.memory import MemoryLog
 from crewlog.eventlog.nats_server import NatsServer
 from crewlog.eventlog.port import EventLog
+from hypothesis import HealthCheck, settings
 
 Until = Callable[[Callable[[], bool]], Awaitable[None]]
 Connect = Callable[..., Awaitable[JetStreamLog]]
 UNTIL_SECONDS_MAX = 15.0
+
+# An example is right or wrong; how long it takes depends on what else this machine does.
+settings.register_profile("crewlog", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("crewlog")
 
 
 @pytest.fixture(scope="session", autouse=True)
