@@ -10,7 +10,7 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from crewlog.domain import names, run_state
@@ -31,7 +31,7 @@ from crewlog.v1.entry_pb2 import Entry
 CHECKPOINT_SECONDS = 1.0
 OPENING_AT_ONCE_MAX = 128
 LOOK_AGAIN_SECONDS = 30.0
-SLICE_SECONDS = 0.5
+SLICES = 60
 
 logger = logging.getLogger(__name__)
 
@@ -93,13 +93,10 @@ class Tail:
     async def look_again(self) -> None:
         """Looks at every open run within LOOK_AGAIN_SECONDS, a slice at a time, until it is cancelled."""
         while True:
-            runs = list(self._reactor.open_runs)
             self._moved_before, self._moved = self._moved, set()
-            slices = max(1, round(LOOK_AGAIN_SECONDS / SLICE_SECONDS))
-            size = math.ceil(len(runs) / slices)
-            for number in range(slices):
-                await asyncio.sleep(LOOK_AGAIN_SECONDS / slices)
-                for run_id in runs[number * size : (number + 1) * size]:
+            for some in _slices(list(self._reactor.open_runs)):
+                await asyncio.sleep(LOOK_AGAIN_SECONDS / SLICES)
+                for run_id in some:
                     await self._look(run_id)
 
     def started(self, run_id: str) -> None:
@@ -179,15 +176,19 @@ class Tail:
             return
         try:
             run, _ = await self._owner.state(run_id)
-            await self._claims.look_again(run, self._is_moving)
+            await self._claims.look_again(run, lambda id: id in self._moved or id in self._moved_before)
         except (UnknownEvent, WrongState, Unavailable) as reason:
             logger.warning("run %s waits: %s", run_id, reason)
             return
         self._reactor.look_again(run_id)
 
-    def _is_moving(self, agent_id: str) -> bool:
-        return agent_id in self._moved or agent_id in self._moved_before
-
     async def _save_sometimes(self) -> None:
         if time.monotonic() - self._saved_at >= CHECKPOINT_SECONDS:
             await self.save()
+
+
+def _slices(run_ids: list[str]) -> Iterator[list[str]]:
+    """SLICES of them, of which the last may be empty."""
+    size = math.ceil(len(run_ids) / SLICES)
+    for number in range(SLICES):
+        yield run_ids[number * size : (number + 1) * size]
