@@ -72,7 +72,7 @@ class Graph:
         return node_id in self.nodes or (known is not None and known.HasField("map"))
 
     def is_item(self, node_id: str) -> bool:
-        return node_id not in self.nodes
+        return node_id not in self.nodes and self.knows(node_id)
 
     def dependents(self, node_id: str) -> tuple[str, ...]:
         """Where the forward ways of the node lead to."""

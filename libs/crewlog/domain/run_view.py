@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from crewlog.domain import names, run_state
-from crewlog.domain.run_state import Gate, Run, Task, is_over, is_stopping
+from crewlog.domain.run_state import RETRY, TASK, WAIT, Gate, Run, Task, is_over, is_stopping
 from crewlog.v1.budget_pb2 import Usage
 from crewlog.v1.run_pb2 import GateStatus, GateView, ParkCause, RunStatus, RunView, TaskResult, TaskStatus, TaskView
 
+ITEMS_SHOWN_MAX = 1_000
 _NOT_PARKED = ParkCause.PARK_CAUSE_UNSPECIFIED
 
 
 def view(run: Run, *, revision: int = 0, trace_id: str = "", with_tasks: bool = True) -> RunView:
     """The run with its tasks: those that were claimed in the order of their claims, then those to come."""
     started = run.started
+    tasks, left_out = _tasks(run) if with_tasks else ([], 0)
     return RunView(
         run_id=started.run_id,
         project_id=started.project_id,
@@ -25,7 +27,8 @@ def view(run: Run, *, revision: int = 0, trace_id: str = "", with_tasks: bool = 
         spent_usd_micros=run.spent.usd_micros,
         allotted_usd_micros=run.allotted.usd_micros,
         usage=usage(run),
-        tasks=_tasks(run) if with_tasks else (),
+        tasks=tasks,
+        tasks_left_out=left_out,
         change=run.change,
         failure=run.failure,
         started_at_unix_micros=started.at_unix_micros,
@@ -33,13 +36,21 @@ def view(run: Run, *, revision: int = 0, trace_id: str = "", with_tasks: bool = 
         revision=revision,
         requested_by=started.requested_by,
         trace_id=trace_id,
-        gates=[_gate(run, gate) for gate in sorted(run.gates.values(), key=_opened)],
+        gates=gates(run),
         budget_ids=started.budget_ids,
         lost_usd_micros=sum(result.lost_usd_micros for result in _results(run)),
         saved_usd_micros=sum(result.saved_usd_micros for result in _results(run)),
         paused=run.paused if status(run) == RunStatus.RUN_STATUS_PAUSED else None,
         limits=started.limits if started.HasField("limits") else None,
+        workflow_version=started.workflow.version,
+        priority=started.priority,
+        parent=started.parent if started.HasField("parent") else None,
     )
+
+
+def gates(run: Run) -> list[GateView]:
+    """In the order in which they were opened."""
+    return [_gate(run, gate) for gate in sorted(run.gates.values(), key=_opened)]
 
 
 def status(run: Run) -> RunStatus.ValueType:
@@ -72,10 +83,22 @@ def _begun(task: Task) -> tuple[int, int, str]:
     return task.started_at_unix_micros, task.ended_at_unix_micros, task.task_id
 
 
-def _tasks(run: Run) -> list[TaskView]:
+def _tasks(run: Run) -> tuple[list[TaskView], int]:
+    """The tasks that are shown, and how many are not."""
     known = sorted(run.tasks.values(), key=_begun)
+    shown = _few_items(run, known) if len(known) > ITEMS_SHOWN_MAX else known
     to_come = (node_id for node_id in run.graph.nodes if names.task_id(node_id, run.visits[node_id]) not in run.tasks)
-    return [_task(run, task) for task in known] + [_waiting(run, node_id) for node_id in to_come]
+    views = [_task(run, task) for task in shown] + [_waiting(run, node_id) for node_id in to_come]
+    return views, len(known) - len(shown)
+
+
+def _few_items(run: Run, tasks: list[Task]) -> list[Task]:
+    """Of the items of maps those first that somebody may want to look at: they have not ended, or not well."""
+    items = [task for task in tasks if run.graph.is_item(task.node_id)]
+    calm = (TaskStatus.TASK_STATUS_SUCCEEDED, TaskStatus.TASK_STATUS_CANCELLED)
+    items.sort(key=lambda task: task.status in calm)
+    hidden = {task.task_id for task in items[ITEMS_SHOWN_MAX:]}
+    return [task for task in tasks if task.task_id not in hidden]
 
 
 def _task(run: Run, task: Task) -> TaskView:
@@ -97,7 +120,20 @@ def _task(run: Run, task: Task) -> TaskView:
         failure=task.failure,
         started_at_unix_micros=task.started_at_unix_micros,
         ended_at_unix_micros=task.ended_at_unix_micros,
+        kind=run_state.kind(run_state.node_of(run, task)) if run.graph.knows(task.node_id) else "",
+        parent_task_id=run_state.owner_of(run, task),
+        child_run_id=task.child_run_id,
+        items=run.expansions[task.task_id].count if task.task_id in run.expansions else 0,
+        items_ended=run.expansions[task.task_id].ended if task.task_id in run.expansions else 0,
+        due_at_unix_micros=_due_at(run, task),
+        based_on=task.based_on,
+        skipped_why=task.skipped_why,
     )
+
+
+def _due_at(run: Run, task: Task) -> int:
+    due = (run.due.get(kind + task.task_id, 0) for kind in (TASK, WAIT, RETRY))
+    return min((at for at in due if at), default=0)
 
 
 def _waiting(run: Run, node_id: str) -> TaskView:
@@ -111,10 +147,13 @@ def _waiting(run: Run, node_id: str) -> TaskView:
         status=TaskStatus.TASK_STATUS_READY if ready else TaskStatus.TASK_STATUS_WAITING,
         role=_role(run, node_id),
         messages=len(run.messages.get(task_id, ())),
+        kind=run_state.kind(run_state.node(run, node_id)),
     )
 
 
 def _role(run: Run, node_id: str) -> str:
+    if not run.graph.knows(node_id):
+        return ""  # it was planned, and the plan was made anew
     return run_state.node(run, node_id).agent.role.name
 
 
@@ -138,4 +177,5 @@ def _gate(run: Run, gate: Gate) -> GateView:
         answered_by=gate.answered_by,
         opened_at_unix_micros=opened.at_unix_micros,
         expires_at_unix_micros=opened.expires_at_unix_micros,
+        text_to_edit=opened.text.inline.decode(errors="replace"),
     )

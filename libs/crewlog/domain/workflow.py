@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from crewlog.domain import names, roles, workflow_nodes
 from crewlog.domain.errors import InvalidCommand
 from crewlog.domain.graph import Graph
 from crewlog.domain.run_state import RUN_VISITS_MAX
 from crewlog.v1.node_pb2 import Edge, Outcome
-from crewlog.v1.run_pb2 import BackEdge, Node, Workflow
+from crewlog.v1.run_pb2 import BackEdge, Node, Role, Workflow
 
 NODES_MAX = 2_000
 DEPENDENCIES_MAX = 20_000
@@ -50,6 +50,33 @@ def _nested(workflow: Workflow, depth: int) -> Iterable[tuple[str, str]]:
                 continue
             for field_name, why in violations_of(inner.workflow.workflow, depth=depth + 1).items():
                 yield f"nodes[{number}].{where}.workflow.{field_name}", why
+
+
+def roles_of(workflow: Workflow) -> Iterator[tuple[str, Role]]:
+    """Every role that may get to work in a run of the workflow, with where it stands; those of workflows within it,
+    of plans and of children included."""
+    for node in _performed(workflow):
+        agent = node.agent
+        if node.HasField("agent"):
+            yield f"{node.node_id}.role", agent.role
+            yield from ((f"{node.node_id}.children", role) for role in agent.children)
+            yield from ((f"{node.node_id}.plans", role) for role in agent.planning.roles)
+
+
+def touches_files(workflow: Workflow) -> bool:
+    return any(node.HasField("agent") or node.HasField("command") for node in _performed(workflow))
+
+
+def _performed(workflow: Workflow) -> Iterator[Node]:
+    for outer in workflow.nodes:
+        node = outer
+        if outer.HasField("map"):
+            node = Node()
+            node.CopyFrom(outer.map.body)
+            node.node_id = outer.node_id
+        yield node
+        if node.HasField("workflow"):
+            yield from _performed(node.workflow.workflow)
 
 
 def _shape(workflow: Workflow) -> Iterable[tuple[str, str]]:

@@ -3243,6 +3243,7 @@ class TaskView(_message.Message):
     ITEMS_ENDED_FIELD_NUMBER: _builtins.int
     DUE_AT_UNIX_MICROS_FIELD_NUMBER: _builtins.int
     BASED_ON_FIELD_NUMBER: _builtins.int
+    SKIPPED_WHY_FIELD_NUMBER: _builtins.int
     task_id: _builtins.str
     node_id: _builtins.str
     visit: _builtins.int
@@ -3269,6 +3270,7 @@ class TaskView(_message.Message):
     items_ended: _builtins.int
     due_at_unix_micros: _builtins.int
     """When it goes on by itself, or times out; 0: never."""
+    skipped_why: _builtins.str
     @_builtins.property
     def allotment(self) -> _budget_pb2.Limit: ...
     @_builtins.property
@@ -3306,10 +3308,11 @@ class TaskView(_message.Message):
         items_ended: _builtins.int = ...,
         due_at_unix_micros: _builtins.int = ...,
         based_on: _abc.Iterable[_builtins.str] | None = ...,
+        skipped_why: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["allotment", b"allotment", "failure", b"failure", "result", b"result"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "allotment", b"allotment", "based_on", b"based_on", "child_run_id", b"child_run_id", "due_at_unix_micros", b"due_at_unix_micros", "ended_at_unix_micros", b"ended_at_unix_micros", "executor_id", b"executor_id", "failure", b"failure", "generation", b"generation", "is_cancel_requested", b"is_cancel_requested", "items", b"items", "items_ended", b"items_ended", "kind", b"kind", "messages", b"messages", "node_id", b"node_id", "parent_task_id", b"parent_task_id", "park_cause", b"park_cause", "parked_on", b"parked_on", "result", b"result", "role", b"role", "started_at_unix_micros", b"started_at_unix_micros", "status", b"status", "task_id", b"task_id", "visit", b"visit"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "allotment", b"allotment", "based_on", b"based_on", "child_run_id", b"child_run_id", "due_at_unix_micros", b"due_at_unix_micros", "ended_at_unix_micros", b"ended_at_unix_micros", "executor_id", b"executor_id", "failure", b"failure", "generation", b"generation", "is_cancel_requested", b"is_cancel_requested", "items", b"items", "items_ended", b"items_ended", "kind", b"kind", "messages", b"messages", "node_id", b"node_id", "parent_task_id", b"parent_task_id", "park_cause", b"park_cause", "parked_on", b"parked_on", "result", b"result", "role", b"role", "skipped_why", b"skipped_why", "started_at_unix_micros", b"started_at_unix_micros", "status", b"status", "task_id", b"task_id", "visit", b"visit"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -3347,6 +3350,7 @@ class RunView(_message.Message):
     WORKFLOW_VERSION_FIELD_NUMBER: _builtins.int
     PRIORITY_FIELD_NUMBER: _builtins.int
     PARENT_FIELD_NUMBER: _builtins.int
+    TASKS_LEFT_OUT_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
     project_id: _builtins.str
     workflow: _builtins.str
@@ -3370,6 +3374,8 @@ class RunView(_message.Message):
     """What the same tokens would have cost more without the provider's cache."""
     workflow_version: _builtins.str
     priority: _builtins.int
+    tasks_left_out: _builtins.int
+    """Tasks that are not among `tasks`, because a map has too many items: those that are open or have failed are."""
     @_builtins.property
     def budget(self) -> _budget_pb2.Limit: ...
     @_builtins.property
@@ -3425,10 +3431,11 @@ class RunView(_message.Message):
         workflow_version: _builtins.str = ...,
         priority: _builtins.int = ...,
         parent: Global___Parent | None = ...,
+        tasks_left_out: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget", "change", b"change", "failure", b"failure", "limits", b"limits", "parent", b"parent", "paused", b"paused", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["allotted_usd_micros", b"allotted_usd_micros", "base_commit", b"base_commit", "budget", b"budget", "budget_ids", b"budget_ids", "change", b"change", "ended_at_unix_micros", b"ended_at_unix_micros", "failure", b"failure", "gates", b"gates", "input", b"input", "limits", b"limits", "lost_usd_micros", b"lost_usd_micros", "model", b"model", "parent", b"parent", "paused", b"paused", "priority", b"priority", "project_id", b"project_id", "requested_by", b"requested_by", "revision", b"revision", "run_id", b"run_id", "saved_usd_micros", b"saved_usd_micros", "spent_usd_micros", b"spent_usd_micros", "started_at_unix_micros", b"started_at_unix_micros", "status", b"status", "tasks", b"tasks", "trace_id", b"trace_id", "usage", b"usage", "workflow", b"workflow", "workflow_version", b"workflow_version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allotted_usd_micros", b"allotted_usd_micros", "base_commit", b"base_commit", "budget", b"budget", "budget_ids", b"budget_ids", "change", b"change", "ended_at_unix_micros", b"ended_at_unix_micros", "failure", b"failure", "gates", b"gates", "input", b"input", "limits", b"limits", "lost_usd_micros", b"lost_usd_micros", "model", b"model", "parent", b"parent", "paused", b"paused", "priority", b"priority", "project_id", b"project_id", "requested_by", b"requested_by", "revision", b"revision", "run_id", b"run_id", "saved_usd_micros", b"saved_usd_micros", "spent_usd_micros", b"spent_usd_micros", "started_at_unix_micros", b"started_at_unix_micros", "status", b"status", "tasks", b"tasks", "tasks_left_out", b"tasks_left_out", "trace_id", b"trace_id", "usage", b"usage", "workflow", b"workflow", "workflow_version", b"workflow_version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -3470,12 +3477,18 @@ class ListRuns(_message.Message):
     PROJECT_ID_FIELD_NUMBER: _builtins.int
     STATUSES_FIELD_NUMBER: _builtins.int
     AT_LEAST_REVISION_FIELD_NUMBER: _builtins.int
+    WITH_CHILDREN_FIELD_NUMBER: _builtins.int
+    PARENT_RUN_ID_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
     """At most 200; 0 means 50."""
     page_token: _builtins.str
     project_id: _builtins.str
     """Only runs of this project."""
     at_least_revision: _builtins.int
+    with_children: _builtins.bool
+    """Also runs that are tasks of other runs."""
+    parent_run_id: _builtins.str
+    """Only those that this run has asked for."""
     @_builtins.property
     def statuses(self) -> _containers.RepeatedScalarFieldContainer[Global___RunStatus.ValueType]:
         """Only runs in one of these states."""
@@ -3488,10 +3501,12 @@ class ListRuns(_message.Message):
         project_id: _builtins.str = ...,
         statuses: _abc.Iterable[Global___RunStatus.ValueType] | None = ...,
         at_least_revision: _builtins.int = ...,
+        with_children: _builtins.bool = ...,
+        parent_run_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_least_revision", b"at_least_revision", "page_size", b"page_size", "page_token", b"page_token", "project_id", b"project_id", "statuses", b"statuses"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_least_revision", b"at_least_revision", "page_size", b"page_size", "page_token", b"page_token", "parent_run_id", b"parent_run_id", "project_id", b"project_id", "statuses", b"statuses", "with_children", b"with_children"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

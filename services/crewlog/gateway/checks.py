@@ -8,6 +8,7 @@ from functools import partial
 from crewlog.domain import git_names, names, workflow
 from crewlog.domain.errors import InvalidCommand
 from crewlog.domain.project import PROJECT_ID_CHARACTERS_MAX
+from crewlog.domain.run import PRIORITY_MAX
 from crewlog.eventlog import codec
 from crewlog.eventlog.port import INLINE_BYTES_MAX
 from crewlog.v1.run_pb2 import StartRun
@@ -19,7 +20,7 @@ MODEL_CHARACTERS_MAX = 128
 REASON_CHARACTERS_MAX = 2_000
 AGENT_ID_CHARACTERS_MAX = 128
 REQUEST_ID_CHARACTERS_MAX = 64
-KINDS = ("run", "agent", "workspace", "change", "project", "budget")
+KINDS = ("run", "agent", "workspace", "change", "project", "budget", "admission")
 
 Check = Callable[[], None]
 
@@ -46,7 +47,15 @@ def check_start(request: StartRun) -> None:
         partial(_check_input, request.input),
         partial(model, "model", request.model),
         where_given(git_names.check_revision, "base", request.base),
+        partial(_check_place, request),
     )
+
+
+def _check_place(request: StartRun) -> None:
+    if request.HasField("parent"):
+        refuse("parent", request.parent.run_id, "cannot be set: a child run is started by its parent's workflow")
+    if not -PRIORITY_MAX <= request.priority <= PRIORITY_MAX:
+        refuse("priority", request.priority, f"has to be -{PRIORITY_MAX} (batch) to {PRIORITY_MAX} (somebody waits)")
 
 
 def where_given(check: Callable[[str, str], None], field: str, value: str) -> Check:

@@ -15,8 +15,9 @@ from crewlog.gateway.recovering import recovery
 from crewlog.runtime.auth import current_principal
 from crewlog.v1.answer_pb2 import Receipt
 from crewlog.v1.recovery_pb2 import RecoverRun, Recovery
-from crewlog.v1.run_pb2 import CancelRun, CancelTask, PauseRun, ResumeRun, RetryRun, SendMessage
+from crewlog.v1.run_pb2 import CancelRun, CancelTask, PauseRun, ResumeRun, RetryRun, SendMessage, SignalRun
 from crewlog.v1.run_service_pb2_grpc import RunServiceServicer
+from crewlog.v1.waiting_pb2 import ExplainWaiting, Waiting
 
 
 class Control(RunServiceServicer):
@@ -61,6 +62,18 @@ class Control(RunServiceServicer):
         command = _copy(request, sent_by=current_principal())
         receipt: Receipt = await self._commands.Send(command)
         return receipt
+
+    async def Signal(self, request: SignalRun, context: Any) -> Receipt:
+        control_checks.check_signal(request)
+        command = _copy(request, by=current_principal())
+        receipt: Receipt = await self._commands.Signal(command)
+        return receipt
+
+    async def Explain(self, request: ExplainWaiting, context: Any) -> Waiting:
+        """The scheduler has it at hand, and with it who is connected."""
+        control_checks.check_explain(request)
+        waiting: Waiting = await self._commands.Explain(request)
+        return waiting
 
     async def Recover(self, request: RecoverRun, context: Any) -> Recovery:
         """What is found is looked at before the claims are taken away: afterwards nobody holds them."""

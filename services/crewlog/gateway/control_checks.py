@@ -5,9 +5,11 @@ from __future__ import annotations
 from functools import partial
 
 from crewlog.domain import amounts, names
-from crewlog.domain.run_control import MESSAGE_ID_CHARACTERS_MAX
+from crewlog.domain.run_begins import STRUCTURED_BYTES_MAX
+from crewlog.domain.run_control import MESSAGE_ID_CHARACTERS_MAX, SIGNAL_CHARACTERS_MAX
 from crewlog.domain.run_deadlines import RUN_SECONDS_MAX, WAITING_SECONDS_MAX
 from crewlog.gateway.checks import check_all, reason, refuse, request_id, run_id, where_given
+from crewlog.v1.admission_pb2 import AdmissionDimension, SetAdmissionLimit
 from crewlog.v1.recovery_pb2 import RecoverRun
 from crewlog.v1.run_pb2 import (
     CancelRun,
@@ -18,11 +20,15 @@ from crewlog.v1.run_pb2 import (
     RetryRun,
     RunLimits,
     SendMessage,
+    SignalRun,
 )
+from crewlog.v1.waiting_pb2 import ExplainWaiting
 
 MESSAGE_BYTES_MAX = 64 * 1024
+EXPLAINED_MAX = 1_000
+LIMIT_NAME_CHARACTERS_MAX = 128
+LIMIT_MAX = 1_000_000
 GRACE_SECONDS_MAX = 600
-TASK_ID_CHARACTERS_MAX = 48
 
 
 def check_pause(request: PauseRun) -> None:
@@ -69,6 +75,36 @@ def check_send(request: SendMessage) -> None:
     )
 
 
+def check_signal(request: SignalRun) -> None:
+    """The id is needed: without it, a repeated request could be a second signal."""
+    check_all(
+        partial(run_id, "run_id", request.run_id),
+        partial(names.check_name, "name", request.name, SIGNAL_CHARACTERS_MAX),
+        partial(request_id, request.request_id, is_needed=True),
+        partial(_payload, request.payload_json),
+    )
+
+
+def check_explain(request: ExplainWaiting) -> None:
+    check_all(where_given(run_id, "run_id", request.run_id))
+    if not 0 <= request.tasks_max <= EXPLAINED_MAX:
+        refuse("tasks_max", request.tasks_max, f"has to be 0 (the default) to {EXPLAINED_MAX}")
+
+
+def check_limit(request: SetAdmissionLimit) -> None:
+    if request.dimension not in AdmissionDimension.values() or not request.dimension:
+        refuse("dimension", request.dimension, "has to be tenant, project, workflow, role, model or pool")
+    if not request.name.strip() or len(request.name) > LIMIT_NAME_CHARACTERS_MAX or not request.name.isprintable():
+        refuse("name", request.name, f"has to be 1 to {LIMIT_NAME_CHARACTERS_MAX} printable characters")
+    if not -1 <= request.tasks_max <= LIMIT_MAX:
+        refuse("tasks_max", request.tasks_max, f"has to be -1 (no limit) to {LIMIT_MAX}")
+
+
+def _payload(text: str) -> None:
+    if len(text.encode(errors="replace")) > STRUCTURED_BYTES_MAX:
+        refuse("payload_json", "", f"has to be at most {STRUCTURED_BYTES_MAX} bytes")
+
+
 def check_recover(request: RecoverRun) -> None:
     """Only what is not done may be asked of every run."""
     if request.dry_run:
@@ -86,9 +122,7 @@ def run_limits(limits: RunLimits) -> None:
 
 
 def _task_id(field: str, value: str) -> None:
-    names.check_name(field, value, TASK_ID_CHARACTERS_MAX)
-    if not value.rpartition("-")[2].isdecimal():
-        refuse(field, value, "has to be a task with its visit, such as `tester-2`")
+    names.check_task_id(field, value)
 
 
 def _grace_seconds(value: int) -> None:

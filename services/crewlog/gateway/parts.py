@@ -16,6 +16,7 @@ from crewlog.domain.errors import Unavailable
 from crewlog.domain.names import TENANT
 from crewlog.eventlog.owner import Owner
 from crewlog.eventlog.port import BlobStore, EventLog, Live
+from crewlog.gateway.admission import AdmissionServer
 from crewlog.gateway.budgets import BudgetServer, BudgetTree, GateServer
 from crewlog.gateway.config import Config
 from crewlog.gateway.costing import CostServer
@@ -30,6 +31,7 @@ from crewlog.models.prices import PriceList
 from crewlog.runtime.channel import dial
 from crewlog.runtime.clock import now_micros
 from crewlog.runtime.serve import RunningServer, Verifier, start_server
+from crewlog.v1.admission_pb2_grpc import AdmissionServiceStub
 from crewlog.v1.budget_service_pb2_grpc import BudgetServiceStub, GateServiceStub
 from crewlog.v1.scheduler_pb2_grpc import SchedulerServiceStub
 from crewlog.v1.workspace_pb2_grpc import FileServiceStub, WorkspaceServiceStub
@@ -124,6 +126,7 @@ def _servers(
         budgets=BudgetServer(budgets, tree, projects),
         gates=GateServer(GateServiceStub(scheduler), projection),
         costs=CostServer(projection),
+        admission=AdmissionServer(AdmissionServiceStub(scheduler)),
     )
 
 

@@ -42,6 +42,8 @@ class Page:
 class RunFilter:
     project_id: str = ""
     statuses: tuple[int, ...] = ()
+    parent_run_id: str = ""
+    with_children: bool = False
 
 
 class Queries:
@@ -177,6 +179,9 @@ def _runs_query(wanted: RunFilter, before: int, limit: int) -> tuple[str, list[o
     if wanted.project_id:
         conditions.append("project_id = ?")
         values.append(wanted.project_id)
+    if wanted.parent_run_id or not wanted.with_children:
+        conditions.append("parent = ?")
+        values.append(wanted.parent_run_id)
     columns = "started, run_id, revision, view_revision, summary"
     return f"select {columns} from run where {' and '.join(conditions)} order by started desc limit ?", [*values, limit]
 

@@ -70,7 +70,12 @@ class RunServer(Control):
         return view
 
     async def List(self, request: ListRuns, context: Any) -> RunList:
-        wanted = RunFilter(request.project_id, tuple(sorted(set(request.statuses))))
+        wanted = RunFilter(
+            request.project_id,
+            tuple(sorted(set(request.statuses))),
+            request.parent_run_id,
+            request.with_children,
+        )
         _check_filter(wanted)
         before = pages.position(request.page_token, "runs", wanted)
         size = pages.size(request.page_size)
@@ -120,6 +125,8 @@ def _messages(delivered: Delivered, feed: LiveFeed | None, *, with_stored: bool)
 def _check_filter(wanted: RunFilter) -> None:
     if wanted.project_id:
         checks.project_id("project_id", wanted.project_id)
+    if wanted.parent_run_id:
+        checks.run_id("parent_run_id", wanted.parent_run_id)
     for status in wanted.statuses:
         if status not in RunStatus.values() or not status:
             checks.refuse("statuses", status, "has to be a status of a run")

@@ -12,7 +12,7 @@ from pathlib import Path
 from crewlog.domain import agent, project, run
 from crewlog.eventlog.limits import check_head
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 
 _TABLES = """
 create table if not exists meta (key text primary key, value text not null) without rowid;
@@ -24,9 +24,10 @@ create index if not exists entry_of_run on entry (run_id, revision) where run_id
 create index if not exists entry_of_aggregate on entry (kind, aggregate_id, revision);
 create table if not exists run (
     run_id text primary key, project_id text not null, status integer not null, is_over integer not null,
-    started integer not null, revision integer not null,
+    started integer not null, revision integer not null, parent text not null default '',
     view_revision integer not null default 0, summary blob, view blob
 ) without rowid;
+create index if not exists run_of_parent on run (parent, started);
 create index if not exists run_by_start on run (started);
 create index if not exists run_open on run (run_id) where not is_over;
 create index if not exists run_of_project on run (project_id, started);
@@ -66,14 +67,16 @@ def connect(path: Path) -> sqlite3.Connection:
 
 
 def prepare(connection: sqlite3.Connection, epoch: str, head_revision: int) -> None:
-    """Makes the tables, and empties them when they show another log, or were made by other rules. Raises WrongState
+    """Makes the tables, anew where they show another log, or were made by other rules. Raises WrongState
     when the log has become shorter."""
-    connection.executescript(_TABLES)
+    connection.execute("create table if not exists meta (key text primary key, value text not null) without rowid")
     if _is_of(connection, epoch, head_revision):
         return
     connection.execute("begin immediate")
     for table in _DATA:
-        connection.execute(f"delete from {table}")
+        connection.execute(f"drop table if exists {table}")
+    for statement in filter(str.strip, _TABLES.split(";")):
+        connection.execute(statement)
     rows = [("epoch", epoch), ("rules", rules()), ("revision", "0"), ("unknown_events", "0")]
     connection.executemany("insert into meta values (?, ?)", rows)
     connection.execute("commit")

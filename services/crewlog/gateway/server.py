@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from crewlog.gateway.admission import AdmissionServer
 from crewlog.gateway.budgets import BudgetServer, GateServer
 from crewlog.gateway.costing import CostServer
 from crewlog.gateway.credentials import CredentialServer
@@ -11,6 +12,7 @@ from crewlog.gateway.projects import ProjectServer
 from crewlog.gateway.reading import AgentServer, EventServer, FileServer
 from crewlog.gateway.runs import RunServer
 from crewlog.runtime.serve import Access, Registration
+from crewlog.v1.admission_pb2_grpc import add_AdmissionServiceServicer_to_server
 from crewlog.v1.agent_pb2_grpc import add_AgentServiceServicer_to_server, add_CredentialServiceServicer_to_server
 from crewlog.v1.budget_service_pb2_grpc import (
     add_BudgetServiceServicer_to_server,
@@ -34,6 +36,7 @@ class Servers:
     budgets: BudgetServer
     gates: GateServer
     costs: CostServer
+    admission: AdmissionServer
 
 
 def registrations(servers: Servers) -> list[Registration]:
@@ -47,6 +50,7 @@ def registrations(servers: Servers) -> list[Registration]:
         ("BudgetService", add_BudgetServiceServicer_to_server, servers.budgets),
         ("GateService", add_GateServiceServicer_to_server, servers.gates),
         ("CostService", add_CostServiceServicer_to_server, servers.costs),
+        ("AdmissionService", add_AdmissionServiceServicer_to_server, servers.admission),
     )
     credentials = ("CredentialService", add_CredentialServiceServicer_to_server, servers.credentials)
     return [

@@ -59,12 +59,12 @@ class Starting:
         return plan
 
     def _check_models(self, command: StartRun) -> None:
-        """Every model that the run may call; a run that calls none needs no key."""
-        agents = [node for node in command.workflow.nodes if node.HasField("agent")]
-        if agents and not self._access.api_key:
+        """Every model that the run may call, whoever calls it; a run that calls none needs no key."""
+        roles = list(workflow.roles_of(command.workflow))
+        if roles and not self._access.api_key:
             raise WrongState(NO_CREDENTIAL, what_to_do=HOW_TO_GET_A_CREDENTIAL)
-        for node in agents:
-            field, role = f"workflow.{node.node_id}.role", node.agent.role
+        for where, role in roles:
+            field = f"workflow.{where}"
             if not role.model and not command.model:
                 checks.refuse("model", "", "is needed: the gateway has no default")
             self._check_known(f"{field}.model" if role.model else "model", role.model or command.model)
@@ -81,8 +81,8 @@ class Starting:
             ) from None
 
     async def _base_commit(self, command: StartRun, path: str) -> str:
-        """A plan without agents touches no files, so it starts from nothing."""
-        if not any(node.HasField("agent") for node in command.workflow.nodes):
+        """A plan without agents and commands touches no files, so it starts from nothing."""
+        if not workflow.touches_files(command.workflow):
             return ""
         pinned = await self._pin(PinBase(project_id=command.project_id, path=path, base=command.base))
         return pinned.commit

@@ -19,9 +19,10 @@ from crewlog.v1.run_pb2 import GateStatus, TaskCancelled, TaskFailed
 
 _ADD_ENTRY = "insert or ignore into entry values (?, ?, ?, ?, ?)"
 _ADD_RUN = """
-insert into run (run_id, project_id, status, is_over, started, revision) values (?, ?, ?, ?, ?, ?)
+insert into run (run_id, project_id, status, is_over, started, revision, parent) values (?, ?, ?, ?, ?, ?, ?)
 on conflict (run_id) do update set
-    project_id = excluded.project_id, status = excluded.status, is_over = excluded.is_over, revision = excluded.revision
+    project_id = excluded.project_id, status = excluded.status, is_over = excluded.is_over,
+    revision = excluded.revision, parent = excluded.parent
 """
 _ADD_AGENT = """
 insert into agent (agent_id, run_id, started, revision) values (?, ?, ?, ?)
@@ -139,7 +140,8 @@ def refold(connection: sqlite3.Connection, key: Key, before: int = 2**62) -> Fol
 def _run_row(run_id: str, folded: Folded) -> tuple[object, ...]:
     run = folded.state
     is_over = folding.is_at_rest("run", run)
-    return (run_id, run.started.project_id, run_view.status(run), is_over, folded.started, folded.revision)
+    parent = run.started.parent.run_id
+    return (run_id, run.started.project_id, run_view.status(run), is_over, folded.started, folded.revision, parent)
 
 
 def _agent_row(agent_id: str, folded: Folded) -> tuple[object, ...]:
@@ -149,7 +151,7 @@ def _agent_row(agent_id: str, folded: Folded) -> tuple[object, ...]:
 def _gate_rows(runs: list[tuple[str, Folded]]) -> Iterator[tuple[object, ...]]:
     for run_id, folded in runs:
         if folded.state.gates:
-            for gate in folding.run_view_of(folded.state, folded.revision, with_tasks=False).gates:
+            for gate in run_view.gates(folded.state):
                 is_open = gate.status == GateStatus.GATE_STATUS_OPEN
                 yield (run_id, gate.gate_id, is_open, gate.opened_at_unix_micros, gate.SerializeToString())
 

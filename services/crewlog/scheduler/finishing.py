@@ -153,5 +153,5 @@ def _has_workspaces(run: Run) -> bool:
 
 
 def _has_workspace(run: Run, task: Task) -> bool:
-    kind = run_state.kind(run_state.node_of(run, task)) if run.graph.knows(task.node_id) else "noop"
+    kind = run_state.kind(run_state.node_of(run, task)) if run.graph.knows(task.node_id) else "agent"
     return bool(task.generation) and kind in ("agent", "command")

@@ -98,7 +98,7 @@ async def test_fault_77_a_file_of_another_log_or_of_other_rules_is_made_anew(wor
     with sqlite3.connect(world.projection_file) as connection:
         connection.execute("update meta set value = ? where key = ?", (value, key))
         connection.execute("update project set path = '/wrong'")
-        connection.execute("insert into run values ('ghost', 'p', 1, 0, 1, 1, 0, null, null)")
+        connection.execute("insert into run values ('ghost', 'p', 1, 0, 1, 1, '', 0, null, null)")
     connection.close()
     await world.start_gateway()
     assert await everything(world) == before
