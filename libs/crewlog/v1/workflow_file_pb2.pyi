@@ -7,6 +7,7 @@ are what an editor shows. docs/workflows.md explains the format; a file becomes 
 
 from collections import abc as _abc
 from crewlog.v1 import node_pb2 as _node_pb2
+from crewlog.v1 import run_pb2 as _run_pb2
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import descriptor_pb2 as _descriptor_pb2
 from google.protobuf import message as _message
@@ -724,8 +725,8 @@ class RoleFile(_message.Message):
     """What it goes on with when a call of its model does not fit into the budget."""
     network: _builtins.bool
     """`true`: its commands may use the network."""
-    on_unknown: _builtins.str
-    """`tell` or `ask`: what is done about a call that may have happened and must not happen twice."""
+    on_unknown: _run_pb2.OnUnknown.ValueType
+    """What is done about a call that may have happened and must not happen twice."""
     turns_max: _builtins.int
     """What ends its agents in any case."""
     duration_seconds_max: _builtins.int
@@ -749,7 +750,7 @@ class RoleFile(_message.Message):
         cheaper_model: _builtins.str = ...,
         tools: _abc.Iterable[_builtins.str] | None = ...,
         network: _builtins.bool = ...,
-        on_unknown: _builtins.str = ...,
+        on_unknown: _run_pb2.OnUnknown.ValueType = ...,
         turns_max: _builtins.int = ...,
         duration_seconds_max: _builtins.int = ...,
         tokens_max: _builtins.int = ...,
