@@ -57,13 +57,13 @@ class Scheduler(SchedulerServiceServicer):
     """Spawns whatever it is asked for, once for each tool call. `refusal` is raised, and `hold` waited for, before."""
 
     spawned: list[SpawnChild] = field(default_factory=list)
-    asked: int = 0
+    asked: list[SpawnChild] = field(default_factory=list)
     sent: list[SendMessage] = field(default_factory=list)
     refusal: Refused | None = None
     hold: asyncio.Event | None = None
 
     async def Spawn(self, request: SpawnChild, context: object) -> SpawnedChild:
-        self.asked += 1
+        self.asked.append(request)
         if self.refusal is not None:
             raise self.refusal
         calls = [(child.turn, child.index) for child in self.spawned]

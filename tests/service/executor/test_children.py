@@ -148,9 +148,9 @@ async def test_killed_between_the_share_and_the_child_it_spawns_once_and_shares_
     desks.scheduler.hold.set()
     agent = await desks.work(lead(), generation=2)
     assert agent.status == AgentStatus.AGENT_STATUS_SUCCEEDED
-    assert len(desks.scheduler.spawned) == 1 and desks.scheduler.asked == 2
+    assert len(desks.scheduler.spawned) == 1 and len(desks.scheduler.asked) == 2
     [share] = shares(await desks.facts(lead()))
-    assert Amounts.of(desks.scheduler.spawned[0].share) == share
+    assert {Amounts.of(request.share) for request in desks.scheduler.asked} == {share}
     assert agent.allotment == Amounts(usd_micros=5_000_000) - share
 
 
@@ -165,10 +165,12 @@ async def test_killed_before_the_share_is_on_record_it_begins_anew(desks: Desks)
 
 
 async def test_a_child_starts_from_the_files_of_its_parent(desks: Desks) -> None:
-    write = "{tool: write, input: {path: made.txt, content: made}}"
+    write = "{tool: write, input: {path: made.txt, content: for children}}"
     await desks.play(calls(write, SPAWN), "{say: Done}")
     await desks.work(lead())
     child = Node(node_id="lead_c1", agent=AgentNode(role=Role(name="helper", prompt="Role: helper", tools=["read"])))
-    await desks.play(calls("{tool: read, input: {path: made.txt}}"), "{cases: [{expect: made, say: It is there}]}")
+    await desks.play(
+        calls("{tool: read, input: {path: made.txt}}"), "{cases: [{expect: for children, say: It is there}]}"
+    )
     agent = await desks.work(child, base_snapshot=desks.scheduler.spawned[0].snapshot)
     assert agent.result is not None and agent.result.output.inline == b"It is there"
