@@ -94,3 +94,21 @@ async def test_a_command_a_result_and_a_child(tmp_path: Path) -> None:
         assert types.count("child_spawned") == types.count("allotment_shared") == 1
         files = git(tmp_path / "project", "ls-tree", "-r", "--name-only", "crewlog/agents-1").split()
         assert files == ["hay.txt", "lead.txt", "made.txt"]
+
+
+async def test_it_ends_the_same_while_executor_and_scheduler_are_killed(tmp_path: Path) -> None:
+    """Killed at the steps that must not happen twice: the command, the share, the child, the wait."""
+    deaths = {"task_claimed": "executor", "allotment_shared": "executor", "child_spawned": "scheduler"}
+    script = tmp_path / "script.yaml"
+    script.write_text(SCRIPT)
+    async with platform_on(tmp_path, repository(tmp_path / "project"), script) as world:
+        await world.start("agents-2", workflow_name=None, workflow=workflow(), budget=Limit(usd_micros=10_000_000))
+        for event, service in deaths.items():
+            await world.watch("agents-2", lambda name, wanted=event: name == wanted)  # type: ignore[misc]
+            world.kill(service)
+        run = await world.finished("agents-2")
+        assert run.status == RunStatus.RUN_STATUS_SUCCEEDED, run
+        assert summary_of(run, "lead-1") == "My child has counted."
+        entries = await world.watch("agents-2", lambda name: name == "run_succeeded")
+        types = [name for entry in entries for name in types_of(entry)]
+        assert types.count("child_spawned") == types.count("allotment_shared") == 1
