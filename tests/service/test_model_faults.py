@@ -64,6 +64,7 @@ HOST = HostAgent(
     at_unix_micros=NOW,
 )
 
+PATIENT = Timeouts(total_seconds=30)
 Play = Callable[..., Awaitable["Life"]]
 
 
@@ -142,8 +143,8 @@ async def stack() -> AsyncIterator[AsyncExitStack]:
         yield stack
 
 
-def born(stack: AsyncExitStack, url: str, root: Path) -> Life:
-    model = AnthropicModel("sk-test-0123456789", url, timeouts=Timeouts(connect_seconds=0.3, total_seconds=30))
+def born(stack: AsyncExitStack, url: str, root: Path, timeouts: Timeouts = PATIENT) -> Life:
+    model = AnthropicModel("sk-test-0123456789", url, timeouts=timeouts)
     stack.push_async_callback(model.close)
     life = Life(model, root, url)
     life.do(HOST)
@@ -259,7 +260,7 @@ async def test_fault_62_a_connection_that_is_not_made(stack: AsyncExitStack, tmp
         filler = stack.enter_context(socket.socket())
         filler.setblocking(False)
         filler.connect_ex(address)
-    life = born(stack, f"http://127.0.0.1:{address[1]}", tmp_path)
+    life = born(stack, f"http://127.0.0.1:{address[1]}", tmp_path, Timeouts(connect_seconds=0.3))
     failed = await life.failure()
     assert (failed.failure.reason, failed.may_have_charged) == ("model_unreachable", False)
     assert "no connection within 0.3 s" in failed.failure.message

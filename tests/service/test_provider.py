@@ -31,7 +31,6 @@ from crewlog.v1.run_pb2 import AgentLimits
 
 KEY = "sk-canary-0123456789"
 TOOLS = [{"name": "read", "description": "Reads a file", "input_schema": {"type": "object"}}]
-SHORT = Timeouts(connect_seconds=1, first_byte_seconds=0.3, silence_seconds=0.3, total_seconds=5)
 
 Start = Callable[..., Awaitable[AnthropicModel]]
 
@@ -276,14 +275,14 @@ async def test_an_answer_with_a_block_or_a_reason_missing_is_not_whole(answer_wi
 
 
 async def test_silence_in_the_middle_of_an_answer_ends_it(play: Start) -> None:
-    silent = await failure_of(await play(f"{CUT} stall_after: 8}}", SHORT))
+    silent = await failure_of(await play(f"{CUT} stall_after: 8}}", Timeouts(silence_seconds=0.3)))
     assert silent.failure.reason == failures.TIMED_OUT.reason
     assert "silence" in silent.failure.message
     assert silent.failure.retryable and silent.may_have_charged
 
 
 async def test_an_answer_that_does_not_begin_ends(play: Start) -> None:
-    late = await failure_of(await play("      - {say: Hi, delay_millis: 60000}", SHORT))
+    late = await failure_of(await play("      - {say: Hi, delay_millis: 60000}", Timeouts(first_byte_seconds=0.3)))
     assert late.failure.reason == failures.TIMED_OUT.reason
     assert "did not begin within 0.3 s" in late.failure.message
     assert late.may_have_charged
