@@ -253,6 +253,18 @@ def test_holding_and_releasing_again_counts_once() -> None:
     assert office.fleet.limits.at_work(Key(TENANT, "local")) == 0
 
 
+def test_what_was_reserved_for_a_claim_that_was_not_made_is_free_again() -> None:
+    office = Office()
+    office.start("r", many(1))
+    office.fleet.connect("e_boot").slots = 1
+    assert len(office.dispatch.claims(office.runs["r"])) == 1
+    office.fleet.connect("f_boot").slots = 9
+    assert len(office.dispatch.claims(office.runs["r"])) == 1
+    assert office.fleet.limits.at_work(Key(TENANT, "local")) == 1
+    office.dispatch.forget("r")
+    assert office.fleet.limits.at_work(Key(TENANT, "local")) == 0
+
+
 def test_an_item_of_a_map_counts_as_what_is_made_for_it() -> None:
     office = Office()
     office.executor("e", 8)

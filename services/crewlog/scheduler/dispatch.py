@@ -28,12 +28,14 @@ class Dispatch:
         self.queue = Queue(fleet)
         self._sign = sign
         self._clock = clock
+        self._reserved: dict[str, list[ClaimTask]] = {}
 
     def hungry(self) -> list[str]:
         """The runs that may try again now, the best first; a place is kept for each."""
         return self.queue.offer(self._clock)
 
     def forget(self, run_id: str) -> None:
+        self._drop_reserved(run_id)
         self.queue.turn(run_id, 0)
         self.fleet.requirements.forget(run_id)
 
@@ -56,6 +58,7 @@ class Dispatch:
     def claims(self, run: Run) -> list[ClaimTask]:
         """A slot is reserved for each claim. For what has to wait, the run joins the queue."""
         run_id = run.started.run_id
+        self._drop_reserved(run_id)
         turn = self.queue.turn(run_id, run.started.priority)
         claims: list[ClaimTask] = []
         for node_id in run_state.claimable(run):
@@ -70,7 +73,14 @@ class Dispatch:
             self.queue.join(turn, needs, executor, run_state.waits_since(run, node_id), self._clock())
             if len(turn.blocked) == self.fleet.requirements.count(run):
                 break
+        if claims:
+            self._reserved[run_id] = claims
         return claims
+
+    def _drop_reserved(self, run_id: str) -> None:
+        """What was reserved for claims that were never made, because the log did not answer."""
+        for claim in self._reserved.pop(run_id, ()):
+            self.give_back(claim)
 
     def _reserve(self, turn: Turn, key: TaskKey, needs: Needs) -> Executor | Place:
         """The executor whose slot it is now, or what the run has to wait for."""
@@ -99,6 +109,7 @@ class Dispatch:
         return ClaimTask(run_id=run_id, task_id=task_id, executor_id=executor.executor_id, at_unix_micros=self._clock())
 
     def grant(self, run_id: str, claims: Sequence[ClaimTask], outcomes: Sequence[Outcome[Run] | BaseException]) -> None:
+        self._reserved.pop(run_id, None)
         for claim, outcome in zip(claims, outcomes, strict=True):
             executor = self.fleet.executors.get(claim.executor_id)
             claimed = isinstance(outcome, Outcome) and any(isinstance(event, TaskClaimed) for event in outcome.events)
