@@ -38,6 +38,8 @@ from crewlog.v1.run_pb2 import (
     GateOpened,
     MessageSent,
     MessageUndelivered,
+    Node,
+    NoopNode,
     RunCancelled,
     RunCancelRequested,
     RunFailed,
@@ -234,10 +236,15 @@ def ended(*numbers: int) -> TaskSucceeded:
     return TaskSucceeded(task_id=T, result=read(*numbers))
 
 
-RUN = RunStarted(workflow=Workflow(back_edges=[BackEdge(**{"from": "b", "to": "a"}, visits_max=2)]))
+RUN = RunStarted(
+    workflow=Workflow(
+        nodes=[Node(node_id="a", noop=NoopNode()), Node(node_id="b", depends_on=["a"], noop=NoopNode())],
+        back_edges=[BackEdge(**{"from": "b", "to": "a"}, visits_max=2)],
+    )
+)
 OVER = RunFailed()
 UNREAD = MessageUndelivered(message_id="m1", task_id=T)
-BACK = EdgeTaken(from_task_id="b-1", to_node_id="a")
+BACK = (TaskSucceeded(task_id="b-1"), EdgeTaken(from_task_id="b-1", to_node_id="a"))
 CANCEL = TaskCancelRequested(task_id=T)
 GATE = GateOpened(gate_id="g", task_id=T)
 
@@ -300,7 +307,7 @@ def test_what_may_happen_to_a_run(facts: Sequence[Fact]) -> None:
         ([RUN, claim(), sent(), UNREAD, ended(1)], "has read 'm1', which was undelivered"),
         ([RUN, claim(), sent(), UNREAD, UNREAD], "is undelivered twice"),
         ([RUN, UNREAD], "is undelivered, and was not sent"),
-        ([RUN, BACK, BACK], "is taken once more than the workflow says"),
+        ([RUN, BACK, BACK], "once more than the 2 visits that the workflow allows"),
         ([RUN, GATE, GATE], "gate g is opened again"),
         ([RUN, GateAnswered(gate_id="g")], "GateAnswered of gate g, which is not open"),
         ([RUN, GATE, GateAnswered(gate_id="g"), GateExpired(gate_id="g")], "GateExpired of gate g, which is not open"),

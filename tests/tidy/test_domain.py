@@ -30,7 +30,10 @@ CHANGES_A_COLLECTION = {"append", "extend", "add", "insert", "remove", "pop", "c
 # They check histories and hold the state of no aggregate: they keep books while they read.
 KEEPS_BOOKS = {
     f"{DOMAIN}{name}.py"
-    for name in ("invariants", "ledgers", "agent_conduct", "effect_conduct", "message_conduct", "run_conduct")
+    for name in (
+        *("invariants", "ledgers", "agent_conduct", "effect_conduct", "message_conduct", "run_conduct"),
+        *("flow_conduct", "graph_conduct", "fan_conduct"),
+    )
 }
 
 

@@ -4,6 +4,7 @@ ordinals         the entries of an aggregate are numbered without gaps
 generations      an agent's entries never go back to an older generation, but for evidence of what came too late
 agents           what an agent may do, and when: crewlog.domain.agent_conduct
 runs             what becomes of tasks, gates, messages and pauses: crewlog.domain.run_conduct
+graphs           what begins and when, and how often: crewlog.domain.flow_conduct
 money            no entry adds a reservation or an allotment above the limit then in force (crewlog.domain.ledgers)
 ends             nothing follows the end of a run or an agent, until the run is taken up again
 """
@@ -16,6 +17,7 @@ from typing import Protocol
 
 from crewlog.domain import names
 from crewlog.domain.agent_conduct import AgentConduct
+from crewlog.domain.flow_conduct import FlowConduct
 from crewlog.domain.ledgers import AgentLedger, BudgetLedger, Ledger, RunLedger
 from crewlog.domain.run_conduct import RunConduct
 from crewlog.v1.agent_pb2 import AgentStarted, AgentTakenOver, LateOutcomeRecorded
@@ -61,7 +63,7 @@ class _Histories:
 
     def _conduct(self, kind: str, id: str) -> Conduct | None:
         if kind == "run":
-            self._runs[id] = RunConduct()
+            self._runs[id] = RunConduct(flow=FlowConduct(runs=self._runs))
             return self._runs[id]
         if kind != "agent":
             return None

@@ -32,13 +32,17 @@ from crewlog.v1.budget_pb2 import (
 from crewlog.v1.run_pb2 import (
     AllotmentGrown,
     AllotmentShrunk,
+    ChildRunRequested,
+    ChildSpawned,
     RunLimitLowered,
     RunLimitRaised,
+    RunRetried,
     RunStarted,
     TaskCancelled,
     TaskClaimed,
     TaskFailed,
     TaskParked,
+    TaskRetried,
     TaskSucceeded,
     TaskUnparked,
 )
@@ -114,7 +118,8 @@ class AgentLedger:
 
 @dataclass(slots=True)
 class RunLedger:
-    """The limit of a run, what its tasks have spent, and what those that have not ended hold."""
+    """The limit of a run, what its tasks have spent, and what those that have not ended hold. `child_runs` are what the
+    tasks that are runs of their own were given, `said` what they had come to when they ended last."""
 
     limit: _Sum = field(default_factory=dict)
     spent: _Sum = field(default_factory=dict)
@@ -122,6 +127,8 @@ class RunLedger:
     growths: dict[str, int] = field(default_factory=dict)
     parked: set[str] = field(default_factory=set)
     ended: set[str] = field(default_factory=set)
+    child_runs: dict[str, _Sum] = field(default_factory=dict)
+    said: dict[str, _Sum] = field(default_factory=dict)
 
     def enter(self, fact: Message) -> Iterator[str]:
         match fact:
@@ -143,6 +150,34 @@ class RunLedger:
                 yield from self._unparked(fact)
             case TaskSucceeded() | TaskFailed() | TaskCancelled():
                 yield from self._ended(fact)
+            case ChildRunRequested():
+                self.child_runs[fact.task_id] = _sum(fact.allotment)
+                yield from self._given(fact.task_id)
+            case ChildSpawned():
+                yield from self._shared(fact)
+            case TaskRetried():
+                node_id, _, visit = fact.task_id.rpartition("-")
+                self.parked.add(f"{node_id}-{int(visit) + 1}")
+            case RunRetried():
+                self._taken_up(fact)
+
+    def _given(self, task_id: str) -> Iterator[str]:
+        self.held[task_id] = allotment = self.child_runs[task_id]
+        yield from self._above(allotment, f"the allotment of child run {task_id} goes above the budget")
+
+    def _shared(self, fact: ChildSpawned) -> Iterator[str]:
+        """A child has its share from its parent, and nothing else."""
+        share, before = _sum(fact.allotment), self.held.get(fact.task_id, {})
+        if any(_minus(share, before).values()):
+            yield f"task {fact.task_id} gives {fact.node_id} more than it holds"
+        self.held[fact.task_id] = {unit: before.get(unit, 0) - share[unit] for unit in _UNITS}
+        self.held[f"{fact.node_id}-1"] = share
+
+    def _taken_up(self, fact: RunRetried) -> None:
+        """What a task takes up again that has ended, it says in all when it ends again."""
+        self.ended.difference_update(fact.task_ids)
+        for task_id in self.child_runs.keys() & set(fact.task_ids):
+            self.held[task_id] = self.child_runs[task_id]
 
     def _claimed(self, fact: TaskClaimed) -> Iterator[str]:
         if fact.task_id in self.parked and not fact.to_close:
@@ -184,7 +219,10 @@ class RunLedger:
         self.ended.add(fact.task_id)
         self.parked.discard(fact.task_id)
         self.held.pop(fact.task_id, None)
-        self.spent = _plus(self.spent, _sum(fact.result.spent))
+        spent, before = _sum(fact.result.spent), self.said.get(fact.task_id, {})
+        self.spent = {unit: self.spent.get(unit, 0) + spent[unit] - before.get(unit, 0) for unit in _UNITS}
+        if fact.task_id in self.child_runs:
+            self.said[fact.task_id] = spent
 
     def _above(self, added: _Sum, what: str) -> Iterator[str]:
         yield from _above(self.limit, _plus(self.spent, *self.held.values()), added, what)

@@ -6,7 +6,7 @@ tasks       end once, and not before their agents
 pauses      a run is paused once and resumed once
 retries     a run is taken up again only when it is over and has not succeeded
 gates       are opened once, and closed once
-loops       an edge back is taken as often as the workflow says, and no more
+graphs      what begins, and what an end leads to: crewlog.domain.flow_conduct
 messages    crewlog.domain.message_conduct
 ends        nothing follows the end, and nobody works on any more
 """
@@ -18,10 +18,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from crewlog.domain.flow_conduct import FlowConduct
 from crewlog.domain.message_conduct import MessageConduct
 from crewlog.domain.run_state import CLAIMS_MAX
 from crewlog.v1.run_pb2 import (
-    EdgeTaken,
     GateAnswered,
     GateExpired,
     GateOpened,
@@ -34,7 +34,6 @@ from crewlog.v1.run_pb2 import (
     RunPaused,
     RunResumed,
     RunRetried,
-    RunStarted,
     RunSucceeded,
     RunTimedOut,
     TaskCancelled,
@@ -102,6 +101,11 @@ class TaskConduct:
         self.held.pop(fact.task_id, None)
         self.ended[fact.task_id] = isinstance(fact, TaskSucceeded)
 
+    def take_up(self, task_id: str) -> None:
+        """Where the same task goes on, it may be cancelled and end again; nothing begins another one by this name."""
+        self.cancelling.discard(task_id)
+        self.ended.pop(task_id, None)
+
 
 @dataclass(slots=True)
 class RunConduct:
@@ -114,14 +118,18 @@ class RunConduct:
     is_paused: bool = False
     asked: set[str] = field(default_factory=set)
     gates: dict[str, bool] = field(default_factory=dict)
-    ways_back: dict[tuple[str, str], int] = field(default_factory=dict)
-    taken: Counter[str] = field(default_factory=Counter)
+    flow: FlowConduct = field(default_factory=FlowConduct)
     ended_now: list[str] = field(default_factory=list)
 
     @property
     def claims(self) -> Mapping[tuple[str, int], str]:
         """Who was given a task under a generation."""
         return self.tasks.claims
+
+    @property
+    def has_succeeded(self) -> bool | None:
+        """None while it is not over."""
+        return None if self.end is None else isinstance(self.end, RunSucceeded)
 
     @property
     def sent(self) -> Mapping[str, Sequence[MessageSent]]:
@@ -131,6 +139,7 @@ class RunConduct:
     def enter(self, fact: Message, together_with: tuple[Message, ...]) -> Iterator[str]:
         if self.end is not None and not _takes_up_again(fact, together_with):
             yield f"{fact.DESCRIPTOR.name} follows the end"
+        yield from self.flow.enter(fact)
         match fact:
             case TaskClaimed():
                 yield from self.tasks.claim(fact, is_paused=self.is_paused)
@@ -143,6 +152,7 @@ class RunConduct:
             case TaskSucceeded() | TaskFailed() | TaskCancelled():
                 self.ended_now.append(fact.task_id)
                 yield from self.tasks.end(fact, self.agents.get(fact.task_id))
+                yield from self.flow.end(fact)
                 yield from self.messages.end_task(fact.task_id, fact.result.messages_read)
             case MessageSent():
                 yield from self.messages.send(fact, has_ended=fact.task_id in self.tasks.ended)
@@ -150,11 +160,6 @@ class RunConduct:
                 yield from self.messages.give_back(fact)
             case GateOpened() | GateAnswered() | GateExpired():
                 yield from self._gate(fact)
-            case RunStarted():
-                edges = fact.workflow.back_edges
-                self.ways_back = {(getattr(edge, "from"), edge.to): edge.visits_max for edge in edges}
-            case EdgeTaken():
-                yield from self._go_back(fact)
             case _:
                 yield from self._control(fact)
 
@@ -162,6 +167,7 @@ class RunConduct:
         for task_id in self.ended_now if self.end is None else sorted(self.messages.sent):
             yield from self.messages.check_settled(task_id)
         self.ended_now.clear()
+        yield from self.flow.end_of_entry()
 
     def _control(self, fact: Message) -> Iterator[str]:
         match fact:
@@ -192,8 +198,9 @@ class RunConduct:
         if self.end is None or isinstance(self.end, RunSucceeded):
             yield "RunRetried, and the run has neither failed nor been cancelled"
         for task_id in fact.task_ids:
-            if self.tasks.ended.get(task_id, True):
+            if self.tasks.ended.get(task_id, not self.messages.sent.get(task_id)):
                 yield f"{task_id} is tried again, and has not failed"
+            self.tasks.take_up(task_id)
         self.end, self.is_paused = None, False
         self.asked.clear()
 
@@ -205,12 +212,6 @@ class RunConduct:
         elif not is_open:
             yield f"{fact.DESCRIPTOR.name} of gate {fact.gate_id}, which is not open"
         self.gates[fact.gate_id] = isinstance(fact, GateOpened)
-
-    def _go_back(self, fact: EdgeTaken) -> Iterator[str]:
-        self.taken[fact.to_node_id] += 1
-        edge = (fact.from_task_id.rpartition("-")[0], fact.to_node_id)
-        if self.taken[fact.to_node_id] >= self.ways_back.get(edge, 0):
-            yield f"the way back from {edge[0]} to {edge[1]} is taken once more than the workflow says"
 
 
 def _takes_up_again(fact: Message, together_with: tuple[Message, ...]) -> bool:

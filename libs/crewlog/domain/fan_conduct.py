@@ -1,0 +1,143 @@
+"""What may become of the items of maps and of the children of agents, as a history shows it: from its facts alone.
+
+items        each item of an expansion begins once, tries aside, and no more at once than the map says; the map succeeds
+             when every item has ended, and no more have failed than may
+children     numbered without gaps, one for a call, no more than the node may have, no deeper than the rules say; none
+             is left at work when its parent has ended
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+from crewlog.domain import names
+from crewlog.domain.graph import map_of
+from crewlog.domain.run_children import CHILDREN_DEFAULT, CHILDREN_MAX, DEPTH_MAX
+from crewlog.v1.run_pb2 import ChildSpawned, MapExpanded
+
+ITEMS_MAX = 10_000
+
+
+@dataclass(slots=True)
+class Items:
+    """Of one map: `tasks` are the latest tasks of its items that have begun, `open` those that have not ended."""
+
+    count: int
+    at_once_max: int
+    failures_max: int
+    tasks: dict[int, str] = field(default_factory=dict)
+    open: set[str] = field(default_factory=set)
+    ended: set[int] = field(default_factory=set)
+    failed: set[int] = field(default_factory=set)
+
+
+@dataclass(slots=True)
+class MapConduct:
+    """`maps` are the expansions by their task, `latest` the task by the node; `again` are the items that may begin once
+    more."""
+
+    maps: dict[str, Items] = field(default_factory=dict)
+    latest: dict[str, str] = field(default_factory=dict)
+    again: set[str] = field(default_factory=set)
+    ended: set[str] = field(default_factory=set)
+
+    def is_item(self, node_id: str) -> bool:
+        return map_of(node_id) in self.latest
+
+    def expand(self, fact: MapExpanded, failures_max: int) -> Iterator[str]:
+        if fact.task_id in self.maps:
+            yield f"{fact.task_id} is expanded again"
+        if fact.items > ITEMS_MAX or (fact.items_json and len(fact.items_json) != fact.items):
+            yield f"{fact.task_id} has {fact.items} items"
+        self.maps[fact.task_id] = Items(fact.items, fact.at_once_max, failures_max)
+        self.latest[fact.node_id] = fact.task_id
+
+    def begin(self, task_id: str) -> Iterator[str]:
+        node_id = names.node_of(task_id)
+        owner, index = self.latest[map_of(node_id)], int(node_id.rpartition("_")[2])
+        items = self.maps[owner]
+        if owner in self.ended:
+            yield f"item {task_id} begins after the end of {owner}"
+        if index >= items.count:
+            yield f"item {task_id} begins, and {owner} has {items.count}"
+        if index in items.tasks and node_id not in self.again:
+            yield f"item {task_id} begins after {items.tasks[index]}"
+        self.again.discard(node_id)
+        items.tasks[index] = task_id
+        items.open.add(task_id)
+        if len(items.open) > items.at_once_max:
+            yield f"{len(items.open)} items of {owner} are worked on, and {items.at_once_max} may be"
+
+    def end_item(self, task_id: str, *, is_success: bool, is_tried_again: bool) -> Iterator[str]:
+        node_id = names.node_of(task_id)
+        items, index = self.maps[self.latest[map_of(node_id)]], int(node_id.rpartition("_")[2])
+        items.open.discard(task_id)
+        if is_tried_again:
+            self.again.add(node_id)
+            return
+        items.ended.add(index)
+        (items.failed.discard if is_success else items.failed.add)(index)
+        yield from ()
+
+    def end_map(self, task_id: str, *, is_success: bool) -> Iterator[str]:
+        items = self.maps.get(task_id)
+        self.ended.add(task_id)
+        if items is None or not is_success:
+            return
+        if len(items.ended) != items.count:
+            yield f"{task_id} has succeeded, and {items.count - len(items.ended)} of its items have not ended"
+        if len(items.failed) > items.failures_max:
+            yield f"{task_id} has succeeded, and {len(items.failed)} of its items have failed"
+
+    def take_up(self, task_ids: Iterable[str]) -> None:
+        """The run was taken up again: these go on, or are tried once more."""
+        for task_id in task_ids:
+            node_id = names.node_of(task_id)
+            self.ended.discard(task_id)
+            if self.is_item(node_id):
+                self.again.add(node_id)
+                items = self.maps[self.latest[map_of(node_id)]]
+                items.ended.discard(int(node_id.rpartition("_")[2]))
+
+
+@dataclass(slots=True)
+class ChildConduct:
+    """`children` are the nodes by the task that has spawned them, `parents` the other way round."""
+
+    children: dict[str, list[str]] = field(default_factory=dict)
+    parents: dict[str, str] = field(default_factory=dict)
+    calls: set[tuple[str, int, int]] = field(default_factory=set)
+    at_work: dict[str, set[str]] = field(default_factory=dict)
+
+    def spawn(self, fact: ChildSpawned) -> Iterator[str]:
+        siblings = self.children.setdefault(fact.task_id, [])
+        call = (fact.task_id, fact.turn, fact.index)
+        most = min(CHILDREN_MAX, fact.node.children_max or CHILDREN_DEFAULT)
+        if fact.number != len(siblings) + 1 or fact.number > most:
+            yield f"{fact.task_id} spawns child {fact.number} after {len(siblings)}, and may have {most}"
+        if call in self.calls:
+            yield f"call {fact.turn}/{fact.index} of {fact.task_id} spawns a second child"
+        if fact.node_id in self.parents:
+            yield f"child {fact.node_id} is spawned again"
+        siblings.append(fact.node_id)
+        self.calls.add(call)
+        self.parents[fact.node_id] = fact.task_id
+        self.at_work.setdefault(fact.task_id, set()).add(fact.node_id)
+        if self._depth(fact.node_id) > DEPTH_MAX:
+            yield f"child {fact.node_id} is deeper than {DEPTH_MAX}"
+
+    def _depth(self, node_id: str) -> int:
+        depth = 0
+        while node_id in self.parents:
+            depth, node_id = depth + 1, names.node_of(self.parents[node_id])
+        return depth
+
+    def end(self, node_id: str) -> None:
+        self.at_work.get(self.parents[node_id], set()).discard(node_id)
+
+    def check_left(self, parent: str, cancelling: set[str]) -> Iterator[str]:
+        """The task has ended: its children are not left alone."""
+        for node_id in sorted(self.at_work.get(parent, ())):
+            if names.task_id(node_id, 1) not in cancelling:
+                yield f"{parent} has ended, and nobody stops its child {node_id}"
