@@ -29,6 +29,8 @@ class Needs:
 
 
 NOTHING = Needs()
+_Kind: TypeAlias = tuple[str, str, tuple[str, ...]]
+"""Role, model of the role, labels: nodes of a run that have the same need the same."""
 
 
 @dataclass(slots=True)
@@ -37,6 +39,7 @@ class _Known:
 
     graph: Graph
     of_node: dict[str, Needs] = field(default_factory=dict)
+    of_kind: dict[_Kind, Needs] = field(default_factory=dict)
     count: int = 0
 
 
@@ -53,7 +56,7 @@ class Requirements:
         defined = node_id if node_id in run.graph.nodes else map_of(node_id)
         needs = known.of_node.get(defined)
         if needs is None:
-            needs = known.of_node[defined] = self._shared(run, run_state.node(run, node_id))
+            needs = known.of_node[defined] = self._of_kind(run, known, run_state.node(run, node_id))
         return needs
 
     def count(self, run: Run) -> int:
@@ -61,7 +64,7 @@ class Requirements:
         known = self._known(run)
         if not known.count:
             performed = (node.map.body if node.HasField("map") else node for node in run.graph.nodes.values())
-            known.count = len({self._shared(run, node) for node in performed})
+            known.count = len({self._of_kind(run, known, node) for node in performed})
         return known.count
 
     def forget(self, run_id: str) -> None:
@@ -72,6 +75,14 @@ class Requirements:
         if known is None or known.graph is not run.graph:
             known = self._runs[run.started.run_id] = _Known(run.graph)
         return known
+
+    def _of_kind(self, run: Run, known: _Known, node: Node) -> Needs:
+        role = node.agent.role if node.HasField("agent") else None
+        kind = (role.name if role else "", role.model if role else "", tuple(node.executor_labels))
+        needs = known.of_kind.get(kind)
+        if needs is None:
+            needs = known.of_kind[kind] = self._shared(run, node)
+        return needs
 
     def _shared(self, run: Run, node: Node) -> Needs:
         labels, keys = frozenset(node.executor_labels), tuple(_keys(run, node))

@@ -61,7 +61,8 @@ class Dispatch:
         self._drop_reserved(run_id)
         turn = self.queue.turn(run_id, run.started.priority)
         claims: list[ClaimTask] = []
-        for node_id in run_state.claimable(run):
+        nodes = run_state.claimable(run)
+        for node_id in nodes:
             needs = self.fleet.requirements.of(run, node_id)
             if needs in turn.blocked:
                 continue
@@ -71,7 +72,7 @@ class Dispatch:
                 claims.append(self._claim(run_id, task_id, executor))
                 continue
             self.queue.join(turn, needs, executor, run_state.waits_since(run, node_id), self._clock())
-            if len(turn.blocked) == self.fleet.requirements.count(run):
+            if len(nodes) > 1 and len(turn.blocked) == self.fleet.requirements.count(run):
                 break
         if claims:
             self._reserved[run_id] = claims
