@@ -1,164 +1,167 @@
-"""Reads roles and workflows. Whatever is wrong in a file is said with its name and the field."""
+"""Reads roles and workflows. Whatever is wrong in a file is said with its place, the field and the way out."""
 
 from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
-from crewlog.crews.strict_yaml import Fields, invalid, parse, read_text
+from crewlog.crews import placing
+from crewlog.crews.compiling import Compiler, Library
+from crewlog.crews.filling import Source, fill
+from crewlog.crews.findings import invalid, way_out
+from crewlog.crews.strict_yaml import parse, read_text
 from crewlog.domain import roles
 from crewlog.domain import workflow as rules
 from crewlog.domain.errors import InvalidCommand, NotFound
-from crewlog.v1.run_pb2 import AgentLimits, AgentNode, BackEdge, Node, NoopNode, OnUnknown, Role, Workflow
+from crewlog.v1.run_pb2 import AgentLimits, Role, Workflow
+from crewlog.v1.workflow_file_pb2 import RoleFile, WorkflowFile
 
 BUILT_IN = Path(__file__).parent
 VERSION_CHARACTERS = 12
+SUFFIXES = (".yaml", ".yml")
 
 M = TypeVar("M", Role, Workflow)
 
-_ON_UNKNOWN = {
-    "": OnUnknown.ON_UNKNOWN_UNSPECIFIED,
-    "tell": OnUnknown.ON_UNKNOWN_TELL,
-    "ask": OnUnknown.ON_UNKNOWN_ASK,
-}
 _NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,46}[a-z0-9])?")
 _FRONT_MATTER = re.compile(r"---\n(.*?)\n---\n(.*)", re.DOTALL)
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A workflow that there is by its name."""
+
+    name: str
+    path: Path
+    directory: Path
 
 
 def load_workflow(name_or_path: str, directories: Sequence[Path] = ()) -> Workflow:
     """A workflow by its name, or from a file when a path to a .yaml file is given; with its roles in full.
 
-    Raises NotFound that lists what there is, or InvalidCommand that names the file and the field.
+    Raises NotFound that says what there is, or InvalidFile that names the file, the place and the field.
     """
-    is_path = name_or_path.endswith((".yaml", ".yml"))
-    path = Path(name_or_path) if is_path else _find("workflow", name_or_path, "workflows", ".yaml", directories)
+    is_path = name_or_path.endswith(SUFFIXES)
+    path = Path(name_or_path) if is_path else _find("workflow", name_or_path, directories)
     if not path.is_file():
         raise NotFound(f"there is no workflow file {name_or_path!r}", what_to_do="check the path")
-    workflow = _workflow(path, directories)
-    with _named(path):
-        rules.validate(workflow)
-    return _with_version(workflow)
+    return _Reading(directories).workflow(path)
 
 
 def load_role(name: str, directories: Sequence[Path] = ()) -> Role:
     """A role by its name. Raises as `load_workflow` does."""
-    path = _find("role", name, "roles", ".md", directories)
-    parts = _FRONT_MATTER.fullmatch(read_text(path))
-    if parts is None:
-        raise invalid(str(path), "file", "has to begin with a block of fields between two lines of '---'")
-    fields = Fields(str(path), "", parse(parts[1] or "{}", str(path)))
-    role = Role(
-        name=name,
-        prompt=parts[2].strip(),
-        model=fields.text("model", ""),
-        cheaper_model=fields.text("cheaper_model", ""),
-        tools=fields.texts("tools"),
-        limits=_limits(fields),
-        network=fields.yes_or_no("network"),
-        on_unknown=_ON_UNKNOWN[fields.one_of("on_unknown", _ON_UNKNOWN, "")],
-    )
-    fields.done()
-    with _named(path):
-        roles.validate(role)
-    return _with_version(role)
+    return _role(_find("role", name, directories), name)
 
 
 def available_workflows(directories: Sequence[Path] = ()) -> list[str]:
     """The names that `load_workflow` knows."""
-    return _names("workflows", ".yaml", directories)
+    return _names("workflow", directories)
 
 
-def _workflow(path: Path, directories: Sequence[Path]) -> Workflow:
-    where = str(path)
-    fields = Fields(where, "", parse(read_text(path), where))
-    workflow = Workflow(name=fields.text("name", path.stem))
-    for number, item in enumerate(fields.items("nodes")):
-        workflow.nodes.append(_node(Fields(where, f"nodes[{number}]", item), where, number, directories))
-    for number, item in enumerate(fields.items("back_edges")):
-        workflow.back_edges.append(_back_edge(Fields(where, f"back_edges[{number}]", item)))
-    fields.done()
-    return workflow
+def found_workflows(directories: Sequence[Path] = ()) -> list[Found]:
+    """Those names, and the files that `load_workflow` would read."""
+    return [
+        Found(path.stem, path, directory)
+        for name in available_workflows(directories)
+        for path, directory in _candidates("workflow", name, directories)[:1]
+    ]
 
 
-def _node(fields: Fields, where: str, number: int, directories: Sequence[Path]) -> Node:
-    node = Node(
-        node_id=fields.text("id"), depends_on=fields.texts("depends_on"), executor_labels=fields.texts("runs_on")
+@dataclass
+class _Reading:
+    """One reading of a workflow with everything that it names; each file is read once."""
+
+    directories: Sequence[Path]
+    roles: dict[str, Role] = field(default_factory=dict)
+    workflows: dict[Path, Workflow] = field(default_factory=dict)
+    within: list[Path] = field(default_factory=list)
+
+    def workflow(self, path: Path) -> Workflow:
+        path_itself = path.resolve()
+        if path_itself not in self.workflows:
+            self.within.append(path_itself)
+            self.workflows[path_itself] = self._workflow(path)
+            self.within.pop()
+        return self.workflows[path_itself]
+
+    def _workflow(self, path: Path) -> Workflow:
+        source = Source(str(path))
+        file = fill(WorkflowFile, parse(read_text(path), str(path)), source)
+        source.check()
+        workflow = Compiler(source, Library(self._role, self._named)).workflow(file, path.stem)
+        source.check()
+        placing.refuse_all(rules.violations_of(workflow), file, source)
+        source.check()
+        return _with_version(workflow)
+
+    def _role(self, name: str) -> Role:
+        if name not in self.roles:
+            self.roles[name] = load_role(name, self.directories)
+        return self.roles[name]
+
+    def _named(self, name: str) -> Workflow:
+        path = _find("workflow", name, self.directories)
+        if path.resolve() in self.within:
+            names = " > ".join(each.stem for each in self.within)
+            raise InvalidCommand(f"it contains itself ({names} > {name}); a way back is an edge with `visits_max`")
+        if len(self.within) >= rules.DEPTH_MAX:
+            raise InvalidCommand(f"it is more than {rules.DEPTH_MAX} workflows deep; put its nodes here instead")
+        return self.workflow(path)
+
+
+def _role(path: Path, name: str) -> Role:
+    parts = _FRONT_MATTER.fullmatch(read_text(path))
+    if parts is None:
+        raise invalid(str(path), None, "file", "has to begin with a block of fields between two lines of '---'")
+    source = Source(str(path))
+    file = fill(RoleFile, parse(parts[1] or "{}", str(path), line=2), source)
+    source.check()
+    role = Role(
+        name=name,
+        prompt=parts[2].strip(),
+        model=file.model,
+        cheaper_model=file.cheaper_model,
+        tools=file.tools,
+        limits=_limits(file),
+        network=file.network,
+        on_unknown=file.on_unknown,
     )
-    if fields.has("role") == fields.has("noop"):
-        raise invalid(where, f"nodes[{number}]", "has to have either a role or noop")
-    if fields.has("role"):
-        role = _role(where, f"nodes[{number}].role", fields.text("role"), directories)
-        node.agent.CopyFrom(AgentNode(role=role, prompt=fields.text("prompt", "")))
-    else:
-        noop = fields.mapping("noop")
-        node.noop.CopyFrom(NoopNode(steps=noop.number("steps", 0)))
-        noop.done()
-    fields.done()
-    return node
+    for field_name, why in roles.violations("", role):
+        source.refuse(field_name.replace("limits.", ""), why)
+    source.check()
+    return _with_version(role)
 
 
-def _role(where: str, field: str, name: str, directories: Sequence[Path]) -> Role:
-    try:
-        return load_role(name, directories)
-    except NotFound as refusal:
-        raise invalid(where, field, f"names {name[:80]!r}, which is no role: {refusal.what_to_do}") from None
+def _limits(file: RoleFile) -> AgentLimits:
+    return AgentLimits(**{limit.name: getattr(file, limit.name) for limit in AgentLimits.DESCRIPTOR.fields})
 
 
-@contextmanager
-def _named(path: Path) -> Iterator[None]:
-    """What the rules refuse is said with the file that it stands in."""
-    try:
-        yield
-    except InvalidCommand as refusal:
-        violations = {_as_in_files(field): why for field, why in refusal.violations.items()}
-        message = f"{path}: {_as_in_files(refusal.message)}"
-        raise InvalidCommand(message, what_to_do=refusal.what_to_do, violations=violations) from None
+_FOLDERS = {"workflow": ("workflows", ".yaml"), "role": ("roles", ".md")}
 
 
-def _as_in_files(field: str) -> str:
-    return field.replace("executor_labels", "runs_on").replace("limits.", "")
+def _find(kind: str, name: str, directories: Sequence[Path]) -> Path:
+    candidates = _candidates(kind, name, directories)
+    if candidates:
+        return candidates[0][0]
+    raise NotFound(f"there is no {kind} {name[:80]!r}", what_to_do=way_out(name, _names(kind, directories)))
 
 
-def _back_edge(fields: Fields) -> BackEdge:
-    values: dict[str, Any] = {
-        "from": fields.text("from"),
-        "to": fields.text("to"),
-        "output_contains": fields.text("output_contains"),
-        "visits_max": fields.number("visits_max", 2),
-    }
-    fields.done()
-    return BackEdge(**values)
-
-
-def _limits(fields: Fields) -> AgentLimits:
-    return AgentLimits(
-        turns_max=fields.number("turns_max", 0),
-        duration_seconds_max=fields.number("duration_seconds_max", 0),
-        tokens_max=fields.number("tokens_max", 0),
-        output_tokens_max=fields.number("output_tokens_max", 0),
-        model_call_seconds_max=fields.number("model_call_seconds_max", 0),
-        first_byte_seconds_max=fields.number("first_byte_seconds_max", 0),
-        silence_seconds_max=fields.number("silence_seconds_max", 0),
-        tool_seconds_max=fields.number("tool_seconds_max", 0),
-    )
-
-
-def _find(kind: str, name: str, folder: str, suffix: str, directories: Sequence[Path]) -> Path:
+def _candidates(kind: str, name: str, directories: Sequence[Path]) -> list[tuple[Path, Path]]:
     """A name is a name: neither it nor a link leads out of the directories, which may be a repository's."""
-    if _NAME.fullmatch(name):
-        for directory in (*directories, BUILT_IN):
-            path = directory / folder / (name + suffix)
-            if path.is_file() and path.resolve().is_relative_to(directory.resolve()):
-                return path
-    known = ", ".join(_names(folder, suffix, directories))
-    raise NotFound(f"there is no {kind} {name[:80]!r}", what_to_do=f"use one of: {known}")
+    folder, suffix = _FOLDERS[kind]
+    places = [(directory / folder / (name + suffix), directory) for directory in (*directories, BUILT_IN)]
+    return [
+        (path, directory)
+        for path, directory in (places if _NAME.fullmatch(name) else ())
+        if path.is_file() and path.resolve().is_relative_to(directory.resolve())
+    ]
 
 
-def _names(folder: str, suffix: str, directories: Sequence[Path]) -> list[str]:
+def _names(kind: str, directories: Sequence[Path]) -> list[str]:
+    folder, suffix = _FOLDERS[kind]
     paths = (path for directory in (*directories, BUILT_IN) for path in (directory / folder).glob(f"*{suffix}"))
     return sorted({path.stem for path in paths if _NAME.fullmatch(path.stem)})
 

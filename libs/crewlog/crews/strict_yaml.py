@@ -1,146 +1,166 @@
-"""YAML as people write it by hand, and no more: no aliases, no tags, no key twice, a size limit, every field known."""
+"""YAML as people write it by hand, and no more: no aliases, no tags, no key twice, a size and a depth limit.
+
+Everything read knows its place in the file. Nothing is built from what is written but texts, lists and mappings.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import yaml
-from crewlog.domain.errors import InvalidCommand
+from crewlog.crews.findings import InvalidFile, Mark, invalid, quoted
 
 BYTES_MAX = 128 * 1024
-DEPTH_MAX = 16
+DEPTH_MAX = 32
 
+_LOADER: Any = yaml.CSafeLoader if yaml.__with_libyaml__ else yaml.SafeLoader
+_RESOLVER: Any = yaml.resolver.Resolver()
+_UNPRINTABLE = re.compile(r"[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _WITHOUT_A_TAG = (None, "!")
+_MERGE_KEY = "<<"
+
+
+class Kind(StrEnum):
+    """What a plain value looks like; `text` for whatever has no meaning of its own."""
+
+    TEXT = "text"
+    WHOLE_NUMBER = "int"
+    NUMBER = "float"
+    YES_OR_NO = "bool"
+    NOTHING = "null"
+
+
+@dataclass(frozen=True, slots=True)
+class Scalar:
+    mark: Mark
+    kind: Kind
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Items:
+    mark: Mark
+    values: tuple[Value, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Fields:
+    mark: Mark
+    values: tuple[tuple[Scalar, Value], ...]
+
+
+Value = Scalar | Items | Fields
 
 
 def read_text(path: Path) -> str:
-    """The text of a file; raises InvalidCommand for one that is too large, cannot be read or is not UTF-8."""
+    """The text of a file; raises InvalidFile for one that is too large, cannot be read or is not UTF-8."""
     try:
         with path.open("rb") as file:
             content = file.read(BYTES_MAX + 1)
     except OSError as error:
-        raise invalid(str(path), "file", f"cannot be read: {error.strerror}") from None
+        raise invalid(str(path), None, "file", f"cannot be read: {error.strerror}") from None
     if len(content) > BYTES_MAX:
-        raise invalid(str(path), "file", f"is larger than {BYTES_MAX} bytes")
+        raise invalid(str(path), None, "file", f"is larger than {BYTES_MAX} bytes")
     try:
         return content.decode("utf-8-sig").replace("\r\n", "\n")
     except UnicodeDecodeError as error:
-        raise invalid(str(path), "file", f"is not UTF-8: {error.reason} at byte {error.start}") from None
+        before = content[: error.start]
+        mark = Mark(before.count(b"\n") + 1, error.start - before.rfind(b"\n"))
+        why = f"is not UTF-8: {error.reason} at byte {error.start}; save it as UTF-8"
+        raise invalid(str(path), mark, "file", why) from None
 
 
-def parse(text: str, where: str) -> Mapping[str, Any]:
-    """The mapping that the text holds. Raises InvalidCommand that names `where` and the line."""
+def parse(text: str, file: str, line: int = 1) -> Fields:
+    """The mapping that the text holds; it begins at `line` of the file. Raises InvalidFile."""
+    found = _UNPRINTABLE.search(text)
+    if found:
+        before = text[: found.start()]
+        mark = Mark(before.count("\n") + line, found.start() - before.rfind("\n"))
+        raise invalid(file, mark, "file", f"holds the character {found[0]!a}, which is not possible in YAML")
     try:
-        loader = _Loader(text)
-        try:
-            value = loader.get_single_data()
-        finally:
-            loader.dispose()
-    except yaml.YAMLError as error:
-        raise invalid(where, "file", f"is not valid YAML: {_told(error)}") from None
-    except ValueError as error:
-        raise invalid(where, "file", f"holds a value that cannot be read: {error}") from None
-    if not isinstance(value, dict):
-        raise invalid(where, "file", "has to be a mapping of fields to values")
+        value = _Composer(text, file, line).document()
+    except yaml.MarkedYAMLError as error:
+        raise _malformed(error, file, line) from None
+    if not isinstance(value, Fields):
+        mark = value.mark if value else Mark(line, 1)
+        raise invalid(file, mark, "file", "has to be a mapping of fields to values, such as `name: mine`")
     return value
 
 
-class Fields:
-    """The fields of a mapping, taken one by one; what is left over in the end is an error."""
+def _malformed(error: yaml.MarkedYAMLError, file: str, line: int) -> InvalidFile:
+    at = error.problem_mark or error.context_mark
+    mark = Mark(at.line + line, at.column + 1) if at else None
+    within = f" ({error.context})" if error.context else ""
+    return invalid(file, mark, "file", f"is not valid YAML: {error.problem or 'it cannot be read'}{within}")
 
-    def __init__(self, where: str, name: str, value: Any) -> None:
-        if not isinstance(value, dict):
-            raise invalid(where, name, "has to be a mapping of fields to values")
-        self._where = where
-        self._name = name
-        self._values = dict(value)
 
-    def text(self, field: str, default: str | None = None) -> str:
-        return str(self._take(field, str, "a text", default))
+class _Composer:
+    """Builds values from the events of the parser, and stops at the first that is not allowed."""
 
-    def number(self, field: str, default: int) -> int:
-        value = self._take(field, int, "a whole number", default)
-        if isinstance(value, bool) or not 0 <= value < 2**31:
-            raise invalid(self._where, self._path(field), "has to be a whole number from 0 to 2147483647")
-        return int(value)
+    def __init__(self, text: str, file: str, line: int) -> None:
+        self._events: Iterator[Any] = yaml.parse(text, Loader=_LOADER)
+        self._file = file
+        self._line = line
+        self._depth = 0
 
-    def yes_or_no(self, field: str) -> bool:
-        """False where it is left out."""
-        return bool(self._take(field, bool, "true or false", False))
-
-    def one_of(self, field: str, values: Iterable[str], default: str) -> str:
-        value = self.text(field, default)
-        if value not in values:
-            raise invalid(self._where, self._path(field), f"has to be one of: {', '.join(filter(None, values))}")
+    def document(self) -> Value | None:
+        next(self._events)
+        first = next(self._events)
+        if isinstance(first, yaml.StreamEndEvent):
+            return None
+        value = self._value(next(self._events))
+        next(self._events)
+        second = next(self._events)
+        if not isinstance(second, yaml.StreamEndEvent):
+            self._refuse(second, "holds another document: leave the line `---` out")
         return value
 
-    def texts(self, field: str) -> list[str]:
-        values = self.items(field)
-        if not all(isinstance(value, str) for value in values):
-            raise invalid(self._where, self._path(field), "has to be a list of texts")
-        return [str(value) for value in values]
-
-    def items(self, field: str) -> Sequence[Any]:
-        return list(self._take(field, list, "a list", []))
-
-    def has(self, field: str) -> bool:
-        return field in self._values
-
-    def mapping(self, field: str) -> Fields:
-        return Fields(self._where, self._path(field), self._values.pop(field, None))
-
-    def done(self) -> None:
-        """Raises InvalidCommand for the first field that nobody has asked for."""
-        for field in self._values:
-            raise invalid(self._where, self._path(str(field)), "is no field")
-
-    def _take(self, field: str, kind: type, described: str, default: Any) -> Any:
-        value = self._values.pop(field, default)
-        if value is None:
-            raise invalid(self._where, self._path(field), "is missing")
-        if not isinstance(value, kind):
-            raise invalid(self._where, self._path(field), f"has to be {described}")
-        return value
-
-    def _path(self, field: str) -> str:
-        return f"{self._name}.{field}" if self._name else field
-
-
-def invalid(where: str, field: str, why: str) -> InvalidCommand:
-    return InvalidCommand(f"{where}: {field} {why}", violations={field: why})
-
-
-class _Loader(yaml.SafeLoader):
-    depth = 0
-
-    def compose_node(self, parent: Any, index: Any) -> Any:
-        event = self.peek_event()  # type: ignore[no-untyped-call]
+    def _value(self, event: Any) -> Value:
         if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
-            raise yaml.composer.ComposerError(None, None, "anchors and aliases are not allowed", event.start_mark)
+            self._refuse(event, "uses an anchor or alias: anchors and aliases are not allowed, write the value again")
         if getattr(event, "tag", None) not in _WITHOUT_A_TAG:
-            raise yaml.composer.ComposerError(None, None, "tags are not allowed", event.start_mark)
-        self.depth += 1
-        if self.depth > DEPTH_MAX:
-            raise yaml.composer.ComposerError(None, None, "it is nested too deeply", event.start_mark)
-        try:
-            return super().compose_node(parent, index)
-        finally:
-            self.depth -= 1
+            self._refuse(event, f"uses the tag {quoted(event.tag)}: tags are not allowed, leave it out")
+        if isinstance(event, yaml.ScalarEvent):
+            return self._scalar(event)
+        self._depth += 1
+        if self._depth > DEPTH_MAX:
+            self._refuse(event, f"is nested too deeply: at most {DEPTH_MAX} levels")
+        value = self._items(event) if isinstance(event, yaml.SequenceStartEvent) else self._fields(event)
+        self._depth -= 1
+        return value
 
-    def construct_mapping(self, node: Any, deep: bool = False) -> Any:
-        seen: set[str] = set()
-        for key, _ in node.value:
-            if not isinstance(key, yaml.ScalarNode) or key.value == "<<":
-                raise yaml.constructor.ConstructorError(None, None, "a key has to be a plain text", key.start_mark)
-            if key.value in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"{key.value!r} stands twice", key.start_mark)
-            seen.add(key.value)
-        return super().construct_mapping(node, deep)
+    def _scalar(self, event: yaml.ScalarEvent) -> Scalar:
+        tag = _RESOLVER.resolve(yaml.ScalarNode, event.value, event.implicit)
+        name = tag.rpartition(":")[2]
+        kind = Kind(name) if name in set(Kind) else Kind.TEXT
+        return Scalar(self._mark(event), kind, event.value)
 
+    def _items(self, event: Any) -> Items:
+        values = []
+        while not isinstance(inner := next(self._events), yaml.SequenceEndEvent):
+            values.append(self._value(inner))
+        return Items(self._mark(event), tuple(values))
 
-def _told(error: yaml.YAMLError) -> str:
-    mark = getattr(error, "problem_mark", None)
-    problem = getattr(error, "problem", None) or "it cannot be read"
-    return f"{problem} (line {mark.line + 1})" if mark else str(problem)
+    def _fields(self, event: Any) -> Fields:
+        values: dict[str, tuple[Scalar, Value]] = {}
+        while not isinstance(inner := next(self._events), yaml.MappingEndEvent):
+            key = self._value(inner)
+            if not isinstance(key, Scalar):
+                self._refuse(inner, "has a key that is no plain text")
+            if key.text == _MERGE_KEY:
+                self._refuse(inner, "uses a merge key: `<<` is not allowed, write the fields themselves")
+            if key.text in values:
+                self._refuse(inner, f"names a field twice: {quoted(key.text)} stands twice; leave one out")
+            values[key.text] = (key, self._value(next(self._events)))
+        return Fields(self._mark(event), tuple(values.values()))
+
+    def _mark(self, event: Any) -> Mark:
+        return Mark(event.start_mark.line + self._line, event.start_mark.column + 1)
+
+    def _refuse(self, event: Any, why: str) -> NoReturn:
+        raise invalid(self._file, self._mark(event), "file", why)
