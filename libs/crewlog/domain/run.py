@@ -114,7 +114,10 @@ def decide(run: Run, command: Command) -> list[Message]:
     events = _decide(run, command)
     if not events or not _leads_on(command, events):
         return events
-    return [*events, *run_begins.following(fold_all(run, events), command.at_unix_micros)]
+    at, after = command.at_unix_micros, fold_all(run, events)
+    following = run_begins.following(after, at)
+    unread = run_control.given_back(fold_all(after, following), [*events, *following], at) if after.messages else []
+    return [*events, *following, *unread]
 
 
 def _leads_on(command: Command, events: list[Message]) -> bool:
@@ -221,7 +224,7 @@ def _claim(run: Run, command: ClaimTask) -> list[Message]:
 
 def _not_begun(task: Task, problem: ExpressionFailed, at: int) -> run_ends.End:
     failure = Failure(
-        reason="expression_failed",
+        reason=run_ends.EXPRESSION_FAILED,
         message=f"what {task.node_id!r} starts from cannot be worked out: {problem}",
         what_to_do="mend the expression in the workflow; it was given what the nodes before it handed over",
     )
@@ -280,8 +283,7 @@ def _end(run: Run, command: EndTask) -> list[Message]:
     owner = after.tasks.get(owner_of(after, task))
     if owner is not None and owner.task_id in after.expansions:
         events += run_begins.after_failed_item(after, owner, at)
-    unread = run_control.undelivered(after, task.task_id, at)
-    return [*events, *unread, *run_money.warnings(run, after, at)]
+    return [*events, *run_money.warnings(run, after, at)]
 
 
 def _ended(run: Run, task: Task, command: EndTask) -> list[Message]:

@@ -15,7 +15,7 @@ from crewlog.domain.expressions import ExpressionFailed
 from crewlog.domain.graph import EXECUTOR_KINDS
 from crewlog.domain.replacing import replace
 from crewlog.domain.run_events import evolve
-from crewlog.domain.run_graph_events import is_failing
+from crewlog.domain.run_map_events import is_failing
 from crewlog.domain.run_state import (
     RUN_VISITS_MAX,
     Expansion,
@@ -25,6 +25,7 @@ from crewlog.domain.run_state import (
     files_of,
     inherited,
     is_after_conflict,
+    is_over,
     is_stopping,
     kind,
     next_task,
@@ -60,7 +61,7 @@ APPROVE, REJECT = "approve", "reject"
 def following(run: Run, at: int) -> list[Message]:
     """What is decided about every node whose turn it is, and what that leads to, until nothing more follows."""
     events: list[Message] = []
-    while run.pending and run.paused is None and not is_stopping(run):
+    while run.pending and run.paused is None and not is_stopping(run) and not is_over(run):
         for event in _next(run, run.pending[0], at):
             events.append(event)
             run = evolve(run, event)  # type: ignore[arg-type]
@@ -77,7 +78,7 @@ def _next(run: Run, node_id: str, at: int) -> list[Message]:
     try:
         return [*events, *_begin(run, task, at)]
     except ExpressionFailed as problem:
-        return [*events, *_failed(run, task, "expression_failed", f"{node_id!r}: {problem}", at)]
+        return [*events, *_failed(run, task, run_ends.EXPRESSION_FAILED, f"{node_id!r}: {problem}", at)]
 
 
 def _has_enough(run: Run, node_id: str) -> bool:
@@ -91,7 +92,7 @@ def _left_out(run: Run, task: Task, at: int) -> list[Message]:
     is_strict = run.graph.nodes[node_id].join.mode != JoinMode.JOIN_MODE_UNSPECIFIED
     if is_strict and run.lost.get(node_id, 0) < ways:
         message = f"{node_id!r} needs {run.graph.needed(node_id)} of {ways} before it, and {arrived} have come"
-        return _failed(run, task, "join_missed", message, at)
+        return _failed(run, task, run_ends.JOIN_MISSED, message, at)
     why = "no edge that leads here was taken"
     return [TaskSkipped(task_id=task.task_id, node_id=node_id, visit=task.visit, why=why, at_unix_micros=at)]
 

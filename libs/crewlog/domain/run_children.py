@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from crewlog.domain import names
-from crewlog.domain.amounts import Amounts
+from crewlog.domain.amounts import Amounts, limited_units
 from crewlog.domain.errors import BudgetExceeded, InvalidCommand, NotFound, StaleClaim, WrongState
 from crewlog.domain.run_state import ENDED, Run, Spawned, Task, current, is_stopping, node_of
 from crewlog.domain.templates import escaped
@@ -97,8 +97,9 @@ def _check_may_spawn(run: Run, parent: Task, command: SpawnChild) -> None:
     share = Amounts.of(command.share)
     if (share and not parent.allotment) or (parent.allotment - share) != (parent.allotment - share).at_least_zero():
         raise BudgetExceeded(f"task {command.task_id!r} has not so much to give")
-    if parent.allotment.usd_micros and not share.usd_micros:
-        raise BudgetExceeded("a child of a task with a budget needs a share of it")
+    missing = [unit for unit in limited_units(parent.allotment) if not getattr(share, unit)]
+    if missing:
+        raise BudgetExceeded(f"a child needs a share of all that limits its parent, also of {missing[0]}")
 
 
 def depth_of(run: Run, task: Task) -> int:

@@ -7,6 +7,7 @@ came of it is read from the agent.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from typing import TypeAlias, assert_never
 
 from crewlog.domain import amounts, names, run_begins, run_deadlines, run_ends
@@ -41,8 +42,12 @@ from crewlog.v1.run_pb2 import (
     SendMessage,
     SignalReceived,
     SignalRun,
+    TaskCancelled,
     TaskCancelRequested,
+    TaskFailed,
+    TaskSkipped,
     TaskStatus,
+    TaskSucceeded,
 )
 from google.protobuf.message import Message
 
@@ -134,7 +139,7 @@ def _cancel_unbegun(run: Run, command: CancelTask) -> list[Message]:
     after = evolve(run, asked)
     task = after.tasks[command.task_id]
     ended = run_ends.events_of(after, task, run_ends.stopped(task, None, at))
-    return [asked, *ended, *undelivered(run, command.task_id, at)]
+    return [asked, *ended]
 
 
 def _retry(run: Run, command: RetryRun) -> list[Message]:
@@ -237,14 +242,20 @@ def _is_agent(run: Run, node_id: str) -> bool:
     return run.graph.knows(node_id) and run.graph.node(node_id).HasField("agent")
 
 
-def undelivered(run: Run, task_id: str, at: int) -> list[Message]:
-    """The messages of a task that has ended, or will not go on, which its agent has not read."""
+def given_back(run: Run, events: Iterable[Message], at: int) -> list[Message]:
+    """The messages of the tasks that have just ended, or will not begin, which their agents have not read."""
+    ended = (TaskSucceeded, TaskFailed, TaskCancelled, TaskSkipped)
+    task_ids = dict.fromkeys(event.task_id for event in events if isinstance(event, ended))
+    return [event for task_id in task_ids for event in _undelivered(run, task_id, at)]
+
+
+def _undelivered(run: Run, task_id: str, at: int) -> list[Message]:
     task = run.tasks.get(task_id)
     read = task.result.messages_read if task is not None and task.result is not None else ()
     return [
         MessageUndelivered(message_id=message.message_id, task_id=task_id, at_unix_micros=at)
         for message in run.messages.get(task_id, ())
-        if message.number not in read
+        if message.number not in read and message.message_id not in run.returned
     ]
 
 
@@ -254,7 +265,7 @@ def all_undelivered(run: Run, at: int) -> list[Message]:
     for task_id in run.messages:
         task = run.tasks.get(task_id)
         if task is None or task.status not in ENDED:
-            events += undelivered(run, task_id, at)
+            events += _undelivered(run, task_id, at)
     return events
 
 

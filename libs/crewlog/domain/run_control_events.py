@@ -6,8 +6,9 @@ from typing import TypeAlias, assert_never
 
 from crewlog.domain import names
 from crewlog.domain.replacing import replace
-from crewlog.domain.run_graph_events import activated, more_items
-from crewlog.domain.run_state import Run, Task, current, map_task_id, next_task, with_request
+from crewlog.domain.run_graph_events import activated
+from crewlog.domain.run_map_events import more_items, reopened
+from crewlog.domain.run_state import Run, Task, current, next_task, with_request
 from crewlog.v1.run_pb2 import (
     MessageSent,
     MessageUndelivered,
@@ -41,7 +42,7 @@ def evolve(run: Run, event: Event) -> Run:
             sent = (*run.messages.get(event.task_id, ()), event)
             return replace(run, messages=run.messages.set(event.task_id, sent))
         case MessageUndelivered():
-            return run
+            return replace(run, returned=run.returned.set(event.message_id, True))
         case _:
             assert_never(event)
 
@@ -70,10 +71,7 @@ def _on_retried(run: Run, event: RunRetried) -> Run:
         ended_at_unix_micros=0,
         requests=with_request(run, event.request_id),
     )
-    items = [task_id for task_id in event.task_ids if run.graph.is_item(names.node_of(task_id))]
     for task_id in event.task_ids:
-        run = run if task_id in items else _taken_up(run, task_id)
-    for task_id in items:
         run = _taken_up(run, task_id)
     run = activated(run, [node_id for node_id in run.graph.nodes if _is_its_turn(run, node_id)], at)
     for task_id in event.task_ids:
@@ -84,40 +82,30 @@ def _on_retried(run: Run, event: RunRetried) -> Run:
 
 def _taken_up(run: Run, task_id: str) -> Run:
     task, node_id = run.tasks.get(task_id), names.node_of(task_id)
-    if task is not None and (task_id in run.expansions or task.child_run_id):
-        return _reopened(run, task)
-    run = replace(
+    if run.graph.is_item(node_id):
+        return run  # its map knows
+    if task is not None and task_id in run.expansions:
+        return _with_items_again(reopened(run, task), task)
+    if task is not None and task.child_run_id:
+        return reopened(run, task)
+    return replace(
         run,
         visits=run.visits.set(node_id, run.visits[node_id] + 1),
         extra_visits=run.extra_visits.set(node_id, run.extra_visits.get(node_id, 0) + 1),
     )
-    return _with_item(run, node_id) if run.graph.is_item(node_id) else run
 
 
-def _reopened(run: Run, task: Task) -> Run:
-    reopened = replace(
-        task,
-        status=TaskStatus.TASK_STATUS_PARKED,
-        failure=None,
-        cancel_requested=None,
-        timed_out=None,
-        ended_at_unix_micros=0,
-        taken_up=run.retries,
-    )
-    run = replace(run, tasks=run.tasks.set(task.task_id, reopened), parked=(*run.parked, task.task_id))
-    if task.child_run_id:
-        child_runs = run.child_runs.set(task.task_id, task.child_run_id)
-        return replace(run, child_runs=child_runs, allotted=run.allotted + task.allotment)
-    expansion = replace(run.expansions[task.task_id], open=0, failed=0)
+def _with_items_again(run: Run, task: Task) -> Run:
+    """What was given out and has not succeeded, also where nobody had taken it."""
+    expansion = run.expansions[task.task_id]
+    node_ids = (names.item_node_id(task.node_id, index) for index in range(expansion.begun))
+    again = tuple(node_id for node_id in node_ids if not _has_succeeded(current(run, node_id)))
+    expansion = replace(expansion, open=0, failed=0, again=again)
     return replace(run, expansions=run.expansions.set(task.task_id, expansion))
 
 
-def _with_item(run: Run, node_id: str) -> Run:
-    """The item is open again."""
-    task_id = map_task_id(run, node_id)
-    expansion = run.expansions[task_id]
-    run = replace(run, expansions=run.expansions.set(task_id, replace(expansion, open=expansion.open + 1)))
-    return activated(run, (node_id,), run.went_on_at_unix_micros)
+def _has_succeeded(task: Task | None) -> bool:
+    return task is not None and task.status == TaskStatus.TASK_STATUS_SUCCEEDED
 
 
 def _is_its_turn(run: Run, node_id: str) -> bool:

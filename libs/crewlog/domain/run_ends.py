@@ -42,7 +42,7 @@ from crewlog.v1.run_pb2 import (
 from google.protobuf.message import Message
 
 BACK_OFF_SECONDS_MAX = 3_600
-CONDITION_FAILED = "condition_failed"
+CONDITION_FAILED, EXPRESSION_FAILED, JOIN_MISSED = "condition_failed", "expression_failed", "join_missed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,22 +86,47 @@ def stopped(task: Task, result: TaskResult | None, at: int) -> End:
 
 def events_of(run: Run, task: Task, end: End) -> list[Message]:
     """Everything that the end leads to at once."""
-    if not is_current(run, task) or is_stopping(run):
+    if is_stopping(run):
+        return [_ended(task, end)]
+    return [*_events_of(run, task, end), *run_children.given_up(run, task, end.at)]
+
+
+def _events_of(run: Run, task: Task, end: End) -> list[Message]:
+    if not is_current(run, task):
         return [_ended(task, end)]
     if task.node_id in run.spawned:
-        handling = Handling.HANDLING_UNSPECIFIED if end.is_success else Handling.HANDLING_TOLERATED
-        return [_ended(task, end, handling), *run_children.told(run, task, end.failure, end.result, end.at)]
+        return [_part_ended(task, end), *run_children.told(run, task, end.failure, end.result, end.at)]
+    end, planned = _with_plan(run, task, end)
     if not end.is_success and _may_retry(run, task, end):
         return [_ended(task, end, Handling.HANDLING_RETRY), _retried(run, task, end.at)]
     if run.graph.is_item(task.node_id):
-        handling = Handling.HANDLING_UNSPECIFIED if end.is_success else Handling.HANDLING_TOLERATED
-        return [_ended(task, end, handling)]
-    return [*_led_on(run, task, end), *run_children.given_up(run, task, end.at)]
+        return [_part_ended(task, end)]
+    return [*planned, *_led_on(run, task, end)]
+
+
+def _part_ended(task: Task, end: End) -> Message:
+    """An item, or a child: what its failure means is for the map, or for its parent, to say."""
+    return _ended(task, end, Handling.HANDLING_UNSPECIFIED if end.is_success else Handling.HANDLING_TOLERATED)
+
+
+def _with_plan(run: Run, task: Task, end: End) -> tuple[End, list[Message]]:
+    """What was planned is there before its planner has ended, so that nothing overtakes it; a plan that is not valid is
+    the failure of its planner."""
+    node = node_of(run, task)
+    if not end.is_success or not node.agent.HasField("planning"):
+        return end, []
+    result = end.result or TaskResult()
+    try:
+        nodes = planning.nodes_of(task.node_id, node.agent.planning, result.structured_json)
+    except InvalidCommand as refusal:
+        failure = Failure(reason="plan_invalid", message=refusal.message, what_to_do=refusal.what_to_do)
+        return failed(failure, result, end.at), []
+    return end, [GraphGrown(task_id=task.task_id, nodes=nodes, at_unix_micros=end.at)]
 
 
 def _led_on(run: Run, task: Task, end: End) -> list[Message]:
     if end.is_success and run.graph.is_plain[task.node_id] and task.node_id not in run.graph.back:
-        return [*_grown(run, task, end)] if _plans(run, task) else [_ended(task, end)]
+        return [_ended(task, end)]
     try:
         return _by_ways(run, task, end)
     except ExpressionFailed as problem:
@@ -131,8 +156,7 @@ def _by_forward_ways(run: Run, task: Task, end: End) -> list[Message]:
     if end.is_success:
         silent = not node_of(run, task).exclusive
         told = [verdict for verdict in verdicts if not (silent and verdict.way.is_plain)]
-        first = list(_grown(run, task, end)) if _plans(run, task) else [_ended(task, end)]
-        return [*first, *_told(task, told)]
+        return [_ended(task, end), *_told(task, told)]
     handling = _handling(run, task, verdicts)
     if not handling:
         return [_ended(task, end)]
@@ -220,13 +244,14 @@ def _sent_back(run: Run, task: Task, end: End, way: Way, why: str) -> list[Messa
         _ended(task, end, handling),
         *_abandoned(run, task, again, end.at),
         taken,
-        *run_money.outdated(run, way.target, end.at),
+        *run_money.outdated(run, task, way.target, end.at),
     ]
 
 
 def _abandoned(run: Run, task: Task, again: set[str], at: int) -> list[Message]:
     """What is at work on a visit that nobody needs any more."""
-    tasks = (other for other in open_tasks(run) if other.task_id != task.task_id and other.cancel_requested is None)
+    open_ones = (*open_tasks(run), *(run.tasks[task_id] for task_id in run.child_runs))
+    tasks = (other for other in open_ones if other.task_id != task.task_id and other.cancel_requested is None)
     return [
         TaskCancelRequested(task_id=other.task_id, reason="its node is visited again", at_unix_micros=at)
         for other in tasks
@@ -256,30 +281,21 @@ def _told(task: Task, verdicts: Sequence[Verdict]) -> list[Message]:
     ]
 
 
-def _plans(run: Run, task: Task) -> bool:
-    node = node_of(run, task)
-    return node.HasField("agent") and node.agent.HasField("planning")
-
-
-def _grown(run: Run, task: Task, end: End) -> Iterator[Message]:
-    """What was planned is there before its planner has ended, so that nothing overtakes it."""
-    result = end.result or TaskResult()
-    try:
-        nodes = planning.nodes_of(task.node_id, node_of(run, task).agent.planning, result.structured_json)
-    except InvalidCommand as refusal:
-        failure = Failure(reason="plan_invalid", message=refusal.message, what_to_do=refusal.what_to_do)
-        yield _ended(task, failed(failure, result, end.at))
-        return
-    yield GraphGrown(task_id=task.task_id, nodes=nodes, at_unix_micros=end.at)
-    yield _ended(task, end)
-
-
 def _may_retry(run: Run, task: Task, end: End) -> bool:
     policy = node_of(run, task).retry
-    if end.outcome == Outcome.OUTCOME_CANCELLED or run.tries.get(task.node_id, 0) + 1 >= policy.attempts_max:
+    if (
+        end.outcome == Outcome.OUTCOME_CANCELLED
+        or _is_for_good(end)
+        or run.tries.get(task.node_id, 0) + 1 >= policy.attempts_max
+    ):
         return False
     reason = end.failure.reason if end.failure is not None else ""
     return not policy.reasons or reason in policy.reasons
+
+
+def _is_for_good(end: End) -> bool:
+    """Another try would find the same."""
+    return end.failure is not None and end.failure.reason in (JOIN_MISSED, EXPRESSION_FAILED)
 
 
 def _retried(run: Run, task: Task, at: int) -> TaskRetried:

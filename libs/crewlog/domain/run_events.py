@@ -10,12 +10,12 @@ from crewlog.domain.graph import Graph
 from crewlog.domain.replacing import replace
 from crewlog.domain.run_graph_events import (
     begun,
-    item_ended,
     plain_ways,
     with_deadline,
     without,
     without_due,
 )
+from crewlog.domain.run_map_events import item_ended, on_expanded
 from crewlog.domain.run_state import (
     GATE,
     RETRY,
@@ -42,6 +42,7 @@ from crewlog.v1.run_pb2 import (
     GateOpened,
     GateStatus,
     Handling,
+    MapExpanded,
     MessageSent,
     MessageUndelivered,
     ParkCause,
@@ -93,6 +94,7 @@ Event: TypeAlias = (
     | GateExpired
     | run_control_events.Event
     | run_graph_events.Event
+    | MapExpanded
 )
 
 
@@ -137,6 +139,8 @@ def evolve(run: Run, event: Event) -> Run:
             | MessageUndelivered()
         ):
             return run_control_events.evolve(run, event)
+        case MapExpanded():
+            return on_expanded(run, event)
         case _:
             return run_graph_events.evolve(run, event)
 
@@ -331,9 +335,15 @@ def _on_over(
     event: RunSucceeded | RunFailed | RunCancelled,
     failure: Failure | None,
 ) -> Run:
-    change = event.change if event.HasField("change") else None
+    change, at = event.change if event.HasField("change") else None, event.at_unix_micros
     return replace(
-        run, status=status, change=change, failure=failure, ready=(), ended_at_unix_micros=event.at_unix_micros
+        run,
+        status=status,
+        change=change,
+        failure=failure,
+        ready=(),
+        pending=(),
+        ended_at_unix_micros=at,
     )
 
 

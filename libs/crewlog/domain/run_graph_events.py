@@ -16,7 +16,6 @@ from crewlog.domain.run_state import (
     RETRY,
     TASK,
     WAIT,
-    Expansion,
     Run,
     Spawned,
     Task,
@@ -24,8 +23,6 @@ from crewlog.domain.run_state import (
     current,
     is_performed,
     is_settled,
-    is_to_stop,
-    map_task_id,
     with_request,
 )
 from crewlog.v1.run_pb2 import (
@@ -55,13 +52,12 @@ Event: TypeAlias = (
     | TaskRetried
     | WaitStarted
     | SignalReceived
-    | MapExpanded
     | MergeRequested
     | ChildRunRequested
     | GraphGrown
     | ChildSpawned
 )
-Begun: TypeAlias = WaitStarted | MapExpanded | MergeRequested | ChildRunRequested
+Begun: TypeAlias = WaitStarted | MergeRequested | ChildRunRequested
 
 
 def evolve(run: Run, event: Event) -> Run:
@@ -92,8 +88,6 @@ def _on_begun(run: Run, event: Begun) -> Run:
         case WaitStarted():
             begun = begin(run, event, ParkCause.PARK_CAUSE_WAIT, signal=event.signal)
             return due_at(begun, WAIT + event.task_id, event.due_at_unix_micros)
-        case MapExpanded():
-            return _on_expanded(run, event)
         case MergeRequested():
             commits, marked = tuple(event.commits), event.with_conflicts
             merging = begin(run, event, ParkCause.PARK_CAUSE_MERGE, merging=commits, with_conflicts=marked)
@@ -104,7 +98,7 @@ def _on_begun(run: Run, event: Begun) -> Run:
             assert_never(event)
 
 
-def begin(run: Run, event: Begun, cause: ParkCause.ValueType, **fields: Any) -> Run:
+def begin(run: Run, event: Begun | MapExpanded, cause: ParkCause.ValueType, **fields: Any) -> Run:
     """A task that the run performs itself has begun."""
     return begun(run, event.task_id, event.node_id, event.visit, event.at_unix_micros, cause, **fields)
 
@@ -277,43 +271,6 @@ def _on_retried(run: Run, event: TaskRetried) -> Run:
     )
 
 
-def _on_expanded(run: Run, event: MapExpanded) -> Run:
-    run = begin(run, event, ParkCause.PARK_CAUSE_MAP)
-    items = tuple(event.items_json) if event.items_json else None
-    expansion = Expansion(event.node_id, event.visit, event.items, event.at_once_max, items)
-    return more_items(run, event.task_id, expansion, event.at_unix_micros)
-
-
-def more_items(run: Run, task_id: str, expansion: Expansion, at: int) -> Run:
-    """As many items of the map are begun as may be at once; when nothing is left, the map itself has to be ended."""
-    begun, visits, node_ids = expansion.begun, run.visits, list[str]()
-    is_over = is_failing(run, expansion) or is_to_stop(run.tasks[task_id])
-    room = 0 if is_over else expansion.at_once_max - expansion.open
-    while room > len(node_ids) and begun < expansion.count:
-        node_id = names.item_node_id(expansion.node_id, begun)
-        visits = visits.set(node_id, visits.get(node_id, 0) + 1)
-        node_ids.append(node_id)
-        begun += 1
-    expansion = replace(expansion, begun=begun, open=expansion.open + len(node_ids))
-    run = replace(run, visits=visits, expansions=run.expansions.set(task_id, expansion))
-    run = activated(run, node_ids, at) if node_ids else run
-    return run if expansion.open else replace(run, pending=(*run.pending, expansion.node_id))
-
-
-def is_failing(run: Run, expansion: Expansion) -> bool:
-    return expansion.failed > run.graph.nodes[expansion.node_id].map.failures_max
-
-
-def item_ended(run: Run, task: Task, at: int, *, is_failed: bool) -> Run:
-    """An item of a map is done with; of one that is not there any more nobody waits."""
-    task_id = map_task_id(run, task.node_id)
-    expansion = run.expansions.get(task_id)
-    if expansion is None or run.tasks[task_id].status != TaskStatus.TASK_STATUS_PARKED:
-        return run
-    one_less = replace(expansion, open=expansion.open - 1, failed=expansion.failed + is_failed)
-    return more_items(run, task_id, one_less, at)
-
-
 def _on_child_run(run: Run, event: ChildRunRequested) -> Run:
     allotment = Amounts.of(event.allotment)
     run = begin(
@@ -338,7 +295,7 @@ def _on_grown(run: Run, event: GraphGrown) -> Run:
     graph = run.graph.grown(planner, event.nodes)
     visits, unmet, arrivals = run.visits, run.unmet, run.arrivals
     for node in event.nodes:
-        visits = visits.set(node.node_id, _next_visit(run, node.node_id))
+        visits = visits.set(node.node_id, next_visit(run, node.node_id))
         unmet = unmet.set(node.node_id, len(graph.incoming[node.node_id]))
         arrivals = arrivals.set(node.node_id, ())
     for target in {way.target for way in graph.forward[planner]} - {node.node_id for node in event.nodes}:
@@ -346,7 +303,7 @@ def _on_grown(run: Run, event: GraphGrown) -> Run:
     return replace(run, graph=graph, visits=visits, unmet=unmet, arrivals=arrivals)
 
 
-def _next_visit(run: Run, node_id: str) -> int:
+def next_visit(run: Run, node_id: str) -> int:
     """A node that was planned before is where its planner's way back has put it, once it has begun."""
     visit = run.visits.get(node_id, 0)
     return visit + 1 if visit == 0 or names.task_id(node_id, visit) in run.tasks else visit

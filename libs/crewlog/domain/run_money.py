@@ -12,6 +12,7 @@ from crewlog.domain import amounts
 from crewlog.domain.amounts import ZERO, Amounts
 from crewlog.domain.budget import check_raised, check_units
 from crewlog.domain.errors import BudgetExceeded, WrongState
+from crewlog.domain.graph import map_of
 from crewlog.domain.run_events import evolve
 from crewlog.domain.run_state import ENDED, Run, Task, current, is_over, spends
 from crewlog.v1.answer_pb2 import Failure
@@ -169,11 +170,17 @@ def given_up(run: Run, at: int) -> list[Message]:
     return [_cancelled(task, at) for task in run.tasks.values() if task.status not in ENDED]
 
 
-def outdated(run: Run, to: str, at: int) -> list[Message]:
-    """Tasks that wait, have never begun, and whose nodes are visited again: they are not waited for any more."""
+def outdated(run: Run, source: Task, to: str, at: int) -> list[Message]:
+    """Tasks that wait, that nobody works on, and whose nodes are visited again: they are not waited for any more."""
     again = {to, *run.graph.descendants(to)}
-    waiting = (run.tasks[task_id] for task_id in run.parked)
-    return [_cancelled(task, at) for task in waiting if task.node_id in again and not task.generation]
+    waiting = (run.tasks[task_id] for task_id in run.parked if task_id not in run.child_runs)
+    return [
+        _cancelled(task, at)
+        for task in waiting
+        if not task.generation
+        and task.task_id != source.task_id
+        and (task.node_id in again or map_of(task.node_id) in again)
+    ]
 
 
 def _cancelled(task: Task, at: int) -> TaskCancelled:

@@ -89,7 +89,7 @@ class Task:
 @dataclass(frozen=True, slots=True)
 class Expansion:
     """The items of a map. `items` is each as JSON, None where they are just numbers; the first `begun` of them have
-    been given out, `open` are at work or about to be."""
+    been given out, `open` are at work or about to be, `again` are nodes of some that have to be done once more."""
 
     node_id: str
     visit: int
@@ -99,10 +99,11 @@ class Expansion:
     begun: int = 0
     open: int = 0
     failed: int = 0
+    again: tuple[str, ...] = ()
 
     @property
     def ended(self) -> int:
-        return self.begun - self.open
+        return self.begun - self.open - len(self.again)
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,6 +165,7 @@ class Run:
     cancel_requested: RunCancelRequested | None = None
     cancelling: tuple[str, ...] = ()
     messages: Map[str, tuple[MessageSent, ...]] = field(default_factory=Map)
+    returned: Map[str, bool] = field(default_factory=Map)
     retries: int = 0
     extra_visits: Map[str, int] = field(default_factory=Map)
     went_on_at_unix_micros: int = 0
