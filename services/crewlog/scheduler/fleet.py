@@ -204,9 +204,9 @@ class Fleet:
     def _put(self, executor: Executor, key: TaskKey, held: Held) -> None:
         before = executor.held.get(key)
         executor.held[key] = held
-        self.limits.begin(held.needs)
-        if before is not None:
-            self.limits.end(before.needs)
+        if before is None or before.needs is not held.needs:
+            self.limits.begin(held.needs)
+            self.limits.end(before.needs if before is not None else NOTHING)
 
     def _get(self, executor_id: str) -> Executor:
         return self.executors.setdefault(executor_id, Executor(executor_id))

@@ -96,14 +96,14 @@ class Turn:
     run_id: str
     priority: int
     waits: dict[Needs, Wait] = field(default_factory=dict)
-    offers: list[Place] = field(default_factory=list)
+    offers: tuple[Place, ...] = ()
     blocked: set[Needs] = field(default_factory=set)
     served: set[Needs] = field(default_factory=set)
 
     def use_offer(self, needs: Needs) -> bool:
         for place in self.offers:
             if place.labels == needs.labels and (place.key is None or place.key in needs.keys):
-                self.offers.remove(place)
+                self.offers = tuple(other for other in self.offers if other is not place)
                 return True
         return False
 
@@ -135,7 +135,7 @@ class Queue:
             turn.waits = member.waits
             for place in member.lanes:
                 self._leave(place, run_id)
-        turn.offers = list(self._offers.get(run_id, ()))
+        turn.offers = tuple(self._offers.get(run_id, ()))
         for place in turn.offers:
             self._take_offer(run_id, place)
         return turn
