@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
 from crewlog.domain import run
 from crewlog.domain.invariants import violations
 from crewlog.domain.run_state import Run
 from crewlog.domain.workflow import violations_of
 from crewlog.eventlog import codec
 from crewlog.v1.entry_pb2 import Aggregate, Decision, Entry
-from crewlog.v1.run_pb2 import Workflow
+from crewlog.v1.node_pb2 import Edge, Outcome
+from crewlog.v1.run_pb2 import AgentNode, MapNode, Node, NoopNode, Workflow
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from tests.domain.random_graphs import workflows
+from tests.domain.random_graphs import WORKER, workflows
 from tests.domain.random_play import RUN, Play
 
 EXAMPLES = 150
@@ -26,7 +31,6 @@ SEEDS = st.integers(0, 2**31)
 
 
 def played(workflow: Workflow, seed: int) -> Play:
-    assume(not violations_of(workflow))
     play = Play(workflow, seed)
     play.play()
     return play
@@ -49,6 +53,7 @@ def written(play: Play) -> list[Entry]:
 @BOUNDED
 @given(workflows(), SEEDS)
 def test_a_random_graph_ends_and_does_nothing_that_must_not_happen(workflow: Workflow, seed: int) -> None:
+    assume(not violations_of(workflow))
     play = played(workflow, seed)
     assert list(violations(written(play))) == []
 
@@ -56,9 +61,81 @@ def test_a_random_graph_ends_and_does_nothing_that_must_not_happen(workflow: Wor
 @BOUNDED
 @given(workflows(), SEEDS)
 def test_whoever_reads_the_log_up_to_any_entry_goes_on_the_same(workflow: Workflow, seed: int) -> None:
-    play = played(workflow, seed)
+    assume(not violations_of(workflow))
+    check_replay(played(workflow, seed))
+
+
+def check_replay(play: Play) -> None:
     state: Run = run.INITIAL
     for entry, (command, events) in zip(written(play), play.entries, strict=True):
         assert run.decide(state, command) == events
         state = run.fold_all(state, codec.facts(entry))
     assert state == play.run
+
+
+def _noop(node_id: str, *depends_on: str) -> Node:
+    return Node(node_id=node_id, depends_on=depends_on, noop=NoopNode())
+
+
+def _all_of(*nodes: Node, edges: Sequence[Edge] = ()) -> Workflow:
+    return Workflow(name="broken", nodes=nodes, edges=edges)
+
+
+def _edge(source: str, to: str, **fields: Any) -> Edge:
+    named: dict[str, Any] = {"from": source, "to": to, **fields}
+    return Edge(**named)
+
+
+AGENTS = [Node(node_id=f"n{number}", agent=AgentNode(role=WORKER)) for number in range(3)]
+FAN = Node(node_id="n0", map=MapNode(body=Node(noop=NoopNode()), times=5, at_once_max=5))
+AGAIN_AND_AGAIN = _all_of(
+    _noop("n0"), _noop("n1", "n0"), edges=[_edge("n1", "n0", visits_max=2), _edge("n0", "n1", when="true")]
+)
+BOTH = [_noop("n0"), _noop("n1"), _noop("n2", "n0", "n1")]
+ONE_OF_TWO = _all_of(_noop("n0"), _noop("n1"), edges=[_edge("n0", "n1", when="false")])
+
+
+BROKEN_RULES: list[tuple[str, str, object, Workflow]] = [
+    ("are not decided", "run_graph_events._goes_on", lambda *_, **__: True, _all_of(*BOTH)),
+    ("visits that the workflow allows", "run_ends._may_visit", lambda run, _: run.visited < 20, AGAIN_AND_AGAIN),
+    ("ways to it were taken", "run_graph_events._has_enough", lambda *_: True, ONE_OF_TWO),
+    ("has not ended", "run_graph_events._goes_on", lambda *_, **__: False, _all_of(_noop("n0"), _noop("n1", "n0"))),
+    ("goes above the budget", "run_money.first_allotment", lambda run, *_: run.limit, _all_of(*AGENTS)),
+]
+
+
+@pytest.mark.parametrize(("said", "rule", "broken", "workflow"), BROKEN_RULES)
+def test_a_rule_that_is_broken_is_seen(
+    monkeypatch: pytest.MonkeyPatch, said: str, rule: str, broken: object, workflow: Workflow
+) -> None:
+    assert not any(said in what for seed in range(20) for what in violations(written(played(workflow, seed))))
+    monkeypatch.setattr(f"crewlog.domain.{rule}", broken)
+    assert any(said in what for seed in range(20) for what in violations(written(played(workflow, seed))))
+
+
+def test_what_is_done_twice_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("crewlog.domain.run.ENDED", frozenset())
+    with pytest.raises(AssertionError, match="was done twice"):
+        played(_all_of(_noop("n0")), 1)
+
+
+def test_a_run_that_never_ends_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("crewlog.domain.run_state.is_finishing", lambda _: False)
+    with pytest.raises(AssertionError, match="nothing goes on"):
+        played(_all_of(_noop("n0")), 1)
+
+
+def test_what_is_decided_otherwise_the_next_time_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    play = played(AGAIN_AND_AGAIN, 1)
+    monkeypatch.setattr("crewlog.domain.run_ends._SAID", dict.fromkeys(Outcome.values(), "did something"))
+    with pytest.raises(AssertionError):
+        check_replay(play)
+
+
+def test_more_items_at_once_than_the_map_allows_are_seen() -> None:
+    logs = [written(played(_all_of(FAN), seed)) for seed in range(20)]
+    assert not any("may be" in what for log in logs for what in violations(log))
+    for event in (event for log in logs for decision in log[0].decisions for event in decision.events):
+        if event.HasField("map_expanded"):
+            event.map_expanded.at_once_max = 1
+    assert any("may be" in what for log in logs for what in violations(log))

@@ -27,6 +27,7 @@ from crewlog.v1.run_pb2 import (
     RunCancelRequested,
     RunRetried,
     RunStarted,
+    RunSucceeded,
     RunTimedOut,
     TaskCancelRequested,
     TaskClaimed,
@@ -98,6 +99,8 @@ class FlowConduct:
                 self.graph.grow(fact)
             case ChildSpawned():
                 yield from self.children.spawn(fact)
+            case RunSucceeded():
+                yield from self.graph.check_complete()
             case _:
                 self._control(fact)
 

@@ -190,6 +190,12 @@ class GraphConduct:
             known = self.current(node.node_id) in self.begun | self.ended
             self.visits[node.node_id] = visit + 1 if visit == 0 or known else visit
 
+    def check_complete(self) -> Iterator[str]:
+        """The run has succeeded."""
+        for task_id in (self.current(node_id) for node_id in self.graph.nodes):
+            if task_id not in self.ended:
+                yield f"RunSucceeded, and {task_id} has not ended"
+
     def end_of_entry(self) -> Iterator[str]:
         for task_id in self.promised:
             yield f"{task_id} has failed, and what was to come after it does not"
