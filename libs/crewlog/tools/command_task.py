@@ -7,6 +7,7 @@ import json
 import os
 from dataclasses import replace
 
+from crewlog.domain.agent_ends import OUTPUT_BYTES_MAX
 from crewlog.domain.errors import Unavailable
 from crewlog.tools.answers import DENIED, FAILED, NotDone, ToolAnswer, shown_output
 from crewlog.tools.command import CommandLimits, CommandResult
@@ -28,7 +29,7 @@ async def run_command(node: CommandNode, context: ToolContext) -> ToolAnswer:
         result = await _run(node, context, limits)
     except NotDone as refusal:
         return ToolAnswer(refusal.text, is_error=True, reason=refusal.reason)
-    output = shown_output(result.output.replace("\r\n", "\n")).removesuffix("\n")
+    output = _end(shown_output(result.output.replace("\r\n", "\n")).removesuffix("\n"), OUTPUT_BYTES_MAX)
     reason = reason_of(result.ending)
     if reason:
         said = said_of(result, limits)

@@ -92,6 +92,12 @@ async def test_a_large_output_is_cut_at_its_beginning(desks: Desks) -> None:
     assert result["report"] is None
 
 
+async def test_an_output_that_grows_when_it_is_shown_still_stands_in_the_event(desks: Desks) -> None:
+    agent = await desks.work(shell("head -c 30000 /dev/zero; echo; echo last"))
+    assert agent.result is not None and agent.result.output.inline.endswith(b"\\x00\nlast")
+    assert result_of(agent)["output"].endswith("last")
+
+
 async def test_no_report_is_read_outside_of_the_workspace(desks: Desks, tmp_path: Path) -> None:
     (tmp_path / "secret").write_text("hidden")
     agent = await desks.work(shell(f"ln -s {tmp_path}/secret report", report_path="report"))
