@@ -1,51 +1,117 @@
-"""Templates."""
+r"""Texts of workflows with values in them: `{{ tasks.plan.result.title }}`.
+
+Only the text that somebody has written into a workflow is a template, and it is gone through once: a value is inserted
+as it is, whatever it holds. `\{{` stands for two braces.
+"""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from crewlog.domain.expressions import Expression, compile_expression
+from crewlog.domain.errors import InvalidCommand
+from crewlog.domain.expressions import Expression, ExpressionFailed, compile_expression
 
-_PART = re.compile(r"\\\{\{|\{\{(.*?)\}\}", re.DOTALL)
+RENDERED_BYTES_MAX = 256 * 1024
+COMPILED_KEPT_MAX = 4_096
+
+_OPENING = re.compile(r"(\\*)\{\{")
 
 
-def escaped(text: str) -> str:
-    return text.replace("{{", "\\{{")
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Template:
+    """`tasks` are the nodes that its expressions name, `variables` everything that they need."""
+
     parts: tuple[str | Expression, ...]
     tasks: frozenset[str]
     variables: frozenset[str]
 
     @classmethod
     def of(cls, text: str) -> Template:
-        return _of(text)
+        """Raises InvalidCommand that says which expression is wrong, and how."""
+        return _compiled(text)
 
     def render(self, context: Mapping[str, Any]) -> str:
-        return "".join(p if isinstance(p, str) else _shown(p.value(context)) for p in self.parts)
+        """The text with the values. Raises ExpressionFailed, also where it becomes larger than RENDERED_BYTES_MAX."""
+        text = "".join(part if isinstance(part, str) else shown(part.value(context)) for part in self.parts)
+        if len(text.encode(errors="replace")) > RENDERED_BYTES_MAX:
+            raise ExpressionFailed(f"the text becomes larger than {RENDERED_BYTES_MAX} bytes")
+        return text
 
 
-def _shown(value: Any) -> str:
+def escaped(text: str) -> str:
+    """A template whose text is this one, whatever stands in it."""
+    return _OPENING.sub(lambda found: found[1] * 2 + "\\{{", text)
+
+
+def shown(value: Any) -> str:
+    """How a value stands in a text: a text as it is, anything else as JSON."""
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
-@lru_cache(4096)
-def _of(text: str) -> Template:
-    parts: list[str | Expression] = []
-    at = 0
-    for m in _PART.finditer(text):
-        parts.append(text[at : m.start()])
-        parts.append("{{" if m[1] is None else compile_expression(m[1].strip()))
-        at = m.end()
-    parts.append(text[at:])
-    ex = [p for p in parts if isinstance(p, Expression)]
+@lru_cache(COMPILED_KEPT_MAX)
+def _compiled(text: str) -> Template:
+    parts = tuple(_parts(text))
+    expressions = [part for part in parts if isinstance(part, Expression)]
     return Template(
-        tuple(parts), frozenset().union(*(e.tasks for e in ex)), frozenset().union(*(e.variables for e in ex))
+        parts,
+        frozenset(name for each in expressions for name in each.tasks),
+        frozenset(name for each in expressions for name in each.variables),
     )
+
+
+def _parts(text: str) -> Iterator[str | Expression]:
+    at = 0
+    while opening := _OPENING.search(text, at):
+        backslashes = opening[1]
+        yield text[at : opening.start()] + backslashes[: len(backslashes) // 2]
+        at = opening.end()
+        if len(backslashes) % 2:
+            yield "{{"
+            continue
+        closing = _closing(text, at)
+        yield _expression(text, opening.start(), text[at:closing])
+        at = closing + 2
+    yield text[at:]
+
+
+def _closing(text: str, at: int) -> int:
+    """Where the expression ends: at the first two braces that stand in no literal, and close none of its own."""
+    depth, quote = 0, ""
+    place = at
+    while place < len(text):
+        sign = text[place]
+        if quote:
+            place += sign == "\\"
+            quote = "" if sign == quote else quote
+        elif sign in "'\"":
+            quote = sign
+        elif sign == "{":
+            depth += 1
+        elif sign == "}" and depth:
+            depth -= 1
+        elif text.startswith("}}", place):
+            return place
+        place += 1
+    where = _where(text, at - 2)
+    raise _invalid(f"`{{{{` {where} is not closed: write `}}}}` behind the expression, or `\\{{{{` for two braces")
+
+
+def _expression(text: str, start: int, expression: str) -> Expression:
+    try:
+        return compile_expression(expression.strip())
+    except InvalidCommand as refusal:
+        raise _invalid(f"the expression {_where(text, start)} {refusal.violations['expression']}") from None
+
+
+def _where(text: str, place: int) -> str:
+    line = text.count("\n", 0, place) + 1
+    return f"in line {line}, column {place - text.rfind(chr(10), 0, place)}"
+
+
+def _invalid(why: str) -> InvalidCommand:
+    return InvalidCommand(why, violations={"template": why})
