@@ -186,7 +186,7 @@ class Play:
             else:
                 yield self._worked(task)
 
-    def _stopped(self, task: Task) -> Move:
+    def _stopped(self, task: Task) -> EndTask:
         """An agent may have ended by itself before it heard of it."""
         if self.random.random() < 0.3:
             return self._ended(task)
@@ -278,7 +278,9 @@ class Play:
             is_stopped = run_state.is_to_stop(task) or run_state.is_stopping(self.run)
             if task_id in self.run.merging and is_stopped and not self.is_wild:
                 continue
-            yield self._stopped(task) if is_stopped else self._ended(task)
+            end = self._stopped(task) if is_stopped else self._ended(task)
+            end.is_merge = task_id in self.run.merging
+            yield end
 
     def _people(self) -> Iterator[Move]:
         if self.run.paused is not None and not self.is_wild:

@@ -35,6 +35,7 @@ from crewlog.v1.run_pb2 import (
     TaskRetried,
     TaskSkipped,
     TaskSucceeded,
+    TaskTimedOut,
     WaitStarted,
 )
 from google.protobuf.message import Message
@@ -106,7 +107,7 @@ class FlowConduct:
 
     def _control(self, fact: Message) -> None:
         match fact:
-            case TaskCancelRequested():
+            case TaskCancelRequested() | TaskTimedOut():
                 self.cancelling.add(fact.task_id)
             case RunCancelRequested() | RunTimedOut():
                 self.stopped = fact.DESCRIPTOR.name
@@ -166,9 +167,15 @@ class FlowConduct:
             yield from self.maps.end_item(task_id, is_success=is_success, is_tried_again=again)
             return
         yield from self.maps.end_map(task_id, is_success=is_success)
-        if isinstance(fact, TaskFailed) and not handling:
-            self.stopped = f"{task_id} has failed"
+        if self._stops(fact, handling):
+            self.stopped = f"{task_id} has not succeeded"
         yield from self.graph.end(fact)
+
+    def _stops(self, fact: TaskEnd, handling: Handling.ValueType) -> bool:
+        """A failure that nothing handles, and an end that somebody or the time has asked for, are the end of the run."""
+        is_asked = isinstance(fact, TaskFailed) or fact.task_id in self.cancelling
+        is_current = fact.task_id == self.graph.current(names.node_of(fact.task_id))
+        return is_asked and is_current and not handling and not isinstance(fact, TaskSucceeded)
 
     def _check_child_run(self, task_id: str, *, is_success: bool) -> Iterator[str]:
         child_run_id = self.child_runs.get(task_id, "")
