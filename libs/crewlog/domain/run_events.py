@@ -82,16 +82,12 @@ Event: TypeAlias = (
     | RunSucceeded
     | RunFailed
     | RunCancelled
-    | AllotmentGrown
-    | AllotmentShrunk
     | TaskParked
     | TaskUnparked
-    | RunLimitRaised
-    | RunLimitLowered
-    | RunBudgetWarned
     | GateOpened
     | GateAnswered
     | GateExpired
+    | run_money_events.Event
     | run_control_events.Event
     | run_graph_events.Event
     | MapExpanded
@@ -125,10 +121,18 @@ def evolve(run: Run, event: Event) -> Run:
             return _on_over(run, RunStatus.RUN_STATUS_FAILED, event, event.failure)
         case RunCancelled():
             return _on_over(run, RunStatus.RUN_STATUS_CANCELLED, event, None)
-        case AllotmentGrown() | AllotmentShrunk() | RunLimitRaised() | RunLimitLowered() | RunBudgetWarned():
-            return run_money_events.evolve(run, event)
         case GateOpened() | GateAnswered() | GateExpired():
             return _evolve_gate(run, event)
+        case MapExpanded():
+            return on_expanded(run, event)
+        case _:
+            return _evolve_part(run, event)
+
+
+def _evolve_part(run: Run, event: run_money_events.Event | run_control_events.Event | run_graph_events.Event) -> Run:
+    match event:
+        case AllotmentGrown() | AllotmentShrunk() | RunLimitRaised() | RunLimitLowered() | RunBudgetWarned():
+            return run_money_events.evolve(run, event)
         case (
             RunPaused()
             | RunResumed()
@@ -139,8 +143,6 @@ def evolve(run: Run, event: Event) -> Run:
             | MessageUndelivered()
         ):
             return run_control_events.evolve(run, event)
-        case MapExpanded():
-            return on_expanded(run, event)
         case _:
             return run_graph_events.evolve(run, event)
 

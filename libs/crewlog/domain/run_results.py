@@ -19,15 +19,16 @@ STRUCTURED_BYTES_MAX = 64 * 1024
 
 def end_of(child: Run, at: int) -> EndTask:
     """What the parent has to record for a child run that is over."""
-    parent = child.started.parent
-    end = EndTask(run_id=parent.run_id, task_id=parent.task_id, at_unix_micros=at)
-    if child.status == RunStatus.RUN_STATUS_SUCCEEDED:
-        end.succeeded.CopyFrom(_result(child))
-    elif child.status == RunStatus.RUN_STATUS_CANCELLED:
-        end.cancelled.CopyFrom(_result(child))
-    else:
-        end.failed.CopyFrom(TaskFailure(failure=_failure(child), result=_result(child)))
-    return end
+    parent, result = child.started.parent, _result(child)
+    has_failed = child.status == RunStatus.RUN_STATUS_FAILED
+    return EndTask(
+        run_id=parent.run_id,
+        task_id=parent.task_id,
+        succeeded=result if child.status == RunStatus.RUN_STATUS_SUCCEEDED else None,
+        failed=TaskFailure(failure=_failure(child), result=result) if has_failed else None,
+        cancelled=result if child.status == RunStatus.RUN_STATUS_CANCELLED else None,
+        at_unix_micros=at,
+    )
 
 
 def not_started(refusal: Refused) -> Failure:
@@ -35,11 +36,13 @@ def not_started(refusal: Refused) -> Failure:
 
 
 def _failure(child: Run) -> Failure:
-    failure = Failure(reason="child_run_failed", message="the child run has failed")
-    if child.failure is not None:
-        failure.CopyFrom(child.failure)
-    failure.message = f"run {child.started.run_id}: {failure.message}"
-    return failure
+    failure = child.failure or Failure(reason="child_run_failed", message="it has failed")
+    return Failure(
+        reason=failure.reason,
+        message=f"run {child.started.run_id}: {failure.message}",
+        what_to_do=failure.what_to_do,
+        retryable=failure.retryable,
+    )
 
 
 def _result(child: Run) -> TaskResult:

@@ -55,26 +55,22 @@ def _nested(workflow: Workflow, depth: int) -> Iterable[tuple[str, str]]:
 def roles_of(workflow: Workflow) -> Iterator[tuple[str, Role]]:
     """Every role that may get to work in a run of the workflow, with where it stands; those of workflows within it,
     of plans and of children included."""
-    for node in _performed(workflow):
-        agent = node.agent
+    for node_id, node in _performed(workflow):
         if node.HasField("agent"):
-            yield f"{node.node_id}.role", agent.role
-            yield from ((f"{node.node_id}.children", role) for role in agent.children)
-            yield from ((f"{node.node_id}.plans", role) for role in agent.planning.roles)
+            yield f"{node_id}.role", node.agent.role
+            yield from ((f"{node_id}.children", role) for role in node.agent.children)
+            yield from ((f"{node_id}.plans", role) for role in node.agent.planning.roles)
 
 
 def touches_files(workflow: Workflow) -> bool:
-    return any(node.HasField("agent") or node.HasField("command") for node in _performed(workflow))
+    return any(node.HasField("agent") or node.HasField("command") for _, node in _performed(workflow))
 
 
-def _performed(workflow: Workflow) -> Iterator[Node]:
+def _performed(workflow: Workflow) -> Iterator[tuple[str, Node]]:
+    """What is done at each node, by its id; also in workflows within this one."""
     for outer in workflow.nodes:
-        node = outer
-        if outer.HasField("map"):
-            node = Node()
-            node.CopyFrom(outer.map.body)
-            node.node_id = outer.node_id
-        yield node
+        node = outer.map.body if outer.HasField("map") else outer
+        yield outer.node_id, node
         if node.HasField("workflow"):
             yield from _performed(node.workflow.workflow)
 

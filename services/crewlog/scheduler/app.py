@@ -35,6 +35,7 @@ from crewlog.scheduler.dispatch import Dispatch
 from crewlog.scheduler.ends import Ends
 from crewlog.scheduler.finishing import Finisher
 from crewlog.scheduler.fleet import Fleet
+from crewlog.scheduler.following import Following
 from crewlog.scheduler.funding import Funding
 from crewlog.scheduler.lease import Candidate, IsLeading
 from crewlog.scheduler.led_log import LedLog
@@ -140,7 +141,8 @@ def build(
     finisher = Finisher(workspaces, now_micros)
     dispatch = Dispatch(fleet, claim_signer(config.claim_signing_key), now_micros)
     child_runs, merger = ChildRuns(owner, now_micros), Merger(workspaces, now_micros)
-    reactor = Reactor(owner, dispatch, finisher, allotments, timers, closer, child_runs, merger, now_micros)
+    following = Following(dispatch, allotments, timers, closer, child_runs, merger)
+    reactor = Reactor(owner, dispatch, finisher, following, now_micros)
     allotments.wake = timers.wake = closer.wake = child_runs.wake = merger.wake = reactor.wake
     child_runs.opened = reactor.opened
     claims = Claims(Ends(log, TENANT, now_micros), fleet, reactor, closer, now_micros, may_judge=is_leading)

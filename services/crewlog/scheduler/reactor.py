@@ -17,25 +17,11 @@ from crewlog.domain.decider import fold
 from crewlog.domain.errors import Contention, Refused, Unavailable
 from crewlog.domain.run_state import Run
 from crewlog.eventlog.owner import Clock, Outcome, Owner
-from crewlog.scheduler.allotments import Allotments
-from crewlog.scheduler.child_runs import ChildRuns
-from crewlog.scheduler.closing import EXECUTOR_ID, Closer
 from crewlog.scheduler.dispatch import Dispatch
 from crewlog.scheduler.entries import Entries, raise_unless_refused
 from crewlog.scheduler.finishing import Finisher
-from crewlog.scheduler.merging import Merger
-from crewlog.scheduler.timers import Timers
-from crewlog.v1.run_pb2 import (
-    AllotmentShrunk,
-    ChildRunRequested,
-    ClaimTask,
-    MessageSent,
-    RunStatus,
-    TaskCancelled,
-    TaskClaimed,
-    TaskFailed,
-    TaskSucceeded,
-)
+from crewlog.scheduler.following import Following
+from crewlog.v1.run_pb2 import ClaimTask, RunStatus
 from google.protobuf.message import Message
 
 RETRY_SECONDS = 0.2
@@ -60,19 +46,11 @@ class Reactor:
         owner: Owner[Run],
         dispatch: Dispatch,
         finisher: Finisher,
-        allotments: Allotments,
-        timers: Timers,
-        closer: Closer,
-        child_runs: ChildRuns,
-        merger: Merger,
+        following: Following,
         clock: Clock,
     ):
         self._owner, self._entries = owner, Entries(owner, clock)
-        self._allotments = allotments
-        self._timers = timers
-        self._closer = closer
-        self._child_runs = child_runs
-        self._merger = merger
+        self._following = following
         self._dispatch = dispatch
         self._finisher = finisher
         self._work: dict[str, _Work] = {}
@@ -91,14 +69,8 @@ class Reactor:
             work.task = asyncio.get_running_loop().create_task(self._run(run_id, work))
 
     def changed(self, run_id: str, outcome: Outcome[Run]) -> None:
-        """A client's command has changed the run: executors hear of what concerns them."""
-        for event in outcome.events:
-            if isinstance(event, AllotmentShrunk):
-                self._dispatch.tell(run_id, outcome, event)
-            elif isinstance(event, MessageSent):
-                self._dispatch.say(outcome.state, event)
-            elif isinstance(event, ChildRunRequested):
-                self._child_runs.begin(run_id, event.task_id)
+        """A client's command has changed the run."""
+        self._following.request(run_id, outcome)
         self.wake(run_id)
 
     def opened(self, run_id: str) -> None:
@@ -109,7 +81,7 @@ class Reactor:
 
     def look_again(self, run_id: str) -> None:
         """Whatever the run has asked for is looked after, also where nobody remembers it."""
-        self._child_runs.forget(run_id)
+        self._following.child_runs.forget(run_id)
         self.wake(run_id)
 
     async def repeat_messages(self, run_id: str, task_id: str) -> None:
@@ -157,10 +129,7 @@ class Reactor:
         """Claims that were stored after all: nobody was told of them."""
         run, _ = await self._owner.state(run_id)
         self._dispatch.hold_open_tasks(run, asyncio.get_running_loop().time())
-        self._child_runs.forget(run_id)
-        for task in run_state.open_tasks(run):
-            if task.executor_id == EXECUTOR_ID:
-                self._closer.close(run, task)
+        self._following.doubt(run)
 
     async def _advance(self, run_id: str, commands: list[Message]) -> None:
         run, _ = await self._owner.state(run_id)
@@ -177,7 +146,7 @@ class Reactor:
         self._dispatch.grant(run_id, claims, outcomes[len(commands) :])
         raise_unless_refused(outcomes)
         run, _ = await self._owner.state(run_id)
-        self._follow_up(run, outcomes)
+        self._following.commands(run, outcomes)
         self._settle(run_id, run)
 
     async def _funded(self, run: Run, claims: list[ClaimTask]) -> tuple[list[ClaimTask], list[Message]]:
@@ -185,34 +154,11 @@ class Reactor:
         funded: list[ClaimTask] = []
         refused: list[Message] = []
         for claim in claims:
-            if await self._allotments.fund(run, claim, refused):
+            if await self._following.allotments.fund(run, claim, refused):
                 funded.append(claim)
             else:
                 self._dispatch.give_back(claim)
         return funded, refused
-
-    def _follow_up(self, run: Run, outcomes: Sequence[Outcome[Run] | BaseException]) -> None:
-        for outcome in outcomes:
-            for event in outcome.events if isinstance(outcome, Outcome) else ():
-                self._follow(run, event)
-        self._allotments.watch(run)
-        self._timers.watch(run)
-        self._child_runs.look(run)
-        self._merger.look(run)
-
-    def _follow(self, run: Run, event: Message) -> None:
-        run_id = run.started.run_id
-        match event:
-            case TaskSucceeded() | TaskFailed() | TaskCancelled():
-                self._allotments.settle(run, event.task_id)
-            case TaskClaimed(to_close=True):
-                self._closer.close(run, run.tasks[event.task_id])
-            case MessageSent():
-                self._dispatch.say(run, event)
-            case ChildRunRequested():
-                self._child_runs.begin(run_id, event.task_id)
-            case _:
-                pass
 
     def _settle(self, run_id: str, run: Run) -> None:
         if run_state.is_over(run):
@@ -228,7 +174,7 @@ class Reactor:
             self.open_runs.discard(run_id)
             self.closed_runs.add(run_id)
             self._finisher.emit_span(run)
-            self._child_runs.told(run)
+            self._following.child_runs.told(run)
         self._owner.forget(run_id)
 
 
