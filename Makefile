@@ -48,14 +48,16 @@ lint: setup ## Check format, style, import rules, generated code and protos
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/lint-imports --no-logo --no-cache
 	@$(BIN)/python tools/generate_protos.py --check
+	@$(BIN)/python tools/generate_workflow_schema.py --check
 	@tools/buf/check
 
 types: setup ## Check types: mypy, and pyright where node is installed
 	@$(BIN)/mypy
 	@if command -v node >/dev/null; then $(BIN)/pyright; else echo "pyright is left out: node is not installed"; fi
 
-protos: setup ## Generate libs/crewlog/v1 from protos
+protos: setup ## Generate libs/crewlog/v1 and the schema of workflow files from protos
 	@$(BIN)/python tools/generate_protos.py
+	@$(BIN)/python tools/generate_workflow_schema.py
 
 simulation: setup ## Run the simulations: the usual seeds, SEEDS=1000 of them, or SEED=7 with its story
 	@$(BIN)/pytest tests/simulation $(PYTEST_OPTIONS)

@@ -10,6 +10,7 @@ from crewlog.domain.errors import InvalidCommand
 
 FINDINGS_MAX = 10
 LISTED_MAX = 20
+SHORT = 8
 QUOTED_CHARACTERS_MAX = 80
 
 
@@ -59,9 +60,11 @@ def quoted(text: str) -> str:
 
 
 def way_out(wrong: str, possible: Iterable[str]) -> str:
-    """What somebody may have meant, or else what is possible."""
+    """What somebody may have meant, and what is possible where that is little."""
     known = sorted(possible)
     close = difflib.get_close_matches(wrong[:QUOTED_CHARACTERS_MAX], known[:2_000], n=1)
+    if close and len(known) > SHORT:
+        return f"did you mean {close[0]!r}?"
     meant = f"did you mean {close[0]!r}? " if close else ""
     more = f" and {len(known) - LISTED_MAX} more" if len(known) > LISTED_MAX else ""
     return f"{meant}there are: {', '.join(known[:LISTED_MAX])}{more}" if known else "there is none"

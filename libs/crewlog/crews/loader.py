@@ -45,7 +45,7 @@ def load_workflow(name_or_path: str, directories: Sequence[Path] = ()) -> Workfl
     Raises NotFound that says what there is, or InvalidFile that names the file, the place and the field.
     """
     is_path = name_or_path.endswith(SUFFIXES)
-    path = Path(name_or_path) if is_path else _find("workflow", name_or_path, directories)
+    path = Path(name_or_path).expanduser() if is_path else _find("workflow", name_or_path, directories)
     if not path.is_file():
         raise NotFound(f"there is no workflow file {name_or_path!r}", what_to_do="check the path")
     return _Reading(directories).workflow(path)

@@ -72,6 +72,12 @@ def duration(value: Value) -> int:
     return seconds
 
 
+def written_duration(seconds: int) -> str:
+    """As it would be written in a file."""
+    unit = next(unit for unit in reversed(_UNITS) if unit and seconds % _UNITS[unit] == 0)
+    return f"{seconds // _UNITS[unit]}{unit}"
+
+
 def usd_micros(value: Value) -> int:
     described = "an amount of dollars, such as 2 or 1.5"
     scalar = _scalar(value, described)

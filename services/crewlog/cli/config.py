@@ -41,6 +41,12 @@ def data_dir(environment: Mapping[str, str] = os.environ) -> Path:
     return Path(share).expanduser().absolute() / "crewlog"
 
 
+def user_files(environment: Mapping[str, str] = os.environ) -> Path:
+    """Workflows and roles of the user: `crewlog` below XDG_CONFIG_HOME or ~/.config."""
+    configuration = environment.get("XDG_CONFIG_HOME", "") or "~/.config"
+    return Path(configuration).expanduser().absolute() / "crewlog"
+
+
 def address(environment: Mapping[str, str] = os.environ) -> str:
     return environment.get("CREWLOG_ADDRESS", "")
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from crewlog.cli import durations, money, repository, watching
+from crewlog.cli import crew_files, durations, money, repository, watching
 from crewlog.cli.gateway import Gateway
 from crewlog.cli.options import Output
 from crewlog.cli.output import say, write_message
@@ -18,7 +18,7 @@ from crewlog.domain.errors import InvalidCommand
 from crewlog.domain.names import RUN_ID_CHARACTERS_MAX
 from crewlog.v1.budget_pb2 import Limit, OnExhausted
 from crewlog.v1.project_pb2 import RegisterProject
-from crewlog.v1.run_pb2 import GetRun, RunLimits, StartRun, Workflow
+from crewlog.v1.run_pb2 import GetRun, RunLimits, StartRun
 
 WORDS_OF_RUN_ID = 4
 SUFFIX_BYTES = 2
@@ -104,7 +104,7 @@ def to_command(request: Request) -> StartRun:
         on_exhausted=OnExhausted.Value(f"ON_EXHAUSTED_{request.spending.on_exhausted.upper()}"),
         limits=_run_limits(request.times),
     )
-    plan = load_workflow(request.workflow)
+    plan = crew_files.to_send(request.workflow, request.repo)
     if plan is None:
         command.workflow_name = request.workflow
     else:
@@ -136,13 +136,3 @@ def new_run_id(text: str) -> str:
     suffix = secrets.token_hex(SUFFIX_BYTES)
     stem = "-".join(words)[: RUN_ID_CHARACTERS_MAX - len(suffix) - 1].strip("-") or "run"
     return f"{stem}-{suffix}"
-
-
-def load_workflow(name: str) -> Workflow | None:
-    """The workflow of a file; None for a name, which the gateway knows."""
-    path = Path(name)
-    if path.suffix not in (".yaml", ".yml"):
-        return None
-    from crewlog.crews import load_workflow as load
-
-    return load(str(path), [path.absolute().parent, path.absolute().parent.parent])
