@@ -76,8 +76,14 @@ class World:
             before = int(path.read_text()) if path.exists() else 0
             path.write_text(str(before + len(self.ledger())))
 
+    def pid_of(self, name: str) -> int:
+        """To send signals to: 0, which is no process yet, would be everything that was started with these tests."""
+        pid = self.platform.pid_of(name)
+        assert pid, f"{name} is between two lives"
+        return pid
+
     def kill(self, *names: str) -> None:
-        for pid in [self.platform.pid_of(name) for name in names]:
+        for pid in [self.pid_of(name) for name in names]:
             os.kill(pid, signal.SIGKILL)
 
 
