@@ -20,6 +20,7 @@ if sys.platform == "linux":
 MIB = 1024 * 1024
 PYTHON = f"{sys.base_prefix}/bin/python3"
 CANARY = "sk-canary-5f2e"
+PATIENCE_SECONDS = 30.0
 
 
 def _levels() -> Iterator[ParameterSet]:
@@ -46,7 +47,7 @@ async def skip_where_the_host_refuses(sandbox: Sandbox, root: Path) -> None:
         pytest.skip(f"{sandbox.level} does not work here: {result.output}")
 
 
-async def until(condition: Callable[[], bool], seconds: float = 5.0) -> bool:
+async def until(condition: Callable[[], bool], seconds: float = PATIENCE_SECONDS) -> bool:
     deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:
