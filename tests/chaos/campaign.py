@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import os
 import random
 import signal
 import statistics
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 from crewlog.cli.launcher import ports, readiness
 from crewlog.cli.launcher.environment import LOG, SERVICES
@@ -35,6 +37,7 @@ OWNED = {
     "gateway": ("project",),
 }
 
+T = TypeVar("T")
 logger = logging.getLogger("chaos")
 
 
@@ -53,6 +56,17 @@ class Campaign:
     directory: Path
     chance: random.Random
     deaths: list[Death] = field(default_factory=list)
+    victims: Sequence[str] = VICTIMS
+    pause_seconds: tuple[float, float] = PAUSE_SECONDS
+
+    async def strike_during(self, work: Awaitable[T]) -> T:
+        """Strikes until the work is done."""
+        async with asyncio.TaskGroup() as group:
+            striking = group.create_task(self._strike(group, math.inf))
+            try:
+                return await work
+            finally:
+                striking.cancel()
 
     async def run(self, trials_at_once: int, seconds: float) -> None:
         """Strikes for so long, then waits for the trials, and checks all of them. So many are always under way."""
@@ -76,10 +90,10 @@ class Campaign:
 
     async def _strike(self, group: asyncio.TaskGroup, until: float) -> None:
         while time.monotonic() < until:
-            due = time.monotonic() + self.chance.uniform(*PAUSE_SECONDS)
+            due = time.monotonic() + self.chance.uniform(*self.pause_seconds)
             while time.monotonic() < due:
                 await asyncio.sleep(LOOK_AGAIN_SECONDS)
-            victims = self.chance.sample(VICTIMS, self.chance.choice(HOW_MANY))
+            victims = self.chance.sample(self.victims, min(len(self.victims), self.chance.choice(HOW_MANY)))
             logger.info("kill -9 %s", " ".join(victims))
             for name in victims:
                 self._kill(group, name)

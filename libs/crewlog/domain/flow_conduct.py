@@ -172,7 +172,7 @@ class FlowConduct:
         yield from self.graph.end(fact)
 
     def _stops(self, fact: TaskEnd, handling: Handling.ValueType) -> bool:
-        """A failure that nothing handles, and an end that somebody or the time has asked for, are the end of the run."""
+        """Nothing handles the failure, or the end that somebody or the time has asked for."""
         is_asked = isinstance(fact, TaskFailed) or fact.task_id in self.cancelling
         is_current = fact.task_id == self.graph.current(names.node_of(fact.task_id))
         return is_asked and is_current and not handling and not isinstance(fact, TaskSucceeded)
