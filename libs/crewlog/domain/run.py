@@ -84,7 +84,6 @@ from crewlog.v1.run_pb2 import (
     StartRun,
     TaskClaimed,
     TaskClaimLapsed,
-    TaskFailed,
     TaskStatus,
 )
 from google.protobuf.message import Message
@@ -209,7 +208,7 @@ def _claim(run: Run, command: ClaimTask) -> list[Message]:
     if task.generation:
         return [_claimed(task, command, task.allotment)]
     if task.has_to_stop:
-        return [_unpaid(task, command.at_unix_micros)]
+        return run_ends.unpaid(run, task, run_money.own_budget(run), command.at_unix_micros)
     try:
         task = run_begins.with_files(run, task)
         run_context.check_rendered(run, task.node_id)
@@ -218,7 +217,7 @@ def _claim(run: Run, command: ClaimTask) -> list[Message]:
     given = Amounts.of(command.given) if command.HasField("given") else ZERO
     allotment = run_money.first_allotment(run, task.node_id, given)
     if allotment is None:
-        return run_money.exhausted(run, task, run_money.own_budget(run), command.at_unix_micros)
+        return run_ends.unpaid(run, task, run_money.own_budget(run), command.at_unix_micros)
     return [_claimed(task, command, allotment)]
 
 
@@ -251,10 +250,6 @@ def _claimed(task: Task, command: ClaimTask, allotment: Amounts) -> TaskClaimed:
         files_from=None if task.files_from is None or task.generation else FilesFrom(task_ids=task.files_from),
         at_unix_micros=command.at_unix_micros,
     )
-
-
-def _unpaid(task: Task, at: int) -> TaskFailed:
-    return TaskFailed(task_id=task.task_id, failure=run_money.no_money(), at_unix_micros=at)
 
 
 def _lapse(run: Run, command: LapseClaim) -> list[Message]:

@@ -340,7 +340,7 @@ def _workflow(run: Run, task: Task, node: Node, at: int) -> list[Message]:
 def _request(run: Run, task: Task, node: Node, base_commit: str, at: int) -> list[Message]:
     allotment = run_money.first_allotment(run, task.node_id, ZERO)
     if allotment is None:
-        return run_ends.events_of(run, task, run_ends.failed(run_money.no_money(), None, at))
+        return run_ends.unpaid(run, task, run_money.own_budget(run), at)
     text = run_context.rendered(run, node.workflow.input, task.node_id) or _handed_on(run, task)
     requested = ChildRunRequested(
         task_id=task.task_id,

@@ -100,6 +100,7 @@ def value_of(run: Run, task: Task) -> dict[str, Any]:
         "output": output_of(task),
         "result": result_of(run, task),
         "visit": task.visit,
+        "commit": task.commits[-1] if task.commits else "",
         "cost_usd": task.result.cost_usd_micros / 1e6 if task.result is not None else 0.0,
     }
     if task.failure is not None:

@@ -85,10 +85,19 @@ def stopped(task: Task, result: TaskResult | None, at: int) -> End:
 
 
 def events_of(run: Run, task: Task, end: End) -> list[Message]:
-    """Everything that the end leads to at once."""
-    if is_stopping(run):
+    """Everything that the end leads to at once. While a run is being stopped nothing begins, but what has succeeded is
+    not visited again by a retry: where it leads to is decided all the same."""
+    if is_stopping(run) and (not end.is_success or task.node_id in run.spawned):
         return [_ended(task, end)]
-    return [*_events_of(run, task, end), *run_children.given_up(run, task, end.at)]
+    children = [] if is_stopping(run) else run_children.given_up(run, task, end.at)
+    return [*_events_of(run, task, end), *children]
+
+
+def unpaid(run: Run, task: Task, budget_id: str, at: int) -> list[Message]:
+    """Nothing is left for a task that has not begun: it waits, or a person is asked, or that is its end."""
+    if run_money.waits(run) and not task.has_to_stop:
+        return run_money.parked(run, task, budget_id, at)
+    return events_of(run, task, failed(run_money.no_money(), None, at))
 
 
 def _events_of(run: Run, task: Task, end: End) -> list[Message]:

@@ -365,6 +365,7 @@ def _on_parked(run: Run, event: TaskParked) -> Run:
         run,
         tasks=run.tasks.set(task.task_id, parked),
         ready=without(run.ready, task.node_id),
+        pending=without(run.pending, task.node_id),
         open=run.open.delete(task.task_id) if task.task_id in run.open else run.open,
         parked=(*run.parked, task.task_id),
         adrift=(*run.adrift, task.task_id) if task.generation else run.adrift,

@@ -61,7 +61,7 @@ def _park(run: Run, command: ParkTask) -> list[Message]:
         return []
     at = command.at_unix_micros
     if not task.generation:
-        return run_money.exhausted(run, task, command.budget_id, at)
+        return run_ends.unpaid(run, task, command.budget_id, at)
     parked = TaskParked(
         task_id=task.task_id,
         node_id=task.node_id,

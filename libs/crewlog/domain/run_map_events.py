@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from crewlog.domain import names
 from crewlog.domain.replacing import replace
 from crewlog.domain.run_graph_events import activated, begin, next_visit
@@ -29,21 +31,28 @@ def more_items(run: Run, task_id: str, expansion: Expansion, at: int) -> Run:
         again=expansion.again[len(again) :],
     )
     run = replace(run, expansions=run.expansions.set(task_id, expansion))
-    run = _items_begun(run, [*again, *first], at) if again or first else run
+    run = _begun_again(run, again, at) if again else run
+    run = _in_next_visit(run, first, at) if first else run
     return run if expansion.open else replace(run, pending=(*run.pending, expansion.node_id))
 
 
-def _items_begun(run: Run, node_ids: list[str], at: int) -> Run:
-    """Each in its next visit; a child run that has failed goes on instead."""
-    visits, going = run.visits, list[str]()
+def _begun_again(run: Run, node_ids: Sequence[str], at: int) -> Run:
+    """A child run that has failed goes on; anything else is visited anew."""
+    anew = list[str]()
     for node_id in node_ids:
         task = current(run, node_id)
-        if task is not None and task.child_run_id and task.visit == visits.get(node_id):
+        if task is not None and task.child_run_id:
             run = reopened(run, task)
         else:
-            visits = visits.set(node_id, next_visit(run, node_id))
-            going.append(node_id)
-    return activated(replace(run, visits=visits), going, at)
+            anew.append(node_id)
+    return _in_next_visit(run, anew, at)
+
+
+def _in_next_visit(run: Run, node_ids: Sequence[str], at: int) -> Run:
+    visits = run.visits
+    for node_id in node_ids:
+        visits = visits.set(node_id, next_visit(run, node_id))
+    return activated(replace(run, visits=visits), node_ids, at)
 
 
 def reopened(run: Run, task: Task) -> Run:

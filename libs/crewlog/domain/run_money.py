@@ -33,7 +33,6 @@ from crewlog.v1.run_pb2 import (
     ShrinkAllotment,
     StartRun,
     TaskCancelled,
-    TaskFailed,
     TaskParked,
     TaskStatus,
     TaskUnparked,
@@ -95,10 +94,11 @@ def share(run: Run, node_id: str) -> Amounts:
 
 
 def _spenders(run: Run, node_id: str) -> int:
-    """Counted one by one where they are few; where they are many, all that is ready is taken for one."""
-    if len(run.ready) > SPENDERS_COUNTED_MAX:
-        return len(run.ready)
-    return sum(spends(run.graph.node(ready)) for ready in run.ready) + (node_id not in run.ready)
+    """Counted one by one where they are few; where they are many, all that waits is taken for one."""
+    waiting = (*run.ready, *run.pending)
+    if len(waiting) > SPENDERS_COUNTED_MAX:
+        return len(waiting)
+    return sum(spends(run.graph.node(each)) for each in waiting) + (node_id not in waiting)
 
 
 def first_allotment(run: Run, node_id: str, given: Amounts) -> Amounts | None:
@@ -111,10 +111,13 @@ def first_allotment(run: Run, node_id: str, given: Amounts) -> Amounts | None:
     return Amounts(*(_smaller(getattr(own, unit), getattr(given, unit)) for unit in amounts.UNITS))
 
 
-def exhausted(run: Run, task: Task, budget_id: str, at: int) -> list[Message]:
-    """A task that nothing is left for, before its agent has begun."""
-    if run.started.on_exhausted not in (OnExhausted.ON_EXHAUSTED_ASK, OnExhausted.ON_EXHAUSTED_WAIT):
-        return [TaskFailed(task_id=task.task_id, failure=no_money(), at_unix_micros=at)]
+def waits(run: Run) -> bool:
+    """Whether a task that nothing is left for waits for more, instead of ending."""
+    return run.started.on_exhausted in (OnExhausted.ON_EXHAUSTED_ASK, OnExhausted.ON_EXHAUSTED_WAIT)
+
+
+def parked(run: Run, task: Task, budget_id: str, at: int) -> list[Message]:
+    """A task that waits for money before it has begun."""
     parked = TaskParked(
         task_id=task.task_id, node_id=task.node_id, visit=task.visit, budget_id=budget_id, at_unix_micros=at
     )
