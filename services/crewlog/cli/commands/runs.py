@@ -48,7 +48,9 @@ def run(
     repo: Annotated[
         Path, typer.Option("--repo", help="A git repository. It gets one branch; nothing else changes.")
     ] = Path(),
-    workflow: Annotated[str, typer.Option("--workflow", "-w", help="A built-in workflow, or a YAML file.")] = "agent",
+    workflow: Annotated[
+        str, typer.Option("--workflow", "-w", help="The name of a workflow, or a YAML file.")
+    ] = "agent",
     model: Annotated[str, typer.Option("--model", help="The model of every role that names none.")] = "",
     budget: Annotated[
         str, typer.Option("--budget", help="What it may cost at most, in dollars; 0 for no limit.")
