@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -10,12 +11,16 @@ import pytest
 from crewlog.crews import available_workflows, load_role, load_workflow, strict_yaml
 from crewlog.domain import roles
 from crewlog.domain.errors import InvalidCommand, NotFound, Refused
+from crewlog.domain.workflow import roles_of
 from crewlog.tools.registry import TOOLS
 from crewlog.v1.run_pb2 import OnUnknown
 from hypothesis import given
 from hypothesis import strategies as st
 
-CREW = ["spec-writer", "implementer", "tester", "reviewer"]
+ROLES = ["architect", "chief-reviewer", "engineer", "implementer", "integrator", "judge", "reproducer", "reviewer"]
+ROLES += ["spec-writer", "tester"]
+WORKFLOWS = ["agent", "best-of-n", "feature", "fix", "review"]
+DEMO = Path(__file__).parents[2] / "examples" / "demo" / "crew.yaml"
 READS_ONLY = {"read", "glob", "grep"}
 SECONDS_MAX = 5.0
 
@@ -35,7 +40,7 @@ def write(tmp_path: Path) -> Write:
     return write_file
 
 
-@pytest.mark.parametrize("name", [*CREW, "engineer"])
+@pytest.mark.parametrize("name", ROLES)
 def test_built_in_roles_say_who_they_are(name: str) -> None:
     role = load_role(name)
     assert role.name == name
@@ -49,28 +54,47 @@ def test_the_rules_know_the_tools_that_there_are() -> None:
 
 
 def test_who_may_not_change_files_has_no_tool_for_it() -> None:
-    assert set(load_role("spec-writer").tools) == READS_ONLY
+    for name in ("architect", "chief-reviewer", "spec-writer"):
+        assert set(load_role(name).tools) == READS_ONLY
+    assert not {"write", "edit"} & set(load_role("judge").tools)
     assert not {"write", "edit"} & set(load_role("reviewer").tools)
 
 
 def test_the_reviewer_is_told_the_phrase_that_the_workflow_looks_for() -> None:
-    (back,) = load_workflow("feature").back_edges
+    (back,) = load_workflow(str(DEMO)).back_edges
     assert back.output_contains in load_role("reviewer").prompt.splitlines()
     assert "VERDICT: approved" in load_role("reviewer").prompt.splitlines()
 
 
 def test_the_built_in_workflows() -> None:
-    assert available_workflows() == ["agent", "feature"]
-    (engineer,) = load_workflow("agent").nodes
-    feature = load_workflow("feature")
-    assert engineer.agent.role.name == "engineer"
-    assert [(node.node_id, list(node.depends_on)) for node in feature.nodes] == [
+    assert available_workflows() == WORKFLOWS
+    assert all(load_workflow(name).name == name for name in WORKFLOWS)
+    assert all(load_workflow(name).description for name in WORKFLOWS)
+    assert {role.name for name in WORKFLOWS for _, role in roles_of(load_workflow(name))} == set(ROLES)
+
+
+def test_whoever_copies_best_of_n_finds_its_numbers_in_step() -> None:
+    attempt, judge, _ = load_workflow("best-of-n").nodes
+    winner = json.loads(judge.agent.output_schema)["properties"]["winner"]
+    assert winner["maximum"] == attempt.map.times - 1
+
+
+@pytest.mark.parametrize("name", WORKFLOWS)
+def test_every_loop_of_a_built_in_workflow_ends(name: str) -> None:
+    backs = [edge for edge in load_workflow(name).edges if edge.visits_max]
+    assert all(1 < edge.visits_max <= 5 for edge in backs)
+    assert bool(backs) == (name in ("feature", "fix"))
+
+
+def test_the_workflow_of_the_demo() -> None:
+    crew = load_workflow(str(DEMO))
+    assert [(node.node_id, list(node.depends_on)) for node in crew.nodes] == [
         ("spec-writer", []),
         ("implementer", ["spec-writer"]),
         ("tester", ["implementer"]),
         ("reviewer", ["tester"]),
     ]
-    (back,) = feature.back_edges
+    (back,) = crew.back_edges
     assert (getattr(back, "from"), back.to, back.visits_max) == ("reviewer", "implementer", 3)
 
 
@@ -107,7 +131,7 @@ def test_every_field_of_a_workflow_and_a_role(write: Write) -> None:
     assert (role.model, role.cheaper_model, role.prompt, workflow.nodes[0].agent.prompt) == ("m", "c", "P", "more")
     assert (role.limits.turns_max, role.limits.duration_seconds_max, role.limits.tokens_max) == (1, 2, 3)
     assert (noop.noop.steps, list(noop.depends_on), back.visits_max) == (2, ["a"], 2)
-    assert available_workflows([directory]) == ["agent", "feature", "own"]
+    assert available_workflows([directory]) == sorted([*WORKFLOWS, "own"])
 
 
 def test_limits_of_calls_the_network_and_labels(write: Write) -> None:
@@ -140,7 +164,7 @@ def test_a_workflow_by_its_path(write: Write) -> None:
 def test_an_unknown_name_is_told_what_there_is(name: str) -> None:
     with pytest.raises(NotFound) as refused:
         load_workflow(name)
-    assert "agent, feature" in refused.value.what_to_do
+    assert ", ".join(WORKFLOWS) in refused.value.what_to_do
     assert len(refused.value.message) < 200
     with pytest.raises(NotFound):
         load_role(name)

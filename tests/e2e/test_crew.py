@@ -14,7 +14,6 @@ from pathlib import Path
 
 import pytest
 from crewlog.cli.verifying import verify
-from crewlog.crews import load_workflow
 from crewlog.domain.errors import Unavailable
 from crewlog.v1.budget_pb2 import Limit
 from crewlog.v1.budget_service_pb2 import QueryCost
@@ -24,7 +23,7 @@ from crewlog.v1.run_service_pb2 import WatchRun
 from grpc import StatusCode
 from grpc.aio import AioRpcError
 
-from tests.e2e.world import WAIT_SECONDS, World, git, platform_on, types_of
+from tests.e2e.world import CREW, WAIT_SECONDS, World, git, platform_on, types_of
 
 LOOK_AGAIN_SECONDS = 0.05
 CANARY = "canary-4f1d2c3b5a69"
@@ -148,7 +147,7 @@ async def test_a_cancelled_run_ends_soon_and_keeps_what_was_done(world: World) -
 
 async def test_a_limit_on_turns_ends_the_run_and_says_so(world: World) -> None:
     workflow = Workflow()
-    workflow.CopyFrom(load_workflow("feature"))
+    workflow.CopyFrom(CREW)
     workflow.nodes[1].agent.role.limits.turns_max = 1
     await world.start("short", workflow=workflow, workflow_name=None)
     run = await world.finished("short")

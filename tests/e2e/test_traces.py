@@ -80,7 +80,7 @@ async def test_a_run_is_one_trace_across_the_services(collector: Collector, tmp_
         await world.start("traced")
         assert (await world.finished("traced")).status == RunStatus.RUN_STATUS_SUCCEEDED
         steps = steps_of(await following.until_now(world.gateway, "traced"))
-        root = await collector.until("invoke_workflow feature")
+        root = await collector.until("invoke_workflow crew")
     trace_id = trace_id_of_run("traced").to_bytes(16, "big")
     found = [(service, span) for service, span in collector.spans if span.trace_id == trace_id]
     names = {span.name for _, span in found}
@@ -102,7 +102,7 @@ async def test_a_replay_sends_no_span(collector: Collector, tmp_path: Path, repo
     async with platform_on(tmp_path, repository) as world:
         await world.start("traced")
         await world.finished("traced")
-        await collector.until("invoke_workflow feature")
+        await collector.until("invoke_workflow crew")
     sent = len(collector.spans)
     async with platform_on(tmp_path, repository) as world:
         run = await world.finished("traced")

@@ -17,6 +17,7 @@ from typing import Any
 
 from crewlog.cli.gateway import Gateway, of_channel
 from crewlog.cli.launcher.platform import Platform
+from crewlog.crews import load_workflow
 from crewlog.runtime.channel import dial
 from crewlog.v1.entry_pb2 import RecordedEntry
 from crewlog.v1.project_pb2 import RegisterProject
@@ -28,6 +29,7 @@ from tests.e2e.afterwards import LEDGER
 ROOT = Path(__file__).parents[2]
 DEMO = ROOT / "examples" / "demo"
 TASK = (DEMO / "task.txt").read_text()
+CREW = load_workflow(str(DEMO / "crew.yaml"))
 WAIT_SECONDS = 60.0
 
 
@@ -46,7 +48,9 @@ class World:
     directory: Path
 
     async def start(self, run_id: str, **fields: object) -> None:
-        asked: dict[str, object] = {"workflow_name": "feature", "input": TASK, **fields}
+        """With the workflow of the demo, unless it is given or named."""
+        plan = {} if fields.get("workflow_name") or "workflow" in fields else {"workflow": CREW}
+        asked: dict[str, object] = {"input": TASK, **plan, **fields}
         await self.gateway.runs.Start(StartRun(run_id=run_id, project_id=self.project_id, **asked))  # type: ignore[arg-type]
 
     async def watch(self, run_id: str, until: Callable[[str], bool]) -> list[RecordedEntry]:

@@ -29,9 +29,9 @@ from crewlog.tools.sandbox import Level, Sandbox
 from crewlog.v1.run_pb2 import GetRun, RunView
 
 RUN_ID = "repair-slugs"
-WORKFLOW = "feature"
 BUDGET = "1.00"
 EXAMPLE = Path(__file__).resolve().parents[3] / "examples" / "demo"
+WORKFLOW = str(EXAMPLE / "crew.yaml")
 _TESTS = ("python3", "-m", "unittest")
 _AUTHOR = ("-c", "user.name=Crewlog demo", "-c", "user.email=demo@localhost", "-c", "commit.gpgsign=false")
 
