@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -17,6 +18,9 @@ from crewlog.crews.findings import InvalidFile, Mark, invalid, quoted
 
 BYTES_MAX = 128 * 1024
 DEPTH_MAX = 32
+VALUES_MAX = 50_000
+PLAIN_CHARACTERS_MAX = 1_000
+"""A longer one has no meaning of its own."""
 
 _LOADER: Any = yaml.CSafeLoader if yaml.__with_libyaml__ else yaml.SafeLoader
 _RESOLVER: Any = yaml.resolver.Resolver()
@@ -33,6 +37,9 @@ class Kind(StrEnum):
     NUMBER = "float"
     YES_OR_NO = "bool"
     NOTHING = "null"
+
+
+_KINDS = frozenset(Kind)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +114,7 @@ class _Composer:
         self._file = file
         self._line = line
         self._depth = 0
+        self._values = 0
 
     def document(self) -> Value | None:
         next(self._events)
@@ -125,6 +133,9 @@ class _Composer:
             self._refuse(event, "uses an anchor or alias: anchors and aliases are not allowed, write the value again")
         if getattr(event, "tag", None) not in _WITHOUT_A_TAG:
             self._refuse(event, f"uses the tag {quoted(event.tag)}: tags are not allowed, leave it out")
+        self._values += 1
+        if self._values > VALUES_MAX:
+            self._refuse(event, f"holds too much: at most {VALUES_MAX} values")
         if isinstance(event, yaml.ScalarEvent):
             return self._scalar(event)
         self._depth += 1
@@ -135,9 +146,7 @@ class _Composer:
         return value
 
     def _scalar(self, event: yaml.ScalarEvent) -> Scalar:
-        tag = _RESOLVER.resolve(yaml.ScalarNode, event.value, event.implicit)
-        name = tag.rpartition(":")[2]
-        kind = Kind(name) if name in set(Kind) else Kind.TEXT
+        kind = _kind_of(event.value) if event.implicit[0] and len(event.value) <= PLAIN_CHARACTERS_MAX else Kind.TEXT
         return Scalar(self._mark(event), kind, event.value)
 
     def _items(self, event: Any) -> Items:
@@ -164,3 +173,9 @@ class _Composer:
 
     def _refuse(self, event: Any, why: str) -> NoReturn:
         raise invalid(self._file, self._mark(event), "file", why)
+
+
+@lru_cache(4096)
+def _kind_of(text: str) -> Kind:
+    name = _RESOLVER.resolve(yaml.ScalarNode, text, (True, False)).rpartition(":")[2]
+    return Kind(name) if name in _KINDS else Kind.TEXT
