@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from crewlog.cli.following import until_now
+from crewlog.cli.launcher import supervisor
 from crewlog.cli.verifying import verify
 from crewlog.v1.entry_pb2 import RecordedEntry
 from crewlog.v1.project_pb2 import RegisterProject
@@ -26,8 +27,14 @@ logger = logging.getLogger("chaos")
 NODES, NODES_OF_PART = 1_023, 127
 ITEMS = 10_000
 VICTIMS = ("scheduler", "executor", "gateway")
-PAUSE_SECONDS = (0.1, 1.0)
+PAUSE_SECONDS = (0.3, 2.0)
 PATIENCE_SECONDS = 600.0
+
+
+@pytest.fixture(autouse=True)
+def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What dies every second is not kept waiting."""
+    monkeypatch.setattr(supervisor, "PAUSE_SECONDS_MAX", supervisor.PAUSE_SECONDS_MIN)
 
 
 async def _done(entry: RecordedEntry) -> None:
