@@ -1,11 +1,13 @@
 """Structured results: what a JSON Schema may be, and whether a value fits.
 
-A schema stands for itself: it refers to nothing outside. Its regular expressions are matched in linear time.
+A schema stands for itself: it refers to nothing outside. Its regular expressions are matched in linear time. Both come
+from others, so that no schema is accepted with which a value could be looked at too often.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any, NoReturn
 
@@ -17,6 +19,21 @@ DEPTH_MAX = 32
 VIOLATIONS_MAX = 10
 VIOLATION_CHARACTERS_MAX = 300
 COMPILED_KEPT_MAX = 256
+PARTS_MAX = 2_000
+"""Of a schema, each as often as something refers to it."""
+PATTERNS_MAX = 20
+PATTERN_CHARACTERS_MAX = 200
+PATTERN_BYTES_MAX = 100_000
+"""Of a pattern when it is compiled."""
+
+_NOT_HERE = frozenset({"$anchor", "$dynamicAnchor", "$dynamicRef", "$id", "$recursiveAnchor", "$recursiveRef"})
+_DEFINITIONS = frozenset({"$defs", "definitions"})
+_BESIDE = _DEFINITIONS | {"$comment", "$ref", "$schema", "description", "title"}
+# With one of these, what refers to itself looks at the same value in several ways, and twice as many one level deeper.
+_BRANCHES = frozenset(
+    {"allOf", "anyOf", "contains", "dependentSchemas", "else", "if", "not", "oneOf", "patternProperties", "then"}
+    | {"unevaluatedItems", "unevaluatedProperties"}
+)
 
 
 def check_schema(text: str) -> None:
@@ -33,7 +50,7 @@ def violations_of(schema_json: str, value_json: str) -> list[str]:
         return [str(problem)]
     found = []
     for error in _validator(schema_json).iter_errors(value):
-        found.append(f"/{'/'.join(map(str, error.instance_path))}: {error.message}"[:VIOLATION_CHARACTERS_MAX])
+        found.append(f"{_pointer(error.instance_path)}: {error.message}"[:VIOLATION_CHARACTERS_MAX])
         if len(found) == VIOLATIONS_MAX:
             break
     return found
@@ -49,13 +66,85 @@ def _validator(text: str) -> Any:
         _refuse(str(problem))
     if not isinstance(schema, dict):
         _refuse("has to be an object")
+    _check_parts(schema)
     try:
         jsonschema_rs.meta.validate(schema)
         return jsonschema_rs.Draft202012Validator(
-            schema, retriever=_nothing_outside, pattern_options=jsonschema_rs.RegexOptions()
+            schema, retriever=_nothing_outside, pattern_options=jsonschema_rs.RegexOptions(PATTERN_BYTES_MAX)
         )
     except (ValueError, jsonschema_rs.ReferencingError) as problem:
         _refuse(str(problem).strip().splitlines()[0][:VIOLATION_CHARACTERS_MAX])
+
+
+def _check_parts(schema: dict[str, Any]) -> None:
+    words = list(_words(schema))
+    for word, value in words:
+        if word in _NOT_HERE or (word == "$ref" and isinstance(value, str) and value[:2] not in ("#", "#/")):
+            _refuse(f"cannot use {word!r}: references are `#` or `#/$defs/name`")
+    patterns = [pattern for word, value in words for pattern in _patterns(word, value)]
+    if len(patterns) > PATTERNS_MAX or max(map(len, patterns), default=0) > PATTERN_CHARACTERS_MAX:
+        _refuse(f"can have {PATTERNS_MAX} patterns of {PATTERN_CHARACTERS_MAX} characters")
+    if _parts(schema, schema, (), {}) > PARTS_MAX:
+        _refuse(f"has more than {PARTS_MAX:,} parts, each counted as often as something refers to it")
+
+
+def _parts(schema: dict[str, Any], part: Any, within: tuple[str, ...], known: dict[str, int]) -> int:
+    """How many parts there are below this one, through all references."""
+    count = 1 + sum(_parts(schema, each, within, known) for each in _inside(part, but=_DEFINITIONS))
+    reference = part.get("$ref") if isinstance(part, dict) else None
+    if not isinstance(reference, str):
+        return count
+    if reference in within:
+        _check_recursion(schema, reference)
+        return count
+    if reference not in known:
+        known[reference] = _parts(schema, _referred(schema, reference), (*within, reference), known)
+    return count + known[reference]
+
+
+def _check_recursion(schema: dict[str, Any], reference: str) -> None:
+    branching = sorted(_BRANCHES.intersection(word for word, _ in _words(schema)))
+    if branching:
+        _refuse(f"refers to itself by {reference[:80]!r}; then it cannot use {branching[0]!r}")
+    if any("$ref" in part and part.keys() - _BESIDE for part in _all_parts(schema)):
+        _refuse(f"refers to itself by {reference[:80]!r}; then nothing that says more can stand beside a reference")
+
+
+def _referred(schema: dict[str, Any], reference: str) -> Any:
+    part: Any = schema
+    for step in reference[2:].split("/") if reference != "#" else ():
+        name = step.replace("~1", "/").replace("~0", "~")
+        if not isinstance(part, dict) or name not in part:
+            _refuse(f"refers to {reference[:80]!r}, which is not there")
+        part = part[name]
+    return part
+
+
+def _all_parts(part: Any) -> Iterator[dict[str, Any]]:
+    if isinstance(part, dict):
+        yield part
+    for each in _inside(part):
+        yield from _all_parts(each)
+
+
+def _words(part: Any) -> Iterator[tuple[str, Any]]:
+    return (item for each in _all_parts(part) for item in each.items())
+
+
+def _patterns(word: str, value: Any) -> list[str]:
+    if word == "pattern":
+        return [value] if isinstance(value, str) else []
+    return [*value] if word == "patternProperties" and isinstance(value, dict) else []
+
+
+def _inside(part: Any, but: frozenset[str] = frozenset()) -> list[Any]:
+    if isinstance(part, dict):
+        return [value for word, value in part.items() if word not in but]
+    return part if isinstance(part, list) else []
+
+
+def _pointer(path: list[str | int]) -> str:
+    return "/" + "/".join(str(step).replace("~", "~0").replace("/", "~1") for step in path)
 
 
 def _nothing_outside(uri: str) -> NoReturn:
@@ -68,6 +157,7 @@ def _parsed(text: str, bytes_max: int) -> Any:
         raise ValueError(f"is larger than {bytes_max} bytes")
     try:
         value = json.loads(text, parse_constant=_no_constant)
+        json.dumps(value, ensure_ascii=False).encode()
     except RecursionError:
         raise ValueError(f"is nested more than {DEPTH_MAX} deep") from None
     except ValueError as problem:

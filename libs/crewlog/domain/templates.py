@@ -14,9 +14,10 @@ from functools import lru_cache
 from typing import Any
 
 from crewlog.domain.errors import InvalidCommand
-from crewlog.domain.expressions import Expression, ExpressionFailed, compile_expression
+from crewlog.domain.expressions import COPIES_MAX, Expression, ExpressionFailed, compile_expression
 
 RENDERED_BYTES_MAX = 256 * 1024
+EXPRESSIONS_MAX = 100
 COMPILED_KEPT_MAX = 4_096
 
 _OPENING = re.compile(r"(\\*)\{\{")
@@ -37,6 +38,9 @@ class Template:
 
     def render(self, context: Mapping[str, Any]) -> str:
         """The text with the values. Raises ExpressionFailed, also where it becomes larger than RENDERED_BYTES_MAX."""
+        looping = [part for part in self.parts if isinstance(part, Expression) and part.loops]
+        if sum(part.copies(part.seen_of(context)) for part in looping) > COPIES_MAX:
+            raise ExpressionFailed("the lists that its expressions go through are too long")
         text = "".join(part if isinstance(part, str) else shown(part.value(context)) for part in self.parts)
         if len(text.encode(errors="replace")) > RENDERED_BYTES_MAX:
             raise ExpressionFailed(f"the text becomes larger than {RENDERED_BYTES_MAX} bytes")
@@ -57,6 +61,8 @@ def shown(value: Any) -> str:
 def _compiled(text: str) -> Template:
     parts = tuple(_parts(text))
     expressions = [part for part in parts if isinstance(part, Expression)]
+    if len(expressions) > EXPRESSIONS_MAX:
+        raise _invalid(f"has {len(expressions)} expressions, and may have {EXPRESSIONS_MAX}")
     return Template(
         parts,
         frozenset(name for each in expressions for name in each.tasks),
