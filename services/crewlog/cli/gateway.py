@@ -17,6 +17,7 @@ from crewlog.cli.options import Where
 from crewlog.domain.errors import NotAuthenticated, Refused, Unavailable
 from crewlog.runtime.channel import dial
 from crewlog.runtime.status import RemoteFault, refusal_of
+from crewlog.v1.admission_pb2_grpc import AdmissionServiceStub
 from crewlog.v1.agent_pb2_grpc import AgentServiceStub
 from crewlog.v1.budget_service_pb2_grpc import BudgetServiceStub, CostServiceStub, GateServiceStub
 from crewlog.v1.events_pb2_grpc import EventServiceStub
@@ -25,6 +26,7 @@ from crewlog.v1.run_service_pb2_grpc import RunServiceStub
 from crewlog.v1.workspace_pb2_grpc import FileServiceStub
 
 if TYPE_CHECKING:
+    from crewlog.v1.admission_pb2_grpc import AdmissionServiceAsyncStub
     from crewlog.v1.agent_pb2_grpc import AgentServiceAsyncStub
     from crewlog.v1.budget_service_pb2_grpc import (
         BudgetServiceAsyncStub,
@@ -50,6 +52,7 @@ class Gateway:
     budgets: BudgetServiceAsyncStub
     gates: GateServiceAsyncStub
     costs: CostServiceAsyncStub
+    admission: AdmissionServiceAsyncStub
     hint: str = ""
 
     def command(self, words: str) -> str:
@@ -105,6 +108,7 @@ def of_channel(channel: grpc.aio.Channel, address: str, hint: str = "") -> Gatew
         BudgetServiceStub(channel),
         GateServiceStub(channel),
         CostServiceStub(channel),
+        AdmissionServiceStub(channel),
         hint,
     )
 

@@ -9,7 +9,7 @@ import sys
 from typing import NoReturn
 
 import typer
-from crewlog.cli.commands import control, log, money, platform, runs, workflows
+from crewlog.cli.commands import control, log, money, platform, runs, waiting, workflows
 from crewlog.cli.exits import ExitCode, Failed, code_of, lines_of
 from crewlog.domain.errors import Refused, UnknownEvent
 
@@ -21,7 +21,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for module in (platform, runs, workflows, control, money, log):
+for module in (platform, runs, workflows, control, waiting, money, log):
     module.register(app)
 
 

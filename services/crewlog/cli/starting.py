@@ -63,6 +63,7 @@ class Request:
     run_id: str = ""
     base: str = ""
     times: Times = field(default_factory=Times)
+    priority: int = 0
 
 
 async def run(gateway: Gateway, request: Request, *, detach: bool, output: Output) -> int:
@@ -103,6 +104,7 @@ def to_command(request: Request) -> StartRun:
         budgets=[name.removeprefix("named:").removeprefix("named_") for name in request.spending.charge],
         on_exhausted=OnExhausted.Value(f"ON_EXHAUSTED_{request.spending.on_exhausted.upper()}"),
         limits=_run_limits(request.times),
+        priority=request.priority,
     )
     plan = crew_files.to_send(request.workflow, request.repo)
     if plan is None:

@@ -11,6 +11,7 @@ import pytest
 from crewlog.cli.main import main
 from crewlog.runtime.auth import Access, Verifier
 from crewlog.runtime.serve import Registration, start_server
+from crewlog.v1.admission_pb2_grpc import add_AdmissionServiceServicer_to_server
 from crewlog.v1.agent_pb2_grpc import add_AgentServiceServicer_to_server
 from crewlog.v1.budget_service_pb2_grpc import add_CostServiceServicer_to_server, add_GateServiceServicer_to_server
 from crewlog.v1.events_pb2_grpc import add_EventServiceServicer_to_server
@@ -21,6 +22,7 @@ from tests.service.cli.remembering import Crewlog, Done, Remembering
 
 SECONDS_MAX = 30.0
 _SERVICES: dict[str, Callable[[Any, Server], None]] = {
+    "crewlog.v1.AdmissionService": add_AdmissionServiceServicer_to_server,
     "crewlog.v1.AgentService": add_AgentServiceServicer_to_server,
     "crewlog.v1.RunService": add_RunServiceServicer_to_server,
     "crewlog.v1.GateService": add_GateServiceServicer_to_server,

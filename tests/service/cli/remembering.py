@@ -14,6 +14,7 @@ from crewlog.v1.events_pb2 import PlatformStatus
 from crewlog.v1.recovery_pb2 import RecoverRun, Recovery
 from crewlog.v1.run_pb2 import GateView, RunView
 from crewlog.v1.run_service_pb2 import WatchRun, WatchRunMessage
+from crewlog.v1.waiting_pb2 import ExplainWaiting, Waiting, WaitingTask
 from google.protobuf.message import Message
 
 
@@ -36,7 +37,11 @@ class Remembering:
             raise self.refusal
         return Receipt(revision=7)
 
-    Pause = Resume = Cancel = CancelTask = Retry = Send = Answer = command
+    Pause = Resume = Cancel = CancelTask = Retry = Send = Answer = Signal = Set = command
+
+    async def Explain(self, request: ExplainWaiting, context: object) -> Waiting:
+        self.asked.append(request)
+        return Waiting(tasks=[WaitingTask(run_id="demo", task_id="tester-1", why="4 of 4 at work")])
 
     async def Recover(self, request: RecoverRun, context: object) -> Recovery:
         self.asked.append(request)

@@ -70,6 +70,9 @@ def run(
     max_waiting_time: Annotated[
         str, typer.Option("--max-waiting-time", help="How long a task may wait for an executor.", show_default="7d")
     ] = "",
+    priority: Annotated[
+        int, typer.Option("--priority", min=-10, max=10, help="Who goes first where tasks wait; higher is sooner.")
+    ] = 0,
     detach: Annotated[bool, typer.Option("--detach", "-d", help="Start it, and do not follow it.")] = False,
 ) -> None:
     """Has a crew do a task on a repository, and brings the result back as a branch."""
@@ -78,7 +81,7 @@ def run(
     limits = starting.Limits(budget, max_input_tokens, max_output_tokens, max_calls)
     spending = starting.Spending(limits, on_exhausted.value, charge or ())
     times = starting.Times(max_time, max_waiting_time)
-    request = starting.Request(task, repo, workflow, model, spending, run_id, base, times)
+    request = starting.Request(task, repo, workflow, model, spending, run_id, base, times, priority)
     where.ask(lambda gateway: starting.run(gateway, request, detach=detach, output=where.output))
 
 
@@ -87,10 +90,18 @@ def runs(
     status: Annotated[list[Status] | None, typer.Option("--status", help="Only these. Can be repeated.")] = None,
     project: Annotated[str, typer.Option("--project", help="Only runs of this project.")] = "",
     limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="How many at most.")] = 20,
+    why_waiting: Annotated[bool, typer.Option("--why-waiting", help="What each task waits for.")] = False,
+    run_id: Annotated[
+        str, typer.Argument(metavar="[RUN]", help="With --why-waiting: only this run.", show_default=False)
+    ] = "",
 ) -> None:
     """Lists runs, newest first."""
-    from crewlog.cli import listing
+    from crewlog.cli import listing, waiting
 
+    if why_waiting:
+        where.ask(lambda gateway: waiting.why(gateway, where.output, run_id))
+    if run_id:
+        raise typer.BadParameter("a run is named only with --why-waiting; `crewlog show` shows one")
     names = [each.value for each in status or []]
     where.ask(lambda gateway: listing.runs(gateway, where.output, statuses=names, project=project, limit=limit))
 

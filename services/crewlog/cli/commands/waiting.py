@@ -1,0 +1,70 @@
+"""Commands about what waits: signals, and limits on tasks at once."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+from crewlog.cli.commands.runs import RunId
+from crewlog.cli.options import Where, located
+
+PANEL = "Control"
+
+
+class Dimension(StrEnum):
+    """What is limited."""
+
+    TENANT = "tenant"
+    PROJECT = "project"
+    WORKFLOW = "workflow"
+    ROLE = "role"
+    MODEL = "model"
+    POOL = "pool"
+
+
+def register(app: typer.Typer) -> None:
+    app.command(rich_help_panel=PANEL)(located(signal))
+    limiting = typer.Typer()
+    limiting.callback(invoke_without_command=True)(located(limits))
+    limiting.command("set")(located(set_limit))
+    limiting.command("list")(located(list_limits))
+    app.add_typer(limiting, name="limits", rich_help_panel=PANEL)
+
+
+def signal(
+    where: Where,
+    run_id: RunId,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="What its workflow waits for.", show_default=False)],
+    data: Annotated[str, typer.Option("--data", help="JSON; - reads it from standard input.")] = "",
+    request_id: Annotated[str, typer.Option("--request-id", help="The same id twice is the same signal.")] = "",
+) -> None:
+    """Sends a signal to a run that waits for it, or will."""
+    from crewlog.cli import waiting
+
+    where.ask(lambda gateway: waiting.signal(gateway, where.output, run_id, name, data, request_id))
+
+
+def limits(where: Where, context: typer.Context) -> None:
+    """Limits on tasks at once, with how many are at work under each."""
+    if context.invoked_subcommand is None:
+        list_limits(where)
+
+
+def list_limits(where: Where) -> None:
+    """Lists the limits, with how many tasks are at work under each."""
+    from crewlog.cli import waiting
+
+    where.ask(lambda gateway: waiting.limits(gateway, where.output))
+
+
+def set_limit(
+    where: Where,
+    dimension: Annotated[Dimension, typer.Argument(help="What is limited.", show_default=False)],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Such as implementer; * for every other.")],
+    tasks_max: Annotated[int, typer.Argument(metavar="N", min=-1, help="How many at once; -1 for no limit.")],
+) -> None:
+    """Sets how many tasks may be worked on at once."""
+    from crewlog.cli import waiting
+
+    where.ask(lambda gateway: waiting.set_limit(gateway, where.output, dimension.value, name, tasks_max))
