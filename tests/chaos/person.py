@@ -67,6 +67,8 @@ class Person(Client):
         if gate.kind == GateKind.GATE_KIND_QUESTION:
             await self._send(gate)
             answer = AnswerGate(run_id=gate.run_id, gate_id=gate.gate_id, choice=YES)
+        elif gate.kind == GateKind.GATE_KIND_APPROVAL:
+            answer = AnswerGate(run_id=gate.run_id, gate_id=gate.gate_id, choice="approve")
         else:
             answer = AnswerGate(run_id=gate.run_id, gate_id=gate.gate_id, choice="raise", by=RAISE)
         await self.insist(lambda: self.gateway.gates.Answer(answer))

@@ -22,7 +22,7 @@ from tests.chaos.sweep import Attack, NotReached, Sweep
 logger = logging.getLogger("chaos")
 
 pytestmark = pytest.mark.slow
-POINTS_MIN = 150
+POINTS_MIN = 200
 FAMILIES = {
     "executor": ("append.agent", "blob", "call", "model", "tool"),
     "gateway": ("append.project", "call", "follow", "projection", "serve"),

@@ -1,6 +1,6 @@
-"""A run that passes every kind of step in a second: calls side by side, each class of tool, a large body, branches that
-are merged, a way back, budgets above the run, and a person who pauses it, sends a message, and is asked for more money
-and for an answer.
+"""A run that passes every kind of step in a second or two: calls side by side, each class of tool, a large body,
+branches that are merged, a way back, a gate, a map of commands, a child run, a join of files, budgets above the run,
+and a person who pauses it, sends a message, and is asked for more money and for an answer.
 """
 
 from __future__ import annotations
@@ -10,10 +10,23 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from crewlog.v1.budget_pb2 import Limit, OnExhausted, SetBudget
+from crewlog.v1.node_pb2 import CommandNode, GateNode, JoinNode
 from crewlog.v1.project_pb2 import RegisterProject
-from crewlog.v1.run_pb2 import AgentNode, BackEdge, Node, Role, RunView, StartRun, Workflow
+from crewlog.v1.run_pb2 import (
+    AgentNode,
+    BackEdge,
+    MapNode,
+    Node,
+    NoopNode,
+    Role,
+    RunView,
+    StartRun,
+    Workflow,
+    WorkflowNode,
+)
 
 from tests.chaos.client import INSIST_SECONDS
 from tests.chaos.person import Person
@@ -23,6 +36,8 @@ SCRIPT = Path(__file__).with_name("trial.yaml")
 TENANT_BUDGET = "tenant"
 PLENTY = Limit(usd_micros=1_000_000_000)
 TOO_LITTLE = Limit(usd_micros=40_000)
+LITTLE = Limit(usd_micros=100)
+INNER = Workflow(name="inner", nodes=[Node(node_id="only", noop=NoopNode(steps=1))])
 FILES = {"hay.txt": "hay\nneedle\nhay\n", "wide.txt": ("€" * 999 + "\n") * 35, ".gitignore": "*.log\n"}
 EXPECTED_FILES = {
     "hay.txt": "hay\npin\nhay\n",
@@ -31,7 +46,10 @@ EXPECTED_FILES = {
     "left.txt": "left\n",
     "right.txt": "right\nagain\n",
 }
-TASKS = {"checker-1", "checker-2", "left-1", "maker-1", "right-1", "right-2"}
+TASKS = {
+    *("checker-1", "checker-2", "left-1", "maker-1", "right-1", "right-2"),
+    *("approved-1", "parts-1", "parts_0-1", "parts_1-1", "inner-1", "joined-1", "tests-1"),
+}
 
 
 @dataclass(frozen=True)
@@ -120,9 +138,18 @@ def _workflow() -> Workflow:
             _node("left", "maker"),
             _node("right", "maker"),
             _node("checker", "left", "right"),
+            Node(node_id="approved", depends_on=["maker"], gate=GateNode(question="Go on?")),
+            Node(node_id="parts", depends_on=["approved"], map=MapNode(body=_command("made.txt"), times=2)),
+            Node(node_id="inner", depends_on=["maker"], workflow=WorkflowNode(workflow=INNER), budget=LITTLE),
+            Node(node_id="joined", depends_on=["left", "inner"], join_files=JoinNode()),
+            _command("left.txt", node_id="tests", depends_on=["joined"]),
         ],
         back_edges=[BackEdge(**{"from": "checker"}, to="right", output_contains="VERDICT: once more", visits_max=2)],
     )
+
+
+def _command(path: str, **fields: Any) -> Node:
+    return Node(command=CommandNode(argv=["test", "-f", path]), **fields)
 
 
 def _node(name: str, *depends_on: str) -> Node:
