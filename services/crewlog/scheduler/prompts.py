@@ -63,15 +63,28 @@ def _earlier(run: Run, task: Task) -> Iterator[str]:
 def handed_over(run: Run, task: Task) -> str:
     """What a task says to those that come after it, as it is."""
     text = _said(run, task)
-    failure = f" It has not succeeded: {task.failure.message}." if task.failure is not None else ""
-    return f"What {task.node_id!r} handed over:{failure}\n\n<output of={task.node_id!r}>\n{text}\n</output>"
+    about = f"{_failure(task)}{_files(run, task)}"
+    return f"What {task.node_id!r} handed over:{about}\n\n<output of={task.node_id!r}>\n{text}\n</output>"
+
+
+def _failure(task: Task) -> str:
+    return f" It has not succeeded: {task.failure.message}." if task.failure is not None else ""
+
+
+def _files(run: Run, task: Task) -> str:
+    """So that changes which are not among one's own files can be looked at."""
+    commits = [commit for commit in task.commits if commit != run.started.base_commit]
+    return f" Its files are commit {commits[0]}." if len(commits) == 1 else ""
 
 
 def _said(run: Run, task: Task) -> str:
     parts = run_state.parts_of(run, task) if task.task_id in run.expansions else []
     if parts:
         room = OUTPUT_CHARACTERS_MAX // len(parts)
-        return "\n\n".join(f"{part.node_id}: {_own(run, part)[:room]}" for part in parts[:PARTS_MAX])
+        return "\n\n".join(
+            f"{part.node_id}:{_failure(part)}{_files(run, part)}\n{_own(run, part)[:room]}"
+            for part in parts[:PARTS_MAX]
+        )
     return _own(run, task)
 
 
