@@ -168,7 +168,7 @@ def decided(run: Run, task_id: str, ways: Iterable[tuple[Way, bool]], at: int, *
             arrivals = arrivals.set(target, arrived)
         elif is_lost:
             lost = lost.set(target, lost.get(target, 0) + 1)
-        if _goes_on(run, target, left, len(arrived), is_taken=is_taken):
+        if target not in going and _goes_on(run, target, left, len(arrived), is_taken=is_taken):
             going.append(target)
     return activated(replace(run, unmet=unmet, arrivals=arrivals, lost=lost), going, at)
 
@@ -177,8 +177,12 @@ def _goes_on(run: Run, node_id: str, left: int, arrived: int, *, is_taken: bool)
     """Whether there is something to do about the node now, and was not before."""
     if not run.graph.is_early(node_id):
         return left == 0
-    needed = run.graph.needed(node_id)
-    return (is_taken and arrived == needed) or (left == 0 and arrived < needed)
+    has_enough = is_taken and arrived >= run.graph.needed(node_id)
+    return (has_enough or left == 0) and not _has_begun(run, node_id)
+
+
+def _has_begun(run: Run, node_id: str) -> bool:
+    return current(run, node_id) is not None or node_id in run.ready or node_id in run.pending
 
 
 def plain_ways(run: Run, node_id: str) -> list[tuple[Way, bool]]:

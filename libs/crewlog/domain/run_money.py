@@ -88,9 +88,14 @@ def share(run: Run, node_id: str) -> Amounts:
         return ZERO
     if node_id in run.spawned:
         return run.spawned[node_id].allotment
-    own = amounts.share(left(run), _spenders(run, node_id)) if amounts.limited_units(run.limit) else ZERO
-    wish = Amounts.of(node.budget)
-    return Amounts(*(_smaller(getattr(own, unit), getattr(wish, unit)) for unit in amounts.UNITS)) if wish else own
+    limited, wish = amounts.limited_units(run.limit), Amounts.of(node.budget)
+    own = amounts.share(left(run), _spenders(run, node_id)) if limited else ZERO
+    if not wish:
+        return own
+    wished = (getattr(wish, unit) or getattr(own, unit) for unit in amounts.UNITS)
+    return Amounts(
+        *(min(w, getattr(own, u)) if u in limited else w for u, w in zip(amounts.UNITS, wished, strict=True))
+    )
 
 
 def _spenders(run: Run, node_id: str) -> int:
