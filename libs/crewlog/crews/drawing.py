@@ -17,6 +17,7 @@ from crewlog.v1.run_pb2 import Workflow
 GAP = 3
 BOX_CHARACTERS = (40, 24, 16)
 LABEL_CHARACTERS_MIN = 5
+DESCRIPTION_CHARACTERS_MAX = 1_000
 BACK = "↺"
 
 
@@ -178,4 +179,4 @@ def _told(link: Link) -> str:
 
 
 def _paragraph(text: str, columns: int) -> list[str]:
-    return textwrap.wrap(text, columns)
+    return textwrap.wrap(cut(text, DESCRIPTION_CHARACTERS_MAX), columns)

@@ -56,7 +56,8 @@ class Picture:
 
 
 def cut(text: str, characters_max: int) -> str:
-    line = " ".join(text.split())
+    """On one line, without what a terminal would obey."""
+    line = "".join(each if each.isprintable() else "�" for each in " ".join(text.split()))
     return line if len(line) <= characters_max else line[: characters_max - 1] + "…"
 
 
@@ -64,7 +65,11 @@ def _links(ways: Sequence[Way]) -> list[Link]:
     labels: dict[tuple[str, str, bool], list[str]] = {}
     for way in ways:
         labels.setdefault((way.source, way.target, bool(way.visits_max)), []).append(label_of(way))
-    return [Link(*ends[:2], "" if "" in found else " or ".join(found), ends[2]) for ends, found in labels.items()]
+    return [Link(source, target, _joined(found), is_back) for (source, target, is_back), found in labels.items()]
+
+
+def _joined(labels: Sequence[str]) -> str:
+    return " or ".join(label or "succeeded" for label in dict.fromkeys(labels)) if any(labels) else ""
 
 
 def label_of(way: Way) -> str:

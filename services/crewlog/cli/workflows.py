@@ -90,7 +90,7 @@ def show(name: str, repository: Path, output: Output) -> None:
         return
     write_line(f"{workflow.name}  {workflow.version}")
     if workflow.description:
-        write_line(workflow.description.strip())
+        write_line(wording.plain(workflow.description.strip()))
     write_line("")
     write_table(("node", "is", "does", "after", "conditions"), drawing.rows(workflow))
 
