@@ -6,11 +6,11 @@ outcome replaces it. What an attempt has written that came to nothing is withdra
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
-from crewlog.cli import effects, wording
+from crewlog.cli import effects, tasks, wording
 from crewlog.domain import names, run_events, run_state, run_view
 from crewlog.eventlog import codec
 from crewlog.v1 import agent_pb2 as agent
@@ -106,14 +106,22 @@ def is_over(board: Board) -> bool:
     return run_state.is_over(board.run)
 
 
+def head(board: Board) -> RunView:
+    """The run without its tasks."""
+    return run_view.view(board.run, revision=board.revision, with_tasks=False)
+
+
 def rows(board: Board) -> list[Row]:
-    """A row per task, those to come included."""
+    """A row per task, those to come included; a map is one row."""
+    shown = view(board).tasks
+    items = tasks.items_of(shown)
     questions = {gate.task_id: gate.question for gate in open_gates(board)}
-    return [_row(board, task, questions) for task in view(board).tasks]
+    outer = (task for task in shown if task.parent_task_id not in items)
+    return [_row_of(board, task, questions, items.get(task.task_id, ())) for task in outer]
 
 
 def open_gates(board: Board) -> list[GateView]:
-    return [gate for gate in view(board).gates if gate.status == GateStatus.GATE_STATUS_OPEN]
+    return [gate for gate in run_view.gates(board.run) if gate.status == GateStatus.GATE_STATUS_OPEN]
 
 
 def spent_usd_micros(board: Board) -> int:
@@ -124,6 +132,18 @@ def spent_usd_micros(board: Board) -> int:
     return board.run.spent.usd_micros + running
 
 
+def _row_of(board: Board, task: TaskView, questions: Mapping[str, str], items: Sequence[TaskView]) -> Row:
+    """The row of a map has what its items take."""
+    parts = [_row(board, item, {}) for item in items]
+    row = _row(board, task, questions)
+    return replace(
+        row,
+        doing=tasks.what_came_of_it(task, questions.get(task.task_id, ""), items) if task.items else row.doing,
+        tokens=row.tokens + sum(part.tokens for part in parts),
+        cost_usd_micros=row.cost_usd_micros + sum(part.cost_usd_micros for part in parts),
+    )
+
+
 def _row(board: Board, task: TaskView, questions: Mapping[str, str]) -> Row:
     progress = board.agents.get(task.agent_id, Progress())
     claimed = task.status == TaskStatus.TASK_STATUS_CLAIMED
@@ -132,7 +152,7 @@ def _row(board: Board, task: TaskView, questions: Mapping[str, str]) -> Row:
         role=task.role or progress.role,
         status=task.status,
         turn=progress.turn or task.result.turns,
-        doing=_doing(progress) if claimed else _at_rest(task, questions),
+        doing=_doing(progress) if claimed else tasks.what_came_of_it(task, questions.get(task.task_id, "")),
         tokens=progress.tokens or wording.tokens(task.result.usage),
         cost_usd_micros=progress.cost_usd_micros or task.result.cost_usd_micros,
         started_at_unix_micros=task.started_at_unix_micros,
@@ -146,13 +166,6 @@ def _doing(progress: Progress) -> str:
         return tail or "waits for the model"
     calls = ", ".join(progress.calls.values())
     return f"{calls} … {tail}" if tail and calls else calls
-
-
-def _at_rest(task: TaskView, questions: Mapping[str, str]) -> str:
-    if task.status == TaskStatus.TASK_STATUS_PARKED:
-        asked = questions.get(task.task_id)
-        return f"asks: {asked}" if asked else wording.park_cause(task.park_cause)
-    return task.failure.message or task.result.summary
 
 
 def _is_awaited(progress: Progress, delta: LiveDelta) -> bool:

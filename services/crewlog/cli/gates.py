@@ -5,9 +5,9 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from crewlog.cli import budgeting, controlling, money, wording
+from crewlog.cli import budgeting, controlling, editing, money, telling, wording
 from crewlog.cli.gateway import Gateway
 from crewlog.cli.options import Output
 from crewlog.cli.output import say, table, write_line, write_messages
@@ -51,7 +51,7 @@ async def answer(gateway: Gateway, output: Output, answered: Answered) -> int:
     """An answer is one of the gate's choices; where it has none, it is a text, which may come from standard input."""
     found = await gateway.gates.List(ListGates(run_id=answered.run_id, with_closed=True))
     gate = next((gate for gate in found.gates if gate.gate_id == answered.gate_id), None)
-    command = to_command(answered, gate)
+    command = to_command(_worded(answered, gate), gate)
     receipt = await gateway.gates.Answer(command)
     controlling.write_receipt(output, receipt, run_id=command.run_id, gate_id=command.gate_id)
     amount = f" by {budgeting.in_words(command.by)}" if command.by.ByteSize() else ""
@@ -60,11 +60,30 @@ async def answer(gateway: Gateway, output: Output, answered: Answered) -> int:
     return 0
 
 
+def _worded(answered: Answered, gate: GateView | None) -> Answered:
+    """With the words of the answer, which may still have to be read or written."""
+    if answered.answer == "-" and not (gate is not None and gate.choices):
+        return replace(answered, answer=sys.stdin.read())
+    if answered.answer:
+        return answered
+    if gate is not None and gate.kind == GateKind.GATE_KIND_EDIT and telling.is_interactive():
+        return replace(answered, answer=editing.edited(gate.text_to_edit))
+    raise InvalidCommand("the answer is missing", what_to_do=_what_to_say(gate))
+
+
+def _what_to_say(gate: GateView | None) -> str:
+    if gate is None:
+        return "see `crewlog gates`"
+    if gate.choices:
+        return f"it is one of: {wording.plain(', '.join(gate.choices))}"
+    return "give it as an argument, or `-` to have it read from standard input"
+
+
 def to_command(answered: Answered, gate: GateView | None) -> AnswerGate:
     """Raises InvalidCommand for an amount that is missing, or out of place. What else is wrong the platform says."""
     command = AnswerGate(run_id=answered.run_id, gate_id=answered.gate_id)
     if gate is not None and not gate.choices:
-        command.text = sys.stdin.read() if answered.answer == "-" else answered.answer
+        command.text = answered.answer
     else:
         command.choice = answered.answer
     is_about_money = gate is None or gate.kind in (GateKind.GATE_KIND_BUDGET, GateKind.GATE_KIND_UNSPECIFIED)
@@ -108,6 +127,9 @@ def open_ones(gates: Iterable[GateView]) -> list[GateView]:
 
 def _answers(run_id: str, gate: GateView | GateOpened) -> Iterator[str]:
     """What to type for each choice, or for a text, with what it means where that is not plain."""
+    if gate.kind == GateKind.GATE_KIND_EDIT:
+        yield f"gates answer {run_id} {gate.gate_id}  # opens the text in $EDITOR"
+        return
     is_about_money = gate.kind == GateKind.GATE_KIND_BUDGET
     for choice in gate.choices or ("the answer",):
         amount = " 1.50" if choice == RAISE and is_about_money else ""
@@ -134,4 +156,6 @@ def _row(gate: GateView) -> tuple[str, ...]:
 def _wanted(gate: GateView) -> str:
     if gate.kind == GateKind.GATE_KIND_BUDGET:
         return budgeting.in_words(gate.wanted) if gate.wanted.ByteSize() else "money"
+    if gate.kind == GateKind.GATE_KIND_EDIT:
+        return "the text, changed"
     return wording.plain(" | ".join(gate.choices)) or "any text"

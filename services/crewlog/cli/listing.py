@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable, Sequence
+from dataclasses import dataclass
 
-from crewlog.cli import budgeting, costing, gates, receipts, wording
+from crewlog.cli import budgeting, costing, gates, receipts, tasks, telling, wording
 from crewlog.cli.gateway import Gateway
 from crewlog.cli.options import Output
-from crewlog.cli.output import write_line, write_message, write_messages, write_table
+from crewlog.cli.output import table, write_line, write_message, write_messages, write_table
 from crewlog.v1.agent_pb2 import AgentStatus, AgentView, ListAgents
 from crewlog.v1.budget_service_pb2 import QueryCost
 from crewlog.v1.project_pb2 import ListProjects, ProjectView
@@ -15,15 +16,35 @@ from crewlog.v1.run_pb2 import GetRun, ListRuns, ParkCause, RunStatus, RunView, 
 
 PAGE_SIZE = 100
 MICROS = 1_000_000
+_TASK_HEADINGS = (
+    *("task", "kind", "role", "status", ">claims", ">turns", ">tools", ">tokens", ">cost", ">time", ">told"),
+    "result",
+)
 
 
-async def runs(gateway: Gateway, output: Output, *, statuses: Sequence[str], project: str, limit: int) -> int:
-    wanted = [RunStatus.Value(f"RUN_STATUS_{status.upper()}") for status in statuses]
-    request = ListRuns(page_size=min(limit, PAGE_SIZE), project_id=project, statuses=wanted)
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """Which runs are listed. `parent`: only those that this run has asked for."""
+
+    statuses: Sequence[str] = ()
+    project: str = ""
+    limit: int = 20
+    with_children: bool = False
+    parent: str = ""
+
+
+async def runs(gateway: Gateway, output: Output, listed: Listed) -> int:
+    request = ListRuns(
+        page_size=min(listed.limit, PAGE_SIZE),
+        project_id=listed.project,
+        statuses=[RunStatus.Value(f"RUN_STATUS_{status.upper()}") for status in listed.statuses],
+        with_children=listed.with_children or bool(listed.parent),
+        parent_run_id=listed.parent,
+    )
     found: list[RunView] = []
     async for view in _all_runs(gateway, request):
         found.append(view)
-        if len(found) == limit:
+        if len(found) == listed.limit:
             break
     if output is not Output.TABLE:
         write_messages(found, output)
@@ -33,11 +54,11 @@ async def runs(gateway: Gateway, output: Output, *, statuses: Sequence[str], pro
     return 0
 
 
-async def show(gateway: Gateway, output: Output, run_id: str) -> int:
+async def show(gateway: Gateway, output: Output, run_id: str, *, with_items: bool = False) -> int:
     view = await gateway.runs.Get(GetRun(run_id=run_id))
     if output is Output.TABLE:
         add_work_under_way(view, (await gateway.agents.List(ListAgents(run_id=run_id))).agents)
-        write_run(view)
+        write_run(view, with_items=with_items)
         beside = costing.summary(await gateway.costs.Query(QueryCost(run_id=run_id)))
         if beside:
             write_line(f"\n{beside}")
@@ -73,13 +94,23 @@ async def projects(gateway: Gateway, output: Output) -> int:
     return 0
 
 
-def write_run(view: RunView) -> None:
-    """A run and its tasks, for people."""
+def write_run(view: RunView, *, with_items: bool = False) -> None:
+    """A run and its tasks, for people; maps with their items, or as one line each."""
     for name, value in _facts(view):
         write_fact(name, value)
-    headings = ("task", "role", "status", ">claims", ">turns", ">tools", ">tokens", ">cost", ">time", ">told", "result")
-    questions = {gate.task_id: gate.question for gate in gates.open_ones(view.gates)}
-    write_table(headings, [_task_row(task, questions.get(task.task_id, "")) for task in view.tasks])
+    _write_tasks(view, view.tasks if with_items else tasks.without_items(view.tasks))
+    if view.tasks_left_out and with_items:
+        write_line(f"{wording.counted(view.tasks_left_out, 'task')} more: items that are done")
+
+
+def _write_tasks(view: RunView, shown: Sequence[TaskView]) -> None:
+    """What was left out stands back."""
+    items, questions = tasks.items_of(view.tasks), {gate.task_id: gate.question for gate in gates.open_ones(view.gates)}
+    rows = [_task_row(task, questions.get(task.task_id, ""), items.get(task.task_id, ())) for task in shown]
+    heading, *lines = table(_TASK_HEADINGS, rows)
+    write_line(heading)
+    for task, line in zip(shown, lines, strict=True):
+        write_line(telling.stood_back(line) if task.status == TaskStatus.TASK_STATUS_SKIPPED else line)
 
 
 def add_work_under_way(view: RunView, agents: Iterable[AgentView]) -> None:
@@ -138,6 +169,7 @@ def _facts(view: RunView) -> list[tuple[str, str]]:
         ("paused", f"{wording.date_and_time(view.paused.at_unix_micros)} {wording.pause(view.paused)}".strip()),
         ("to do", wording.plain(view.paused.failure.what_to_do or view.failure.what_to_do)),
         ("task", wording.one_line(view.input)),
+        ("part of", f"{view.parent.task_id} of run {view.parent.run_id}" if view.parent.run_id else ""),
         ("project", view.project_id),
         ("workflow", wording.plain(view.workflow)),
         ("model", wording.plain(view.model)),
@@ -145,6 +177,7 @@ def _facts(view: RunView) -> list[tuple[str, str]]:
         ("started", wording.date_and_time(view.started_at_unix_micros)),
         ("time", elapsed(view.started_at_unix_micros, view.ended_at_unix_micros)),
         ("at most", _limits(view)),
+        ("priority", str(view.priority or "")),
         ("cost", wording.money(spent_usd_micros(view)) + limit),
         ("charged", ", ".join(view.budget_ids)),
         ("tokens", wording.count(_tokens(view))),
@@ -195,10 +228,11 @@ def _run_row(view: RunView) -> tuple[str, ...]:
     )
 
 
-def _task_row(task: TaskView, question: str) -> tuple[str, ...]:
+def _task_row(task: TaskView, question: str, items: Sequence[TaskView]) -> tuple[str, ...]:
     result = task.result
     return (
         task.task_id,
+        task.kind,
         wording.plain(task.role),
         _status(task),
         str(task.generation or ""),
@@ -208,23 +242,13 @@ def _task_row(task: TaskView, question: str) -> tuple[str, ...]:
         wording.money(result.cost_usd_micros) if result.turns else "",
         elapsed(task.started_at_unix_micros, task.ended_at_unix_micros),
         str(task.messages or ""),
-        wording.one_line(_what_came_of_it(task, question), 80),
+        wording.one_line(tasks.what_came_of_it(task, question, items), 120),
     )
 
 
 def _status(task: TaskView) -> str:
     ended = task.ended_at_unix_micros
     return wording.task_status(task.status) + (", cancelling" if task.is_cancel_requested and not ended else "")
-
-
-def _what_came_of_it(task: TaskView, question: str) -> str:
-    if task.status != TaskStatus.TASK_STATUS_PARKED:
-        return task.failure.message or task.result.summary
-    if question:
-        return f"asks: {question}"
-    if task.parked_on:
-        return f"waits: what it needs does not fit into what {task.parked_on} has left"
-    return wording.park_cause(task.park_cause)
 
 
 def _agent_row(view: AgentView) -> tuple[str, ...]:

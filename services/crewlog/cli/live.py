@@ -29,7 +29,10 @@ _STYLES = {
     TaskStatus.TASK_STATUS_FAILED: "red",
     TaskStatus.TASK_STATUS_CANCELLED: "yellow",
     TaskStatus.TASK_STATUS_PARKED: "yellow",
+    TaskStatus.TASK_STATUS_TIMED_OUT: "red",
 }
+_GOING_ON = (TaskStatus.TASK_STATUS_CLAIMED, TaskStatus.TASK_STATUS_PARKED)
+_TO_COME = (TaskStatus.TASK_STATUS_READY, TaskStatus.TASK_STATUS_WAITING)
 
 
 class View(Protocol):
@@ -160,9 +163,22 @@ def screen(state: Board, height: int, now_micros: int) -> RenderableType:
     for heading in ("tokens", "cost", "time"):
         table.add_column(heading, justify="right", no_wrap=True)
     waiting = _waiting_for(state)
-    for row in board.rows(state)[-max(3, height - 6 - len(waiting)) :]:
+    for row in _fitting(board.rows(state), max(3, height - 6 - len(waiting))):
         table.add_row(*_cells(row, now_micros))
     return Group(Text(), table, *waiting, _footer(state, now_micros))
+
+
+def _fitting(rows: Sequence[Row], most: int) -> list[Row]:
+    """What goes on comes first, then what comes next, then what has ended last; all in their order."""
+    numbered = list(enumerate(rows))
+    chosen = sorted(numbered, key=lambda each: _rank(each[1], each[0]))[:most]
+    return [row for _, row in sorted(chosen, key=lambda each: each[0])]
+
+
+def _rank(row: Row, number: int) -> tuple[int, int]:
+    if row.status in _GOING_ON:
+        return 0, number
+    return (1, number) if row.status in _TO_COME else (2, -number)
 
 
 def _cells(row: Row, now_micros: int) -> tuple[Text, ...]:
@@ -181,14 +197,14 @@ def _cells(row: Row, now_micros: int) -> tuple[Text, ...]:
 
 def _waiting_for(state: Board) -> list[Text]:
     """Why the run is paused, and the gates that are open, as many as fit."""
-    paused = board.view(state).paused
+    paused = board.head(state).paused
     lines = [f"paused {wording.pause(paused)}"] if paused.ByteSize() else []
     lines += [f"gate {gate.gate_id} asks: {wording.one_line(gate.question)}" for gate in board.open_gates(state)]
     return [Text(wording.plain(line), style="yellow", no_wrap=True) for line in lines[:WAITING_LINES_MAX]]
 
 
 def _footer(state: Board, now_micros: int) -> Text:
-    view = board.view(state)
+    view = board.head(state)
     limit = f" of {wording.money(view.budget.usd_micros)}" if view.budget.usd_micros else ""
     time_so_far = _elapsed(view.started_at_unix_micros, view.ended_at_unix_micros, now_micros)
     spent = wording.money(board.spent_usd_micros(state))

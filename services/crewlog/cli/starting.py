@@ -22,6 +22,7 @@ from crewlog.v1.run_pb2 import GetRun, RunLimits, StartRun
 
 WORDS_OF_RUN_ID = 4
 SUFFIX_BYTES = 2
+PRIORITIES = {"batch": -10, "normal": 0, "interactive": 10}
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +64,7 @@ class Request:
     run_id: str = ""
     base: str = ""
     times: Times = field(default_factory=Times)
-    priority: int = 0
+    priority: str = "normal"
 
 
 async def run(gateway: Gateway, request: Request, *, detach: bool, output: Output) -> int:
@@ -104,7 +105,7 @@ def to_command(request: Request) -> StartRun:
         budgets=[name.removeprefix("named:").removeprefix("named_") for name in request.spending.charge],
         on_exhausted=OnExhausted.Value(f"ON_EXHAUSTED_{request.spending.on_exhausted.upper()}"),
         limits=_run_limits(request.times),
-        priority=request.priority,
+        priority=_priority(request.priority),
     )
     plan = crew_files.to_send(request.workflow, request.repo)
     if plan is None:
@@ -121,6 +122,16 @@ def _limit(limits: Limits) -> Limit:
         output_tokens=limits.output_tokens,
         model_calls=limits.calls,
     )
+
+
+def _priority(text: str) -> int:
+    """A word or a number. Raises InvalidCommand for any other."""
+    known = {**PRIORITIES, **{str(number): number for number in range(-10, 11)}}
+    if text.removeprefix("+") not in known:
+        raise InvalidCommand(
+            f"--priority {text[:80]!r} is none", what_to_do=f"use {', '.join(PRIORITIES)}, or a number from -10 to 10"
+        )
+    return known[text.removeprefix("+")]
 
 
 def _run_limits(times: Times) -> RunLimits | None:

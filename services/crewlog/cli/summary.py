@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from crewlog.cli import wording
+from crewlog.cli import tasks, wording
 from crewlog.cli.exits import ExitCode
 from crewlog.cli.gateway import Gateway
 from crewlog.cli.listing import elapsed, spent_usd_micros
@@ -74,14 +74,14 @@ def _cost(view: RunView) -> str:
 
 def _tasks(view: RunView) -> list[str]:
     headings = ("task", "status", ">turns", ">tools", ">tokens", ">cost", ">time")
-    return ["  " + line for line in table(headings, [_row(task) for task in view.tasks])]
+    return ["  " + line for line in table(headings, [_row(task) for task in tasks.without_items(view.tasks)])]
 
 
 def _row(task: TaskView) -> tuple[str, ...]:
     result = task.result
     return (
         wording.plain(task.task_id),
-        wording.task_status(task.status),
+        wording.task_status(task.status) + (f", {tasks.progress(task, ())}" if task.items else ""),
         str(result.turns or ""),
         str(result.tool_calls or ""),
         wording.count(wording.tokens(result.usage)) if result.turns else "",

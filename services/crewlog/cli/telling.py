@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 from crewlog.cli import wording
@@ -21,6 +22,12 @@ def new_console() -> Console:
 def is_interactive() -> bool:
     """Whether somebody is there to be asked."""
     return sys.stdin.isatty() and sys.stderr.isatty()
+
+
+def stood_back(text: str) -> str:
+    """Of less account than what stands around it, where standard output can show that."""
+    plain = not sys.stdout.isatty() or os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
+    return text if plain else f"\x1b[2m{text}\x1b[0m"
 
 
 def in_words(line: Line) -> str:

@@ -10,15 +10,17 @@ from crewlog.cli import wording
 from crewlog.cli.controlling import ID_BYTES, write_receipt
 from crewlog.cli.gateway import Gateway
 from crewlog.cli.options import Output
-from crewlog.cli.output import say, write_message, write_table
+from crewlog.cli.output import say, write_line, write_message, write_messages, write_table
 from crewlog.domain.errors import InvalidCommand
-from crewlog.v1.admission_pb2 import AdmissionDimension, ListAdmissionLimits, SetAdmissionLimit
+from crewlog.v1.admission_pb2 import AdmissionDimension, AdmissionLimit, ListAdmissionLimits, SetAdmissionLimit
 from crewlog.v1.run_pb2 import SignalRun
-from crewlog.v1.waiting_pb2 import ExplainWaiting, Waiting
+from crewlog.v1.waiting_pb2 import ExplainWaiting, WaitingTask
+
+NO_LIMIT = -1
 
 
 async def signal(gateway: Gateway, output: Output, run_id: str, name: str, data: str, request_id: str) -> int:
-    payload = _payload(sys.stdin.read() if data == "-" else data)
+    payload = _json(sys.stdin.read() if data == "-" else data)
     request_id = request_id or secrets.token_hex(ID_BYTES)
     command = SignalRun(run_id=run_id, name=name, payload_json=payload, request_id=request_id)
     receipt = await gateway.runs.Signal(command)
@@ -27,51 +29,70 @@ async def signal(gateway: Gateway, output: Output, run_id: str, name: str, data:
     return 0
 
 
-async def set_limit(gateway: Gateway, output: Output, dimension: str, name: str, tasks_max: int) -> int:
+async def set_limit(gateway: Gateway, output: Output, dimension: str, name: str, tasks_max: str) -> int:
+    most = _tasks_max(tasks_max)
     meant = AdmissionDimension.Value(f"ADMISSION_DIMENSION_{dimension.upper()}")
-    receipt = await gateway.admission.Set(SetAdmissionLimit(dimension=meant, name=name, tasks_max=tasks_max))
+    receipt = await gateway.admission.Set(SetAdmissionLimit(dimension=meant, name=name, tasks_max=most))
     write_receipt(output, receipt, dimension=dimension, name=name)
-    say(f"{dimension} {name}: " + ("no limit" if tasks_max < 0 else f"at most {tasks_max} at once, from now on"))
+    say(f"{dimension} {wording.plain(name)}: " + ("no limit" if most < 0 else f"at most {most} at once, from now on"))
     return 0
 
 
 async def limits(gateway: Gateway, output: Output) -> int:
-    found = await gateway.admission.List(ListAdmissionLimits())
+    found = (await gateway.admission.List(ListAdmissionLimits())).limits
     if output is not Output.TABLE:
-        write_message(found, output)
-        return 0
-    rows = [
-        (_word(each.dimension), wording.plain(each.name), str(each.tasks_max), str(each.tasks_at_work))
-        for each in found.limits
-    ]
-    write_table(("dimension", "name", ">at most", ">at work"), rows)
+        write_messages(found, output)
+    elif found:
+        write_table(("dimension", "name", ">at most", ">at work"), [_limit_row(limit) for limit in found])
+    else:
+        write_line("there are no limits")
     return 0
 
 
-async def why(gateway: Gateway, output: Output, run_id: str) -> int:
-    found: Waiting = await gateway.runs.Explain(ExplainWaiting(run_id=run_id))
+async def write_why(gateway: Gateway, output: Output, run_id: str) -> int:
+    """Of one run, or of all that are not over."""
+    found = await gateway.runs.Explain(ExplainWaiting(run_id=run_id))
     if output is not Output.TABLE:
         write_message(found, output)
-        return 0
-    rows = [
-        (each.run_id, each.task_id, wording.date_and_time(each.since_unix_micros), wording.plain(each.why))
-        for each in found.tasks
-    ]
-    write_table(("run", "task", "since", "why"), rows)
+    elif found.tasks:
+        write_table(("run", "task", "since", "why", ">ahead"), [_waiting_row(task) for task in found.tasks])
+    else:
+        write_line("nothing waits")
     if found.is_cut:
-        say("there are more: name a run")
+        say("there are more" if run_id else "there are more: name a run")
     return 0
 
 
-def _payload(text: str) -> str:
+def _limit_row(limit: AdmissionLimit) -> tuple[str, ...]:
+    dimension = wording.admission_dimension(limit.dimension)
+    return dimension, wording.plain(limit.name), str(limit.tasks_max), str(limit.tasks_at_work)
+
+
+def _waiting_row(task: WaitingTask) -> tuple[str, ...]:
+    until = f", until {wording.date_and_time(task.due_at_unix_micros)}" if task.due_at_unix_micros else ""
+    return (
+        task.run_id,
+        task.task_id,
+        wording.date_and_time(task.since_unix_micros),
+        f"{wording.waiting_reason(task.reason)}: {wording.one_line(task.why, 200)}{until}",
+        str(task.ahead or ""),
+    )
+
+
+def _json(text: str) -> str:
+    """Raises InvalidCommand for what is no JSON."""
     try:
         json.loads(text or "null")
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InvalidCommand(
-            f"the data is not JSON: {error}", what_to_do="""such as --data '{"ok": true}'"""
+            f"the data is not JSON: {error}", what_to_do="""quote it for the shell, such as --data '{"ok": true}'"""
         ) from error
     return text
 
 
-def _word(dimension: AdmissionDimension.ValueType) -> str:
-    return AdmissionDimension.Name(dimension).removeprefix("ADMISSION_DIMENSION_").lower()
+def _tasks_max(text: str) -> int:
+    if text in ("none", str(NO_LIMIT)):
+        return NO_LIMIT
+    if text.isascii() and text.isdigit():
+        return int(text[:10])
+    raise InvalidCommand(f"{text[:80]!r} is no limit", what_to_do="give a number from 0 on, or `none` to remove it")

@@ -11,6 +11,7 @@ from datetime import datetime
 from crewlog.v1.admission_pb2 import AdmissionDimension
 from crewlog.v1.budget_pb2 import Usage
 from crewlog.v1.run_pb2 import MessageMode, ParkCause, RunPaused, RunStatus, TaskStatus
+from crewlog.v1.waiting_pb2 import WaitingReason
 from crewlog.v1.workspace_pb2 import DiffStat
 
 SHORT_ID_CHARACTERS = 10
@@ -84,6 +85,10 @@ def park_cause(cause: ParkCause.ValueType) -> str:
 
 def admission_dimension(dimension: AdmissionDimension.ValueType) -> str:
     return AdmissionDimension.Name(dimension).removeprefix("ADMISSION_DIMENSION_").lower()
+
+
+def waiting_reason(reason: WaitingReason.ValueType) -> str:
+    return WaitingReason.Name(reason).removeprefix("WAITING_REASON_").replace("_", " ").lower()
 
 
 def message_mode(mode: MessageMode.ValueType) -> str:

@@ -145,19 +145,27 @@ def answer(
     said: Annotated[
         str,
         typer.Argument(
-            metavar="ANSWER",
-            help="One of its choices; a text where it has none, and - reads it from standard input.",
+            metavar="[ANSWER]",
+            help="One of its choices; a text where it has none, and - reads it from standard input. "
+            "Without it, a text that is to be changed is opened in $EDITOR.",
             show_default=False,
         ),
-    ],
+    ] = "",
     dollars: Dollars = "",
     input_tokens: InputTokens = 0,
     output_tokens: OutputTokens = 0,
     calls: Calls = 0,
+    text: Annotated[
+        str | None, typer.Option("--text", help="The answer, where it begins with a dash.", show_default=False)
+    ] = None,
 ) -> None:
-    """Answers a question, once: `raise 1.50`, `stop`, or in your own words."""
+    """Answers a question, once: `raise 1.50`, `stop`, `approve`, or in your own words."""
     from crewlog.cli import gates as asked
     from crewlog.cli import money
 
     by = money.any_amounts(dollars, input_tokens=input_tokens, output_tokens=output_tokens, calls=calls)
-    where.ask(lambda gateway: asked.answer(gateway, where.output, asked.Answered(run_id, gate, said, by)))
+    where.ask(
+        lambda gateway: asked.answer(
+            gateway, where.output, asked.Answered(run_id, gate, said if text is None else text, by)
+        )
+    )

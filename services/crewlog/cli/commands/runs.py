@@ -71,8 +71,8 @@ def run(
         str, typer.Option("--max-waiting-time", help="How long a task may wait for an executor.", show_default="7d")
     ] = "",
     priority: Annotated[
-        int, typer.Option("--priority", min=-10, max=10, help="Who goes first where tasks wait; higher is sooner.")
-    ] = 0,
+        str, typer.Option("--priority", help="Who goes first where runs wait: batch, normal, interactive, -10 to 10.")
+    ] = "normal",
     detach: Annotated[bool, typer.Option("--detach", "-d", help="Start it, and do not follow it.")] = False,
 ) -> None:
     """Has a crew do a task on a repository, and brings the result back as a branch."""
@@ -90,27 +90,35 @@ def runs(
     status: Annotated[list[Status] | None, typer.Option("--status", help="Only these. Can be repeated.")] = None,
     project: Annotated[str, typer.Option("--project", help="Only runs of this project.")] = "",
     limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="How many at most.")] = 20,
-    why_waiting: Annotated[bool, typer.Option("--why-waiting", help="What each task waits for.")] = False,
+    children: Annotated[bool, typer.Option("--children", help="Also runs that are tasks of other runs.")] = False,
+    why_waiting: Annotated[bool, typer.Option("--why-waiting", help="What tasks wait for, instead.")] = False,
     run_id: Annotated[
-        str, typer.Argument(metavar="[RUN]", help="With --why-waiting: only this run.", show_default=False)
+        str,
+        typer.Argument(
+            metavar="[RUN]", help="With --children or --why-waiting: those of this run.", show_default=False
+        ),
     ] = "",
 ) -> None:
     """Lists runs, newest first."""
     from crewlog.cli import listing, waiting
 
     if why_waiting:
-        where.ask(lambda gateway: waiting.why(gateway, where.output, run_id))
-    if run_id:
-        raise typer.BadParameter("a run is named only with --why-waiting; `crewlog show` shows one")
-    names = [each.value for each in status or []]
-    where.ask(lambda gateway: listing.runs(gateway, where.output, statuses=names, project=project, limit=limit))
+        where.ask(lambda gateway: waiting.write_why(gateway, where.output, run_id))
+    if run_id and not children:
+        raise typer.BadParameter("a run is named with --children or --why-waiting; `crewlog show` shows one")
+    listed = listing.Listed([each.value for each in status or []], project, limit, children, run_id)
+    where.ask(lambda gateway: listing.runs(gateway, where.output, listed))
 
 
-def show(where: Where, run_id: RunId) -> None:
+def show(
+    where: Where,
+    run_id: RunId,
+    items: Annotated[bool, typer.Option("--items", help="Each item of a map on a line of its own.")] = False,
+) -> None:
     """Shows a run with its tasks."""
     from crewlog.cli import listing
 
-    where.ask(lambda gateway: listing.show(gateway, where.output, run_id))
+    where.ask(lambda gateway: listing.show(gateway, where.output, run_id, with_items=items))
 
 
 def agents(where: Where, run_id: RunId) -> None:

@@ -27,7 +27,8 @@ def register(app: typer.Typer) -> None:
     app.command(rich_help_panel=PANEL)(located(signal))
     limiting = typer.Typer()
     limiting.callback(invoke_without_command=True)(located(limits))
-    limiting.command("set")(located(set_limit))
+    # A number below 0 is an amount, and no option.
+    limiting.command("set", context_settings={"ignore_unknown_options": True})(located(set_limit))
     limiting.command("list")(located(list_limits))
     app.add_typer(limiting, name="limits", rich_help_panel=PANEL)
 
@@ -36,17 +37,21 @@ def signal(
     where: Where,
     run_id: RunId,
     name: Annotated[str, typer.Argument(metavar="NAME", help="What its workflow waits for.", show_default=False)],
-    data: Annotated[str, typer.Option("--data", help="JSON; - reads it from standard input.")] = "",
-    request_id: Annotated[str, typer.Option("--request-id", help="The same id twice is the same signal.")] = "",
+    data: Annotated[
+        str, typer.Option("--data", help="JSON for whoever waits for it; - reads it from standard input.")
+    ] = "",
+    request_id: Annotated[
+        str, typer.Option("--request-id", help="Your own id: the same id twice is the same signal.")
+    ] = "",
 ) -> None:
-    """Sends a signal to a run that waits for it, or will."""
+    """Tells a run that something has happened outside. It is kept until a node waits for it."""
     from crewlog.cli import waiting
 
     where.ask(lambda gateway: waiting.signal(gateway, where.output, run_id, name, data, request_id))
 
 
 def limits(where: Where, context: typer.Context) -> None:
-    """Limits on tasks at once, with how many are at work under each."""
+    """Lists the limits on tasks at once; `limits set` sets one."""
     if context.invoked_subcommand is None:
         list_limits(where)
 
@@ -61,10 +66,17 @@ def list_limits(where: Where) -> None:
 def set_limit(
     where: Where,
     dimension: Annotated[Dimension, typer.Argument(help="What is limited.", show_default=False)],
-    name: Annotated[str, typer.Argument(metavar="NAME", help="Such as implementer; * for every other.")],
-    tasks_max: Annotated[int, typer.Argument(metavar="N", min=-1, help="How many at once; -1 for no limit.")],
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="NAME", help="Such as implementer; * for every one without its own.", show_default=False
+        ),
+    ],
+    tasks_max: Annotated[
+        str, typer.Argument(metavar="N", help="How many at once; none or -1 removes the limit.", show_default=False)
+    ],
 ) -> None:
-    """Sets how many tasks may be worked on at once."""
+    """Sets how many tasks may be worked on at once. What is at work stays."""
     from crewlog.cli import waiting
 
     where.ask(lambda gateway: waiting.set_limit(gateway, where.output, dimension.value, name, tasks_max))

@@ -1,0 +1,85 @@
+"""The tasks of a run as people see them: a map is one line, whatever it has of items."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from crewlog.cli import wording
+from crewlog.v1.run_pb2 import TaskStatus, TaskView
+
+_CALM = (TaskStatus.TASK_STATUS_SUCCEEDED, TaskStatus.TASK_STATUS_CANCELLED, TaskStatus.TASK_STATUS_SKIPPED)
+_AT_WORK = TaskStatus.TASK_STATUS_CLAIMED
+_PARKED = TaskStatus.TASK_STATUS_PARKED
+
+
+def items_of(tasks: Iterable[TaskView]) -> dict[str, list[TaskView]]:
+    """The items of each map, by its task."""
+    tasks = list(tasks)
+    found: dict[str, list[TaskView]] = {task.task_id: [] for task in tasks if task.kind == "map"}
+    for task in tasks:
+        if task.parent_task_id in found:
+            found[task.parent_task_id].append(task)
+    return found
+
+
+def without_items(tasks: Sequence[TaskView]) -> list[TaskView]:
+    """What the items of a map have taken stands with the map."""
+    items = items_of(tasks)
+    return [_with_sums(task, items[task.task_id]) if task.task_id in items else task for task in _outer(tasks, items)]
+
+
+def progress(task: TaskView, items: Iterable[TaskView]) -> str:
+    """How far a map has come, such as `3 of 12 done, 4 at work, 1 failed`."""
+    if not task.items:
+        return ""
+    latest = {item.node_id: item for item in sorted(items, key=lambda item: item.visit)}.values()
+    counts = (
+        (sum(item.status == _AT_WORK for item in latest), "at work"),
+        (sum(item.status == _PARKED for item in latest), "waiting"),
+        (sum(bool(item.ended_at_unix_micros) and item.status not in _CALM for item in latest), "failed"),
+    )
+    beside = [f"{number} {name}" for number, name in counts if number]
+    return ", ".join([f"{task.items_ended} of {task.items} done", *beside])
+
+
+def what_came_of_it(task: TaskView, question: str = "", items: Iterable[TaskView] = ()) -> str:
+    """The result, or what is in the way of it."""
+    said = [progress(task, items), f"run {task.child_run_id}" if task.child_run_id else "", _state(task, question)]
+    return ": ".join(part for part in said if part)
+
+
+def _state(task: TaskView, question: str) -> str:
+    if task.status == TaskStatus.TASK_STATUS_SKIPPED:
+        return task.skipped_why
+    if task.status == _PARKED:
+        return _waits(task, question) + _due(task, ", until ")
+    if task.status == _AT_WORK:
+        return _due(task, "times out at ")
+    return task.failure.message or task.result.summary
+
+
+def _waits(task: TaskView, question: str) -> str:
+    if question:
+        return f"asks: {question}"
+    if task.parked_on:
+        return f"waits: what it needs does not fit into what {task.parked_on} has left"
+    return wording.park_cause(task.park_cause)
+
+
+def _due(task: TaskView, words: str) -> str:
+    return words + wording.date_and_time(task.due_at_unix_micros) if task.due_at_unix_micros else ""
+
+
+def _outer(tasks: Iterable[TaskView], items: Mapping[str, Sequence[TaskView]]) -> list[TaskView]:
+    return [task for task in tasks if task.parent_task_id not in items]
+
+
+def _with_sums(task: TaskView, items: Sequence[TaskView]) -> TaskView:
+    whole = TaskView()
+    whole.CopyFrom(task)
+    for result in (item.result for item in items):
+        whole.result.turns += result.turns
+        whole.result.tool_calls += result.tool_calls
+        whole.result.cost_usd_micros += result.cost_usd_micros
+        whole.result.usage.input_tokens += wording.tokens(result.usage)
+    return whole
