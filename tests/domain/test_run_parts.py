@@ -63,14 +63,14 @@ def test_a_map_does_its_items_a_few_at_once_and_keeps_their_order() -> None:
     play = Play(node("a"), node("m", "a", map=fan_out(over="tasks.a.result", at_once_max=2)), node("z", "m"))
     expanded = of(play.end("a-1", value=["x", "y", "z"]), MapExpanded)[0]
     assert list(expanded.items_json) == ['"x"', '"y"', '"z"']
-    assert play.ready == ("m_0", "m_1")
+    assert list(play.ready) == ["m_0", "m_1"]
     play.end("m_1-1", "second")
-    assert play.ready == ("m_0", "m_2")
+    assert list(play.ready) == ["m_0", "m_2"]
     assert run_context.item_of(play.run, "m_2") == "z"
     play.end("m_2-1", value={"n": 3})
     play.end("m_0-1", "first")
     assert run_context.result_of(play.run, play.run.tasks["m-1"]) == ["first", "second", {"n": 3}]
-    assert play.ready == ("z",)
+    assert list(play.ready) == ["z"]
 
 
 def test_a_map_of_nothing_is_done() -> None:
