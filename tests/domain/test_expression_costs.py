@@ -66,7 +66,7 @@ def test_values_that_are_too_large_or_too_deep_are_not_looked_at() -> None:
     deep: Any = 1
     for _ in range(200):
         deep = [deep]
-    for given_ in (deep, ["x" * 1_000_000] * 1_000):
+    for given_ in (deep, ["x" * 1_000_000] * 100):
         with soon(), pytest.raises(ExpressionFailed, match="too large"):
             compile_expression("size(item)").value({"item": given_})
 

@@ -26,11 +26,11 @@ LOOPS_MAX = 2
 """Loops over lists may stand in each other: this bounds what an expression costs to a power of what it is given."""
 COMPILED_KEPT_MAX = 4_096
 PATTERN_CHARACTERS_MAX = 200
-VALUES_MAX = 1_000_000
+VALUES_MAX = 100_000
 """Of what an expression is given: each value counts as one, and 800 bytes of text as another one."""
 VALUES_DEPTH_MAX = 100
 COPIES_MAX = 2_000_000
-"""Values that are copied on the way: about a tenth of a second."""
+"""Values that are copied on the way: some tenths of a second."""
 
 _BYTES_OF_ONE = 800
 _COPIES_OF_A_CHARACTER = 1_000
