@@ -24,19 +24,26 @@ from crewlog.v1.agent_pb2 import (
 from crewlog.v1.body_pb2 import Body
 from crewlog.v1.budget_pb2 import Amounts, Usage
 from crewlog.v1.entry_pb2 import RecordedEntry
+from crewlog.v1.node_pb2 import GateNode
 from crewlog.v1.run_pb2 import (
     AgentNode,
     GateKind,
     GateOpened,
+    Handling,
+    MapExpanded,
+    MapNode,
     Node,
+    NoopNode,
     ParkCause,
     Role,
     RunPaused,
     RunStarted,
     RunSucceeded,
     TaskClaimed,
+    TaskFailed,
     TaskParked,
     TaskResult,
+    TaskSkipped,
     TaskStatus,
     TaskSucceeded,
     Workflow,
@@ -207,3 +214,43 @@ def test_the_end(asking: Board, record: Record) -> None:
     assert board.is_over(state)
     assert _row(state).doing == "fixed it"
     assert board.spent_usd_micros(state) == 900
+
+
+@pytest.fixture
+def graph(record: Record) -> Board:
+    """A map of 1,000 items, of which one is done, one has failed, and one is at work, beside a gate."""
+    nodes = [
+        Node(node_id="parts", map=MapNode(body=_node("part"), times=1_000, failures_max=5)),
+        Node(node_id="ask", gate=GateNode(question="Go on?")),
+        Node(node_id="other", noop=NoopNode(), depends_on=["ask"]),
+    ]
+    expanded = MapExpanded(task_id="parts-1", node_id="parts", visit=1, items=1_000, at_once_max=3)
+    claims = [TaskClaimed(task_id=f"parts_{i}-1", node_id=f"parts_{i}", visit=1, generation=1) for i in range(3)]
+    result = TaskResult(cost_usd_micros=700, usage=Usage(input_tokens=10))
+    failed = TaskFailed(task_id="parts_1-1", handling=Handling.HANDLING_TOLERATED)
+    entries = [
+        record("run", "demo", RunStarted(run_id="demo", workflow=Workflow(name="w", nodes=nodes))),
+        record("run", "demo", expanded),
+        record("run", "demo", *claims),
+        record("run", "demo", TaskSucceeded(task_id="parts_0-1", result=result), failed),
+    ]
+    state = Board()
+    for entry in entries:
+        state = board.fold(state, entry)
+    return state
+
+
+def test_a_map_is_one_row_with_what_its_items_take(graph: Board) -> None:
+    rows = {row.task_id: row for row in board.rows(graph)}
+    assert set(rows) == {"parts-1", "ask-1", "other-1"}
+    assert rows["parts-1"].doing.startswith("2 of 1000 done, 1 at work, 1 failed")
+    assert (rows["parts-1"].cost_usd_micros, rows["parts-1"].tokens) == (700, 10)
+    assert "parts_2-1" not in _drawn(graph)
+
+
+def test_a_task_that_was_left_out_says_why(graph: Board, record: Record) -> None:
+    skipped = TaskSkipped(task_id="other-1", node_id="other", visit=1, why="nobody wants it")
+    state = board.fold(graph, record("run", "demo", skipped))
+    row = next(row for row in board.rows(state) if row.task_id == "other-1")
+    assert (row.status, row.doing) == (TaskStatus.TASK_STATUS_SKIPPED, "nobody wants it")
+    assert "skipped" in _drawn(state)

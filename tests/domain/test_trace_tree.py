@@ -22,7 +22,21 @@ from crewlog.v1.agent_pb2 import (
 from crewlog.v1.answer_pb2 import Failure
 from crewlog.v1.body_pb2 import Body
 from crewlog.v1.entry_pb2 import RecordedEntry
-from crewlog.v1.run_pb2 import RunFailed, RunStarted, RunSucceeded, TaskClaimed, TaskFailed, TaskSucceeded, Workflow
+from crewlog.v1.run_pb2 import (
+    ChildRunRequested,
+    ChildSpawned,
+    GateOpened,
+    MapExpanded,
+    MergeRequested,
+    RunFailed,
+    RunStarted,
+    RunSucceeded,
+    TaskClaimed,
+    TaskFailed,
+    TaskSucceeded,
+    WaitStarted,
+    Workflow,
+)
 from crewlog.v1.workspace_pb2 import Change, ChangeDelivered
 
 Record = Callable[..., RecordedEntry]
@@ -148,3 +162,45 @@ def test_a_bar_shows_when(record: Record) -> None:
     assert bar(Span(("a",), (), "a", 50, 60), root, 10) == "     █    "
     assert bar(Span(("a",), (), "a", 100, 100), root, 10) == "         █"
     assert len(bar(Span(("a",), (), "a", 0, 1), root)) == BAR_CHARACTERS
+
+
+def test_items_belong_to_their_map_and_children_to_their_agent(record: Record) -> None:
+    spans = spans_of(
+        [
+            record("run", "demo", RunStarted(workflow=Workflow(name="graph"))),
+            record("run", "demo", MapExpanded(task_id="parts-1", node_id="parts", visit=1, items=2)),
+            record("run", "demo", TaskClaimed(task_id="parts_1-1", node_id="parts_1"), TaskClaimed(task_id="lead-1")),
+            record("run", "demo", ChildSpawned(task_id="lead-1", node_id="lead_c1")),
+            record("run", "demo", TaskClaimed(task_id="lead_c1-1", node_id="lead_c1")),
+            record("run", "demo", TaskSucceeded(task_id="parts_1-1"), TaskSucceeded(task_id="parts-1")),
+        ]
+    )
+    assert [(span.depth, span.name) for span in spans[1:]] == [
+        (1, "map parts-1"),
+        (2, "invoke_agent parts_1-1"),
+        (1, "invoke_agent lead-1"),
+        (2, "invoke_agent lead_c1-1"),
+    ]
+    assert (spans[1].detail, _seconds(spans[1])) == ("2 items", (2, 6))
+
+
+def test_what_nobody_performs_has_a_span_as_well(record: Record) -> None:
+    spans = spans_of(
+        [
+            record("run", "demo", RunStarted(workflow=Workflow(name="graph"))),
+            record("run", "demo", GateOpened(gate_id="ask-1-1", task_id="ask-1", node_id="ask", question="Shall it?")),
+            record("run", "demo", WaitStarted(task_id="hold-1", node_id="hold", signal="released")),
+            record("run", "demo", ChildRunRequested(task_id="sub-1", child_run_id="demo-sub-1-abc")),
+            record("run", "demo", MergeRequested(task_id="join-1", commits=["a", "b"])),
+            record("run", "demo", TaskClaimed(task_id="join-1", node_id="join")),
+            record("run", "demo", TaskSucceeded(task_id="ask-1"), TaskFailed(task_id="sub-1")),
+        ]
+    )
+    assert [(span.name, span.detail, span.failed) for span in spans[1:]] == [
+        ("gate ask-1", "Shall it?", False),
+        ("wait hold-1", "released (open)", False),
+        ("invoke_workflow sub-1", "demo-sub-1-abc", True),
+        ("merge join-1", "2 commits", False),
+        ("invoke_agent join-1", "(open)", False),
+    ]
+    assert _seconds(spans[4]) == (5, 6)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from crewlog.cli import wording
-from crewlog.v1.run_pb2 import TaskStatus, TaskView
+from crewlog.v1.run_pb2 import ParkCause, TaskStatus, TaskView
 
-_CALM = (TaskStatus.TASK_STATUS_SUCCEEDED, TaskStatus.TASK_STATUS_CANCELLED, TaskStatus.TASK_STATUS_SKIPPED)
+_FAILED = (TaskStatus.TASK_STATUS_FAILED, TaskStatus.TASK_STATUS_TIMED_OUT)
 _AT_WORK = TaskStatus.TASK_STATUS_CLAIMED
 _PARKED = TaskStatus.TASK_STATUS_PARKED
 
@@ -36,7 +36,7 @@ def progress(task: TaskView, items: Iterable[TaskView]) -> str:
     counts = (
         (sum(item.status == _AT_WORK for item in latest), "at work"),
         (sum(item.status == _PARKED for item in latest), "waiting"),
-        (sum(bool(item.ended_at_unix_micros) and item.status not in _CALM for item in latest), "failed"),
+        (sum(item.status in _FAILED for item in latest), "failed"),
     )
     beside = [f"{number} {name}" for number, name in counts if number]
     return ", ".join([f"{task.items_ended} of {task.items} done", *beside])
@@ -44,15 +44,15 @@ def progress(task: TaskView, items: Iterable[TaskView]) -> str:
 
 def what_came_of_it(task: TaskView, question: str = "", items: Iterable[TaskView] = ()) -> str:
     """The result, or what is in the way of it."""
-    said = [progress(task, items), f"run {task.child_run_id}" if task.child_run_id else "", _state(task, question)]
-    return ": ".join(part for part in said if part)
+    child = f"run {task.child_run_id}" if task.child_run_id else ""
+    return ": ".join(part for part in (progress(task, items), child, _state(task, question)) if part)
 
 
 def _state(task: TaskView, question: str) -> str:
     if task.status == TaskStatus.TASK_STATUS_SKIPPED:
         return task.skipped_why
     if task.status == _PARKED:
-        return _waits(task, question) + _due(task, ", until ")
+        return f"{_waits(task, question)}{_due(task, ', until ')}".removeprefix(", ")
     if task.status == _AT_WORK:
         return _due(task, "times out at ")
     return task.failure.message or task.result.summary
@@ -61,6 +61,8 @@ def _state(task: TaskView, question: str) -> str:
 def _waits(task: TaskView, question: str) -> str:
     if question:
         return f"asks: {question}"
+    if task.park_cause in (ParkCause.PARK_CAUSE_MAP, ParkCause.PARK_CAUSE_CHILD_RUN):
+        return ""  # how far it is says more
     if task.parked_on:
         return f"waits: what it needs does not fit into what {task.parked_on} has left"
     return wording.park_cause(task.park_cause)

@@ -42,9 +42,11 @@ class Span:
 
 @dataclass(slots=True)
 class _Spans:
-    """The spans so far, in the order of their starts, the last moment that the log tells of, and a task's last end."""
+    """The spans so far, in the order of their starts, the last moment that the log tells of, and a task's last end.
+    `owners` has the maps, and the parents of children, by their node."""
 
     by_key: dict[Key, Span] = field(default_factory=dict)
+    owners: dict[str, Key] = field(default_factory=dict)
     last_micros: int = 0
     tasks_ended_micros: int = 0
 
@@ -119,13 +121,50 @@ def _run_over(spans: _Spans, _: str, at: int, fact: Any) -> None:
 
 
 def _task_claimed(spans: _Spans, run_id: str, at: int, fact: run.TaskClaimed) -> None:
-    spans.open(Span(_agent_key(run_id, fact.task_id), ROOT, f"invoke_agent {fact.task_id}", at))
+    spans.close(_merge_key(fact.task_id), at)
+    _open_task(spans, run_id, at, fact.task_id, "invoke_agent")
+
+
+def _open_task(spans: _Spans, run_id: str, at: int, task_id: str, name: str, detail: str = "") -> Key:
+    """An item is part of its map, and a child of the agent that has asked for it."""
+    key, node_id = _agent_key(run_id, task_id), names.node_of(task_id)
+    parent = spans.owners.get(node_id) or spans.owners.get(node_id.rpartition("_")[0], ROOT)
+    spans.open(Span(key, parent, f"{name} {task_id}", at, detail=detail))
+    return key
+
+
+def _gate_opened(spans: _Spans, run_id: str, at: int, fact: run.GateOpened) -> None:
+    if fact.node_id:
+        _open_task(spans, run_id, at, fact.task_id, "gate", wording.plain(fact.question))
+
+
+def _wait_started(spans: _Spans, run_id: str, at: int, fact: run.WaitStarted) -> None:
+    _open_task(spans, run_id, at, fact.task_id, "wait", fact.signal)
+
+
+def _map_expanded(spans: _Spans, run_id: str, at: int, fact: run.MapExpanded) -> None:
+    detail = wording.counted(fact.items, "item")
+    spans.owners[fact.node_id] = _open_task(spans, run_id, at, fact.task_id, "map", detail)
+
+
+def _child_run_requested(spans: _Spans, run_id: str, at: int, fact: run.ChildRunRequested) -> None:
+    _open_task(spans, run_id, at, fact.task_id, "invoke_workflow", fact.child_run_id)
+
+
+def _child_spawned(spans: _Spans, run_id: str, at: int, fact: run.ChildSpawned) -> None:
+    spans.owners[fact.node_id] = _agent_key(run_id, fact.task_id)
+
+
+def _merge_requested(spans: _Spans, _: str, at: int, fact: run.MergeRequested) -> None:
+    detail = wording.counted(len(fact.commits), "commit")
+    spans.open(Span(_merge_key(fact.task_id), ROOT, f"merge {fact.task_id}", at, detail=detail))
 
 
 def _task_ended(spans: _Spans, run_id: str, at: int, fact: Any) -> None:
     cost = wording.money(fact.result.cost_usd_micros) if fact.result.cost_usd_micros else ""
     failed = isinstance(fact, run.TaskFailed)
     spans.tasks_ended_micros = at
+    spans.close(_merge_key(fact.task_id), at, failed=failed)
     spans.close(_agent_key(run_id, fact.task_id), at, fact.failure.reason if failed else cost, failed)
 
 
@@ -178,6 +217,10 @@ def _agent_key(run_id: str, task_id: str) -> Key:
     return (names.agent_id(run_id, task_id),)
 
 
+def _merge_key(task_id: str) -> Key:
+    return ("merge", task_id)
+
+
 def _effect_key(agent_id: str, key: agent.EffectKey) -> Key:
     return (agent_id, key.turn, key.index, key.attempt)
 
@@ -188,6 +231,12 @@ _STEPS: dict[type[Message], Callable[[_Spans, str, int, Any], None]] = {
     run.RunFailed: _run_over,
     run.RunCancelled: _run_over,
     run.TaskClaimed: _task_claimed,
+    run.GateOpened: _gate_opened,
+    run.WaitStarted: _wait_started,
+    run.MapExpanded: _map_expanded,
+    run.ChildRunRequested: _child_run_requested,
+    run.ChildSpawned: _child_spawned,
+    run.MergeRequested: _merge_requested,
     run.TaskSucceeded: _task_ended,
     run.TaskFailed: _task_ended,
     run.TaskCancelled: _task_ended,
