@@ -196,7 +196,7 @@ class Scheduler:
     def settle(self, outcome: Outcome[Run]) -> None:
         for event in outcome.events:
             if isinstance(event, ENDS):
-                self.allotments.settle(outcome.state, event.task_id, Amounts.of(event.result.spent))
+                self.allotments.settle(outcome.state, event.task_id)
         self.allotments.watch(outcome.state)
 
     async def carry_on(self) -> None:

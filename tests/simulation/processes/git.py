@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,6 +19,8 @@ from crewlog.v1.workspace_pb2 import (
     CommittedWorkspace,
     CommitWorkspace,
     DeliverChange,
+    MergeCommits,
+    MergedCommits,
     PinBase,
     PinnedBase,
     PreparedWorkspace,
@@ -118,12 +121,21 @@ class Git(WorkspaceServiceServicer):
         change = Change(branch=request.branch, commit=commit, base_commit=request.base_commit)
         return self.changes.setdefault(f"{request.run_id} {request.attempt}", change)
 
+    async def Merge(self, request: MergeCommits, context: Any) -> MergedCommits:
+        self.paths["merged"] += 1
+        return MergedCommits(commit=self._merge(request.commits))
+
+    def _merge(self, commits: Sequence[str]) -> str:
+        """The same commits give the same one."""
+        merged = hashlib.sha1(" ".join(commits).encode()).hexdigest()
+        self.commits[merged] = self.tree(_merged([self.trees[self.commits[each]] for each in commits]))
+        return merged
+
     def _fresh(self, request: PrepareWorkspace) -> Worktree:
         base = request.base_commits[0]
         tree = request.tree or self.tree(_merged([self.trees[self.commits[each]] for each in request.base_commits]))
         if len(request.base_commits) > 1:
-            base = hashlib.sha1(" ".join(request.base_commits).encode()).hexdigest()
-            self.commits[base] = tree
+            base = self._merge(request.base_commits)
         files = {name: list(lines) for name, lines in self.trees[tree].items()}
         worktree = Worktree(request.generation, files, tree, base)
         self.worktrees[request.workspace_id] = worktree

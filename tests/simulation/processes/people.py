@@ -23,6 +23,7 @@ from crewlog.v1.run_pb2 import (
     RetryRun,
     RunStatus,
     SendMessage,
+    SignalRun,
     StartRun,
     TaskStatus,
 )
@@ -33,7 +34,7 @@ from tests.simulation.processes.channel import Channel
 from tests.simulation.processes.loop import wall_nanos
 from tests.simulation.processes.network import pass_time
 from tests.simulation.processes.platform import Platform
-from tests.simulation.processes.programs import start_run
+from tests.simulation.processes.programs import SIGNAL, start_run
 
 AGAIN_SECONDS = 0.5
 MORE = Amounts(usd_micros=2_000_000)
@@ -128,6 +129,10 @@ class People:
                 else:
                     answer.text = "as you like"
                 await self._try(self.gates.Answer, answer)
+        if any(task.signal for task in run.tasks.values() if task.task_id in run.parked):
+            self._requests += 1
+            signal = SignalRun(run_id=run_id, name=SIGNAL, request_id=f"s{self._requests}", payload_json="1")
+            await self._try(self.scheduler.Signal, signal)
         if run.paused is not None:
             await self._try(self.scheduler.Resume, ResumeRun(run_id=run_id))
         if any(task.status == TaskStatus.TASK_STATUS_PARKED and task.parked_on for task in run.tasks.values()):

@@ -5,14 +5,29 @@ from __future__ import annotations
 from random import Random
 
 from crewlog.v1.budget_pb2 import Limit, OnExhausted
-from crewlog.v1.run_pb2 import AgentLimits, AgentNode, BackEdge, Node, NoopNode, OnUnknown, Role, StartRun, Workflow
+from crewlog.v1.node_pb2 import GateNode, GateNodeKind, JoinNode, RetryPolicy, WaitNode
+from crewlog.v1.run_pb2 import (
+    AgentLimits,
+    AgentNode,
+    BackEdge,
+    MapNode,
+    Node,
+    NoopNode,
+    OnUnknown,
+    Role,
+    StartRun,
+    Workflow,
+    WorkflowNode,
+)
 
 from tests.simulation.processes.effects import ASK, CLASSES
 from tests.simulation.processes.git import BASE_COMMIT
 from tests.simulation.processes.model import MODEL, SENT_BACK
 
 NODES_MAX = 5
-AGENT_SHARE = 0.7
+AGENT_SHARE, NOOP_SHARE = 0.5, 0.2
+SIGNAL = "go"
+INNER = Workflow(name="inner", nodes=[Node(node_id="n0", noop=NoopNode(steps=2))])
 
 
 def start_run(chance: Random, number: int, at_unix_micros: int) -> StartRun:
@@ -50,9 +65,47 @@ def workflow(chance: Random) -> Workflow:
 
 
 def _node(chance: Random, number: int) -> Node:
-    if chance.random() < AGENT_SHARE:
-        return Node(node_id=f"n{number}", agent=AgentNode(role=_role(chance), prompt="go on"))
-    return Node(node_id=f"n{number}", noop=NoopNode(steps=chance.randrange(4)))
+    node = _kind(chance)
+    node.node_id = f"n{number}"
+    if chance.random() < 0.2:
+        node.retry.CopyFrom(RetryPolicy(attempts_max=2, back_off_seconds=chance.choice((0, 5))))
+    if chance.random() < 0.1:
+        node.timeout_seconds = 60
+    return node
+
+
+def _kind(chance: Random) -> Node:
+    draw = chance.random()
+    if draw < AGENT_SHARE:
+        return Node(agent=AgentNode(role=_role(chance), prompt="go on"))
+    if draw < AGENT_SHARE + NOOP_SHARE:
+        return Node(noop=NoopNode(steps=chance.randrange(4)))
+    return chance.choice((_gate, _wait, _map, _child_run, _join))(chance)
+
+
+def _gate(chance: Random) -> Node:
+    choices = ["left", "right"]
+    default = chance.choice(("", "left"))
+    kind = GateNodeKind.GATE_NODE_KIND_CHOOSE
+    return Node(gate=GateNode(kind=kind, question="which?", choices=choices, default_answer=default))
+
+
+def _wait(chance: Random) -> Node:
+    seconds = chance.choice((2, 20))
+    return Node(wait=WaitNode(seconds=seconds) if chance.random() < 0.5 else WaitNode(signal=SIGNAL))
+
+
+def _map(chance: Random) -> Node:
+    body = Node(workflow=WorkflowNode(workflow=INNER)) if chance.random() < 0.3 else Node(noop=NoopNode(steps=1))
+    return Node(map=MapNode(body=body, times=chance.randrange(1, 5), at_once_max=chance.choice((0, 1, 2))))
+
+
+def _child_run(chance: Random) -> Node:
+    return Node(workflow=WorkflowNode(workflow=INNER))
+
+
+def _join(chance: Random) -> Node:
+    return Node(join_files=JoinNode())
 
 
 def _role(chance: Random) -> Role:
