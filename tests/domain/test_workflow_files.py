@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import jsonschema_rs
 import pytest
+import yaml
 from crewlog.crews import load_role, load_workflow
 from crewlog.v1.budget_pb2 import Limit
 from crewlog.v1.node_pb2 import (
@@ -21,7 +26,10 @@ from crewlog.v1.node_pb2 import (
     WaitNode,
 )
 from crewlog.v1.run_pb2 import Node, NoopNode, Workflow
+from crewlog.v1.workflow_file_pb2 import DESCRIPTOR
 from google.protobuf.message import Message
+
+ROOT = Path(__file__).parents[2]
 
 Load = Callable[[str], Workflow]
 APPROVE, CHOOSE, ANSWER, EDIT = (
@@ -170,3 +178,39 @@ def test_files_from_a_node_that_is_chosen(load: Load) -> None:
 
 def test_json_is_yaml(load: Load) -> None:
     assert load(json.dumps({"name": "j", "nodes": [{"id": "a", "noop": {"steps": 1}}]})).nodes[0].noop.steps == 1
+
+
+def _page() -> str:
+    return (ROOT / "docs/workflows.md").read_text()
+
+
+def test_the_examples_of_the_page_are_valid(load: Load) -> None:
+    examples = re.findall(r"```yaml\n(.*?)```", _page(), re.DOTALL)
+    assert len(examples) >= 3
+    assert all(load(example).nodes for example in examples)
+
+
+def test_the_page_names_every_field() -> None:
+    messages = [message for message in DESCRIPTOR.message_types_by_name.values() if message.name != "RoleFile"]
+    fields = {field.name for message in messages for field in message.fields}
+    words = set(re.findall(r"[a-z_]+", _page()))
+    assert fields - words == {"steps"}
+
+
+def test_the_schema_of_editors_is_fresh() -> None:
+    done = subprocess.run(
+        [sys.executable, "tools/generate_workflow_schema.py", "--check"], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_schema_agrees_with_the_loader() -> None:
+    schema = jsonschema_rs.validator_for(json.loads((ROOT / "schemas/workflow.schema.json").read_text()))
+    for path in (ROOT / "libs/crewlog/crews/workflows").glob("*.yaml"):
+        written = re.sub(r"(?<=[{ ])on:", '"on":', path.read_text())
+        assert [error.message for error in schema.iter_errors(yaml.safe_load(written))] == []
+    for wrong in ({}, {"nodes": [{"id": "a"}]}, {"nodes": [{"id": "a", "noop": {}, "rol": "x"}]}):
+        assert not schema.is_valid(wrong)
+    node = {"id": "a", "noop": {}}
+    assert not schema.is_valid({"nodes": [{**node, "timeout": "soon"}]})
+    assert schema.is_valid({"nodes": [{**node, "timeout": "30m", "retry": 3, "join": {"mode": "first", "count": 2}}]})

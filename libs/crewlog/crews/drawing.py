@@ -86,7 +86,7 @@ class _Drawing:
         self._layout = layout
         self._boxes = boxes
         self._canvas = Canvas()
-        self._labels: list[tuple[Link, int, int]] = []
+        self._labels: dict[tuple[int, int], list[Link]] = {}
 
     def text(self, columns: int) -> str:
         top = 0
@@ -95,8 +95,8 @@ class _Drawing:
             for place in layer:
                 self._draw_place(place, top, bottom)
             top = bottom + self._draw_pieces(number, bottom)
-        for link, row, column in self._labels:
-            self._write_label(link, row, column, columns)
+        for (row, column), links in self._labels.items():
+            self._write_label(links, row, column, columns)
         return self._canvas.text()
 
     def _draw_place(self, place: Place, top: int, bottom: int) -> None:
@@ -137,12 +137,14 @@ class _Drawing:
             self._canvas.write(top - 1, end, "▼")
             link = self._links.get((source if isinstance(source, str) else source[0], target))
             if link is not None:
-                self._labels.append((link, turn + 1 if start != end else top - 2, end + 2))
+                self._labels.setdefault((turn + 1 if start != end else top - 2, end + 2), []).append(link)
 
-    def _write_label(self, link: Link, row: int, column: int, columns: int) -> None:
-        number = _number(self._numbers[link])
+    def _write_label(self, links: list[Link], row: int, column: int, columns: int) -> None:
+        """The numbers in any case, and as much of the label as fits."""
+        number = "".join(_number(self._numbers[link]) for link in links)
+        labels = {link.label for link in links}
+        whole = f"{number} {labels.pop()}" if len(labels) == 1 else number
         room = self._canvas.room(row, column, columns) - 1
-        whole = f"{number} {link.label}"
         if room >= min(len(whole), len(number) + LABEL_CHARACTERS_MIN):
             self._canvas.write(row, column, cut(whole, room))
         else:
