@@ -27,7 +27,7 @@ logger = logging.getLogger("chaos")
 NODES, NODES_OF_PART = 1_023, 127
 ITEMS = 10_000
 VICTIMS = ("scheduler", "executor", "gateway")
-PAUSE_SECONDS = (0.3, 2.0)
+PAUSE_SECONDS, PAUSE_SECONDS_OF_PART = (1.0, 4.0), (0.3, 2.0)
 PATIENCE_SECONDS = 600.0
 
 
@@ -78,9 +78,9 @@ def in_order(count: int) -> Iterator[Node]:
 
 async def test_nodes_in_a_strict_order_run_once_each_and_in_that_order(tmp_path: Path, asked: Options) -> None:
     logger.info("SEED=%d", asked.seed)
-    count = NODES if asked.everything else NODES_OF_PART
+    count, pause = (NODES, PAUSE_SECONDS) if asked.everything else (NODES_OF_PART, PAUSE_SECONDS_OF_PART)
     async with chaos_platform(tmp_path / "world") as world:
-        campaign = Campaign(world, tmp_path, asked.random(), victims=VICTIMS, pause_seconds=PAUSE_SECONDS)
+        campaign = Campaign(world, tmp_path, asked.random(), victims=VICTIMS, pause_seconds=pause)
         trial = new_trial(tmp_path)
         workflow = Workflow(name="ordered", nodes=list(in_order(count)))
         entries = await checked(world, trial, await campaign.strike_during(perform(world, trial, workflow)))

@@ -183,7 +183,7 @@ def _stops(platform: Platform) -> Iterator[str]:
             runs[id] = fold(run_rules, codec.facts(entry), runs.get(id, run_rules.INITIAL))
         elif entry.aggregate.kind == "agent" and any(isinstance(fact, AgentCancelled) for fact in codec.facts(entry)):
             run, task_id = runs[names.run_of(id)], id.partition("_")[2]
-            if not run_state.is_stopping(run) and not getattr(run.tasks[task_id], "cancel_requested", None):
+            if not run_state.is_stopping(run) and not run_state.is_to_stop(run.tasks[task_id]):
                 yield f"{id} was cancelled and nobody wanted it"
 
 
