@@ -15,7 +15,9 @@ from crewlog.cli.verifying import verify
 from crewlog.v1.budget_pb2 import Limit
 from crewlog.v1.run_pb2 import RunStatus, RunView
 
+from tests.e2e.test_control import in_spite, nth
 from tests.e2e.test_crew import entries_of, finished_in_spite
+from tests.e2e.test_fleet import until
 from tests.e2e.world import World, git, platform_on, types_of
 
 SCRIPTS = Path(__file__).with_name("scripts")
@@ -32,6 +34,8 @@ class Expected:
     last_line: str = "return slug[:length_max]"
     paths: Sequence[str] = ()
     results: Mapping[str, Any] = field(default_factory=dict)
+    # Texts that were added: they stand there once.
+    added: Mapping[str, str] = field(default_factory=dict)
 
 
 def each(times: int, *nodes: str) -> dict[str, int]:
@@ -51,12 +55,14 @@ EXPECTED = {
         last_line='return slug.strip("-")[:length_max].rstrip("-") or "untitled"',
         paths=["README.md", "slugger/slug.py", "tests/test_slug.py"],
         results={"review": {"verdict": "approved"}},
+        added={"README.md": 'Without letters it is "untitled".', "tests/test_slug.py": "test_titles_without_letters"},
     ),
     "fix": Expected(
         each(2, "reproduce", "is-red", "fix", "is-green"),
         last_line='return slug.strip("-")[:length_max].rstrip("-")',
         paths=["slugger/slug.py", "tests/test_slug.py"],
         results={"is-red": {"exit_code": 1}, "is-green": {"exit_code": 0}},
+        added={"tests/test_slug.py": "test_a_cut_slug"},
     ),
     "review": Expected(
         each(1, "look", "look_0", "look_1", "look_2", "verdict"), results={"verdict": {"verdict": "changes_requested"}}
@@ -87,17 +93,59 @@ async def check(world: World, repository: Path, workflow: str) -> RunView:
     results = {task.node_id: task.result.structured_json for task in ended}
     for node_id, wanted in expected.results.items():
         assert wanted.items() <= json.loads(results[node_id]).items()
-    where = run.change.branch or "HEAD"
-    assert git(repository, "show", f"{where}:slugger/slug.py").splitlines()[-1].strip() == expected.last_line
+    check_files(repository, run.change.branch or "HEAD", expected)
     await verify(world.gateway, "run")
     await check_calls(world)
     return run
+
+
+def check_files(repository: Path, where: str, expected: Expected) -> None:
+    assert git(repository, "show", f"{where}:slugger/slug.py").splitlines()[-1].strip() == expected.last_line
+    for path, text in expected.added.items():
+        assert git(repository, "show", f"{where}:{path}").count(text) == 1
 
 
 async def check_calls(world: World) -> None:
     happened = Counter([name async for entry in entries_of(world, "run") for name in types_of(entry)])
     answers, doubts = happened["model_call_succeeded"], happened["effect_put_in_doubt"]
     assert answers <= len(world.ledger()) <= answers + doubts
+
+
+@dataclass(frozen=True)
+class Death:
+    """Of these services, at the event of this number."""
+
+    services: Sequence[str]
+    event: str
+    number: int = 1
+
+
+DEATHS = {
+    "feature": [
+        Death(["scheduler"], "map_expanded"),
+        Death(["executor"], "tool_call_started", 6),
+        Death(["git", "scheduler"], "merge_requested"),
+        Death(EVERYTHING, "edge_taken", 2),
+        Death(["gateway", "executor"], "map_expanded", 3),
+    ],
+    "fix": [
+        Death(["executor"], "tool_call_started", 3),
+        Death(["scheduler"], "edge_taken"),
+        Death(EVERYTHING, "agent_failed"),
+        Death(["git", "executor"], "edge_taken", 3),
+    ],
+    "best-of-n": [
+        Death(["scheduler", "executor"], "map_expanded"),
+        Death(["git"], "tool_call_succeeded", 2),
+        Death(EVERYTHING, "task_succeeded", 3),
+    ],
+}
+
+
+async def die(world: World, death: Death) -> None:
+    await in_spite(lambda: world.watch("run", nth(death.event, death.number)))
+    await until(lambda: all(world.platform.pid_of(name) for name in death.services))
+    world.kill(*death.services)
 
 
 def said(run: RunView) -> list[str]:
@@ -108,4 +156,13 @@ def said(run: RunView) -> list[str]:
 @pytest.mark.parametrize("workflow", EXPECTED)
 async def test_a_built_in_workflow(tmp_path: Path, repository: Path, workflow: str) -> None:
     async with platform_for(tmp_path, repository, workflow) as world:
+        await check(world, repository, workflow)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workflow", DEATHS)
+async def test_it_ends_the_same_while_services_are_killed(tmp_path: Path, repository: Path, workflow: str) -> None:
+    async with platform_for(tmp_path, repository, workflow) as world:
+        for death in DEATHS[workflow]:
+            await die(world, death)
         await check(world, repository, workflow)
