@@ -110,18 +110,40 @@ Command: TypeAlias = (
 
 def decide(run: Run, command: Command) -> list[Message]:
     """What a command causes. Raises InvalidCommand, NotFound, Conflict, StaleClaim, WrongState or BudgetExceeded."""
-    events = _decide(run, command)
+    return decide_and_evolve(run, command)[0]
+
+
+def decide_and_evolve(run: Run, command: Command) -> tuple[list[Message], Run]:
+    """As `decide`, with the state that the events lead to."""
+    events, at = _decide(run, command), command.at_unix_micros
+    after = fold_all(run, events)
     if not events or not _leads_on(command, events):
-        return events
-    at, after = command.at_unix_micros, fold_all(run, events)
-    following = run_begins.following(after, at)
-    unread = run_control.given_back(fold_all(after, following), [*events, *following], at) if after.messages else []
-    return [*events, *following, *unread]
+        return events, after
+    if isinstance(command, EndTask):
+        events, after = _with(events, after, _beside_an_end(run, after, command))
+    if after.pending:
+        events, after = _with(events, after, run_begins.following(after, at))
+    if after.messages:
+        events, after = _with(events, after, run_control.given_back(after, events, at))
+    return events, after
+
+
+def _with(events: list[Message], run: Run, more: list[Message]) -> tuple[list[Message], Run]:
+    return ([*events, *more], fold_all(run, more)) if more else (events, run)
 
 
 def _leads_on(command: Command, events: list[Message]) -> bool:
     """Whether it may be the turn of a node that no executor performs. A claim only says that a task is worked on."""
     return not isinstance(command, ClaimTask) or not isinstance(events[0], TaskClaimed)
+
+
+def _beside_an_end(run: Run, after: Run, command: EndTask) -> list[Message]:
+    """What the end of a task means for the map that it is an item of, and for the money."""
+    owner = after.tasks.get(owner_of(after, after.tasks[command.task_id]))
+    stopped: list[Message] = []
+    if owner is not None and owner.task_id in after.expansions:
+        stopped = run_begins.after_failed_item(after, owner, command.at_unix_micros)
+    return [*stopped, *run_money.warnings(run, after, command.at_unix_micros)]
 
 
 def fold_all(run: Run, events: Iterable[Message]) -> Run:
@@ -272,13 +294,7 @@ def _end(run: Run, command: EndTask) -> list[Message]:
         raise NotFound(f"run {command.run_id!r} has no task {command.task_id!r}")
     if task.status in ENDED or (command.is_merge and task.task_id not in run.merging):
         return []
-    at = command.at_unix_micros
-    events = _ended(run, task, command)
-    after = fold_all(run, events)
-    owner = after.tasks.get(owner_of(after, task))
-    if owner is not None and owner.task_id in after.expansions:
-        events += run_begins.after_failed_item(after, owner, at)
-    return [*events, *run_money.warnings(run, after, at)]
+    return _ended(run, task, command)
 
 
 def _ended(run: Run, task: Task, command: EndTask) -> list[Message]:

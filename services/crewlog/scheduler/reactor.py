@@ -9,11 +9,11 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from crewlog.domain import run as rules
 from crewlog.domain import run_state
-from crewlog.domain.decider import fold
 from crewlog.domain.errors import Contention, Refused, Unavailable
 from crewlog.domain.run_state import Run
 from crewlog.eventlog.owner import Clock, Outcome, Owner
@@ -181,9 +181,6 @@ class Reactor:
 def speculate(run: Run, commands: Sequence[Message]) -> Run:
     """The state that the commands will lead to; those that will be refused change nothing."""
     for command in commands:
-        try:
-            events = rules.decide(run, command)  # type: ignore[arg-type]
-        except Refused:
-            continue
-        run = fold(rules, events, run)
+        with suppress(Refused):
+            _, run = rules.decide_and_evolve(run, command)  # type: ignore[arg-type]
     return run
