@@ -27,6 +27,8 @@ class OnExhausted(StrEnum):
     WAIT = "wait"
 
 
+WorkflowOption = Annotated[str, typer.Option("--workflow", "-w", help="The name of a workflow, or a YAML file.")]
+BaseOption = Annotated[str, typer.Option("--base", help="A branch, tag or commit to start from.", show_default="HEAD")]
 OnExhaustedOption = Annotated[
     OnExhausted, typer.Option("--on-exhausted", help="When the money is gone: stop, ask a person, or wait for more.")
 ]
@@ -48,17 +50,13 @@ def run(
     repo: Annotated[
         Path, typer.Option("--repo", help="A git repository. It gets one branch; nothing else changes.")
     ] = Path(),
-    workflow: Annotated[
-        str, typer.Option("--workflow", "-w", help="The name of a workflow, or a YAML file.")
-    ] = "agent",
+    workflow: WorkflowOption = "agent",
     model: Annotated[str, typer.Option("--model", help="The model of every role that names none.")] = "",
     budget: Annotated[
         str, typer.Option("--budget", help="What it may cost at most, in dollars; 0 for no limit.")
     ] = "2",
     run_id: Annotated[str, typer.Option("--run-id", help="Your own id: the same id twice is the same run.")] = "",
-    base: Annotated[
-        str, typer.Option("--base", help="A branch, tag or commit to start from.", show_default="HEAD")
-    ] = "",
+    base: BaseOption = "",
     on_exhausted: OnExhaustedOption = OnExhausted.STOP,
     charge: Charge = None,
     max_calls: Annotated[int, typer.Option("--max-calls", min=0, help="Model calls; 0 for no limit.")] = 0,
