@@ -22,6 +22,12 @@ from crewlog.runtime import auth
 from crewlog.runtime.channel import dial
 from crewlog.runtime.clock import now_micros
 from crewlog.runtime.serve import Access, Registration, Verifier, start_server
+from crewlog.v1.admission_pb2 import AdmissionLimit, AdmissionLimitList, ListAdmissionLimits, SetAdmissionLimit
+from crewlog.v1.admission_pb2_grpc import (
+    AdmissionServiceServicer,
+    AdmissionServiceStub,
+    add_AdmissionServiceServicer_to_server,
+)
 from crewlog.v1.agent_pb2 import FinishAgent, HostAgent
 from crewlog.v1.agent_pb2_grpc import AgentServiceStub
 from crewlog.v1.answer_pb2 import Receipt
@@ -54,6 +60,7 @@ from crewlog.v1.run_pb2 import (
 )
 from crewlog.v1.run_service_pb2_grpc import RunServiceStub
 from crewlog.v1.scheduler_pb2_grpc import SchedulerServiceServicer, add_SchedulerServiceServicer_to_server
+from crewlog.v1.waiting_pb2 import ExplainWaiting, Waiting
 from crewlog.v1.workspace_pb2 import FileContent, PinBase, PinnedBase, ReadFile
 from crewlog.v1.workspace_pb2_grpc import (
     FileServiceServicer,
@@ -78,6 +85,7 @@ class Scheduler(SchedulerServiceServicer):
         self.owner = owner
         self.started: list[StartRun] = []
         self.asked: list[Any] = []
+        self.waiting = Waiting()
 
     async def Start(self, request: StartRun, context: Any) -> Receipt:
         self.started.append(request)
@@ -93,7 +101,14 @@ class Scheduler(SchedulerServiceServicer):
         command.at_unix_micros = now_micros()
         return Receipt(revision=(await self.owner.handle(request.run_id, command, meta)).revision)
 
-    Cancel = CancelTask = Pause = Resume = Retry = Send = _control
+    Cancel = CancelTask = Pause = Resume = Retry = Send = Signal = _control
+
+    async def Explain(self, request: ExplainWaiting, context: Any) -> Waiting:
+        self.asked.append(request)
+        return self.waiting
+
+    async def Spawn(self, request: Any, context: Any) -> Any:
+        raise AssertionError("the gateway does not ask for children")
 
     async def Recover(self, request: RecoverRun, context: Any) -> Receipt:
         self.asked.append(request)
@@ -105,6 +120,23 @@ class Scheduler(SchedulerServiceServicer):
     async def Synchronize(self, request_iterator: Any, context: Any) -> AsyncIterator[Any]:
         async for report in request_iterator:
             yield report
+
+
+class Limits(AdmissionServiceServicer):
+    """Keeps the last limit of each name."""
+
+    def __init__(self) -> None:
+        self.set: dict[str, SetAdmissionLimit] = {}
+
+    async def Set(self, request: SetAdmissionLimit, context: Any) -> Receipt:
+        self.set[request.name] = request
+        return Receipt(revision=len(self.set))
+
+    async def List(self, request: ListAdmissionLimits, context: Any) -> AdmissionLimitList:
+        limits = [
+            AdmissionLimit(dimension=it.dimension, name=it.name, tasks_max=it.tasks_max) for it in self.set.values()
+        ]
+        return AdmissionLimitList(limits=limits)
 
 
 class Budgets(BudgetServiceServicer):
@@ -175,7 +207,7 @@ class Git(WorkspaceServiceServicer, FileServiceServicer):
     async def _none(self, request: Any, context: Any) -> Any:
         raise AssertionError("nobody asks for this")
 
-    Prepare = Snapshot = Restore = Commit = Remove = Deliver = List = Compare = _none
+    Prepare = Snapshot = Restore = Commit = Merge = Remove = Deliver = List = Compare = _none
 
 
 class World:
@@ -193,6 +225,7 @@ class World:
         self.scheduler, self.git = Scheduler(self.runs), Git()
         self.budgets = Budgets(Owner(self.log, budget, **options))  # type: ignore[arg-type]
         self.gates = Gates(self.runs)
+        self.limits = Limits()
         self.model = MODEL
         self.prices: Path | None = None
         self.noop = NOOP
@@ -211,6 +244,7 @@ class World:
                 ("SchedulerService", add_SchedulerServiceServicer_to_server, self.scheduler),
                 ("BudgetService", add_BudgetServiceServicer_to_server, self.budgets),
                 ("GateService", add_GateServiceServicer_to_server, self.gates),
+                ("AdmissionService", add_AdmissionServiceServicer_to_server, self.limits),
             ],
             [
                 ("WorkspaceService", add_WorkspaceServiceServicer_to_server, self.git),
@@ -249,6 +283,7 @@ class World:
         self.event_service, self.file_service = EventServiceStub(self.channel), FileServiceStub(self.channel)
         self.agent_service, self.cost_service = AgentServiceStub(self.channel), CostServiceStub(self.channel)
         self.budget_service, self.gate_service = BudgetServiceStub(self.channel), GateServiceStub(self.channel)
+        self.admission_service = AdmissionServiceStub(self.channel)
 
     def load_workflow(self, name: str, repository: Path) -> Workflow:
         return self.noop if name == "noop" else load_workflow(name, [repository])
