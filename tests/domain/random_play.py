@@ -62,8 +62,8 @@ NOT_THE_SAME_TWICE = (ClaimTask, CheckDeadlines, GrowAllotment)
 """Their repetition is refused, or is another one."""
 
 
-class Play:
-    """`entries` are the commands that were not refused, each with what it has caused."""
+class Table:
+    """What has happened. `entries` are the commands that were not refused, each with what it has caused."""
 
     def __init__(self, workflow: Workflow, seed: int, *, wild_steps: int = 80) -> None:
         self.random = random.Random(seed)
@@ -78,19 +78,6 @@ class Play:
     @property
     def is_wild(self) -> bool:
         return self.steps < self.wild_steps
-
-    def play(self) -> None:
-        self.do(self._start())
-        while not self._is_done():
-            self.steps += 1
-            assert self.steps < STEPS_MAX, f"the run does not end: {self.situation()}"
-            self._step()
-
-    def _is_done(self) -> bool:
-        if not run_state.is_over(self.run):
-            return False
-        is_retried = self.is_wild and self.run.status != RunStatus.RUN_STATUS_SUCCEEDED
-        return not (is_retried and self.random.random() < 0.8)
 
     def situation(self) -> str:
         return f"{view(self.run)}\nready {self.run.ready} pending {self.run.pending} open {dict(self.run.open)}"
@@ -122,51 +109,20 @@ class Play:
             "what is worked on is not what is claimed"
         )
 
-    def _start(self) -> StartRun:
-        pick = self.random.choice
-        return StartRun(
-            run_id=RUN,
-            project_id="demo",
-            workflow=self.workflow,
-            input="do it",
-            budget=pick([Limit(), Limit(usd_micros=1_000), Limit(usd_micros=100_000, model_calls=50)]),
-            on_exhausted=pick(
-                [OnExhausted.ON_EXHAUSTED_STOP, OnExhausted.ON_EXHAUSTED_ASK, OnExhausted.ON_EXHAUSTED_WAIT]
-            ),
-            base_commit=BASE,
-            at_unix_micros=self.now,
-        )
-
-    def _step(self) -> None:
-        self.now += self.random.randint(0, SECOND)
-        moves = list(self._moves())
-        self.random.shuffle(moves)
-        if self.is_wild and self.random.random() < 0.25:
-            moves.insert(0, self._interference())
-        if not any(self.do(move) for move in moves):
-            self._let_time_pass()
-
-    def _let_time_pass(self) -> None:
-        if run_state.is_over(self.run):
-            self.do(self._retry())
-            return
-        due = next_due_at(self.run)
-        assert due is not None
-        is_last = due >= self.now + (RUN_SECONDS_MAX // 2) * SECOND
-        assert self.is_wild or not is_last, f"nothing goes on: {self.situation()}"
-        if is_last:
-            return
-        self.now = max(self.now, due)
-        assert self.do(self._with_time(CheckDeadlines())) or self.is_wild, f"nothing was due: {self.situation()}"
-
     def _with_time(self, command: Move) -> Move:
         command.run_id, command.at_unix_micros = RUN, self.now
         return command
 
-    def _moves(self) -> Iterator[Move]:
-        """What the platform would do next, each of it."""
-        for command in (*self._claims(), *self._work(), *self._others(), *self._people()):
-            yield self._with_time(command)
+    def _more(self, of_each: int) -> Amounts:
+        return Amounts(**dict.fromkeys(amounts.limited_units(self.run.limit), of_each))
+
+    def _request(self) -> str:
+        self.requests += 1
+        return f"r{self.requests}"
+
+
+class Workers(Table):
+    """The scheduler, executors, child runs and the git service."""
 
     def _claims(self) -> Iterator[Move]:
         if run_state.is_finishing(self.run):
@@ -282,6 +238,65 @@ class Play:
             end.is_merge = task_id in self.run.merging
             yield end
 
+
+class Play(Workers):
+    """With people and the clock."""
+
+    def play(self) -> None:
+        self.do(self._start())
+        while not self._is_done():
+            self.steps += 1
+            assert self.steps < STEPS_MAX, f"the run does not end: {self.situation()}"
+            self._step()
+
+    def _is_done(self) -> bool:
+        if not run_state.is_over(self.run):
+            return False
+        is_retried = self.is_wild and self.run.status != RunStatus.RUN_STATUS_SUCCEEDED
+        return not (is_retried and self.random.random() < 0.8)
+
+    def _start(self) -> StartRun:
+        pick = self.random.choice
+        return StartRun(
+            run_id=RUN,
+            project_id="demo",
+            workflow=self.workflow,
+            input="do it",
+            budget=pick([Limit(), Limit(usd_micros=1_000), Limit(usd_micros=100_000, model_calls=50)]),
+            on_exhausted=pick(
+                [OnExhausted.ON_EXHAUSTED_STOP, OnExhausted.ON_EXHAUSTED_ASK, OnExhausted.ON_EXHAUSTED_WAIT]
+            ),
+            base_commit=BASE,
+            at_unix_micros=self.now,
+        )
+
+    def _step(self) -> None:
+        self.now += self.random.randint(0, SECOND)
+        moves = list(self._moves())
+        self.random.shuffle(moves)
+        if self.is_wild and self.random.random() < 0.25:
+            moves.insert(0, self._interference())
+        if not any(self.do(move) for move in moves):
+            self._let_time_pass()
+
+    def _let_time_pass(self) -> None:
+        if run_state.is_over(self.run):
+            self.do(self._retry())
+            return
+        due = next_due_at(self.run)
+        assert due is not None
+        is_last = due >= self.now + (RUN_SECONDS_MAX // 2) * SECOND
+        assert self.is_wild or not is_last, f"nothing goes on: {self.situation()}"
+        if is_last:
+            return
+        self.now = max(self.now, due)
+        assert self.do(self._with_time(CheckDeadlines())) or self.is_wild, f"nothing was due: {self.situation()}"
+
+    def _moves(self) -> Iterator[Move]:
+        """What the platform would do next, each of it."""
+        for command in (*self._claims(), *self._work(), *self._others(), *self._people()):
+            yield self._with_time(command)
+
     def _people(self) -> Iterator[Move]:
         if self.run.paused is not None and not self.is_wild:
             yield ResumeRun(by="human:ada")
@@ -295,9 +310,6 @@ class Play:
             if self.run.tasks[task_id].parked_on and not run_state.is_over(self.run):
                 yield RaiseRunBudget(by=self._more(100_000), request_id=self._request())
                 yield UnparkTask(task_id=task_id)
-
-    def _more(self, of_each: int) -> Amounts:
-        return Amounts(**dict.fromkeys(amounts.limited_units(self.run.limit), of_each))
 
     def _answer(self, gate_id: str) -> Move:
         choices = list(self.run.gates[gate_id].opened.choices)
@@ -313,10 +325,6 @@ class Play:
 
     def _signal(self, name: str) -> Move:
         return SignalRun(name=name, payload_json='{"is_good": true}', request_id=self._request())
-
-    def _request(self) -> str:
-        self.requests += 1
-        return f"r{self.requests}"
 
     def _retry(self) -> Move:
         by = Amounts(usd_micros=1_000) if self.run.limit.usd_micros else None
@@ -345,11 +353,11 @@ class Play:
 
 
 _CLAIMED = TaskStatus.TASK_STATUS_CLAIMED
-_AT_WORK: list[Callable[[Play, Task], Move]] = [
-    *[Play._ended] * 5,
-    Play._lapse,
-    Play._park_somehow,
-    Play._ask,
-    *[Play._spawn] * 2,
-    Play._grow,
+_AT_WORK: list[Callable[[Workers, Task], Move]] = [
+    *[Workers._ended] * 5,
+    Workers._lapse,
+    Workers._park_somehow,
+    Workers._ask,
+    *[Workers._spawn] * 2,
+    Workers._grow,
 ]

@@ -11,7 +11,7 @@ maps         crewlog.domain.fan_conduct, and children
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from crewlog.domain import names
@@ -67,19 +67,8 @@ class GraphConduct:
         if task_id != self.current(node_id):
             yield f"{task_id} begins, and its node is at {self.current(node_id)}"
         elif task_id not in self.sent:
-            yield from self._check_ways(node_id, task_id)
+            yield from _check_ways(self.graph, self.decided.get(node_id, {}), node_id, task_id)
         self.begun.add(task_id)
-
-    def _check_ways(self, node_id: str, task_id: str) -> Iterator[str]:
-        ways, decided = self.graph.incoming.get(node_id, ()), self.decided.get(node_id, {})
-        taken, join = sum(decided.values()), self.graph.nodes[node_id].join
-        if not ways:
-            return
-        if join.mode in _STRICT and len(decided) < len(ways):
-            yield f"{task_id} begins, and {len(ways) - len(decided)} of {len(ways)} ways to it are not decided"
-        needed = _needed(len(ways), join.mode, join.count)
-        if taken < needed:
-            yield f"{task_id} begins, and {taken} of {len(ways)} ways to it were taken: it needs {needed}"
 
     def current(self, node_id: str) -> str:
         return names.task_id(node_id, self.visits.get(node_id, 0))
@@ -138,8 +127,7 @@ class GraphConduct:
 
     def _send_back(self, task_id: str, to: str) -> Iterator[str]:
         back = [way for way in self.graph.back.get(names.node_of(task_id), ()) if way.target == to]
-        most = max((way.visits_max for way in back), default=0)
-        if self.visits[to] - self.extra[to] >= most:
+        if self.visits[to] - self.extra[to] >= (most := max((way.visits_max for way in back), default=0)):
             yield f"{task_id} sends {to} back once more than the {most} visits that the workflow allows"
         if self.visits_max and len(self.begun) > self.visits_max + len(self.graph.nodes):
             yield f"{task_id} sends {to} back after {len(self.begun)} tasks, and the run may have {self.visits_max}"
@@ -152,10 +140,9 @@ class GraphConduct:
 
     def _forget(self, node_id: str, again: set[str]) -> None:
         """Ways from what is visited again have to be decided again."""
-        decided = self.decided.get(node_id, {})
         for way in self.graph.incoming[node_id]:
             if way.source in again:
-                decided.pop(way.number, None)
+                self.decided.get(node_id, {}).pop(way.number, None)
 
     def retry(self, fact: TaskRetried) -> Iterator[str]:
         node_id = names.node_of(fact.task_id)
@@ -182,8 +169,7 @@ class GraphConduct:
                 self._visit_again(names.node_of(task_id))
 
     def grow(self, fact: GraphGrown) -> None:
-        planner = names.node_of(fact.task_id)
-        self.graph = self.graph.grown(planner, fact.nodes)
+        self.graph = self.graph.grown(names.node_of(fact.task_id), fact.nodes)
         for node in fact.nodes:
             self.decided[node.node_id] = {}
             visit = self.visits.get(node.node_id, 0)
@@ -200,6 +186,18 @@ class GraphConduct:
         for task_id in self.promised:
             yield f"{task_id} has failed, and what was to come after it does not"
         self.promised.clear()
+
+
+def _check_ways(graph: Graph, decided: Mapping[int, bool], node_id: str, task_id: str) -> Iterator[str]:
+    ways = graph.incoming.get(node_id, ())
+    taken, join = sum(decided.values()), graph.nodes[node_id].join
+    if not ways:
+        return
+    if join.mode in _STRICT and len(decided) < len(ways):
+        yield f"{task_id} begins, and {len(ways) - len(decided)} of {len(ways)} ways to it are not decided"
+    needed = _needed(len(ways), join.mode, join.count)
+    if taken < needed:
+        yield f"{task_id} begins, and {taken} of {len(ways)} ways to it were taken: it needs {needed}"
 
 
 def _needed(ways: int, mode: JoinMode.ValueType, count: int) -> int:
