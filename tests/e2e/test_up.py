@@ -21,7 +21,7 @@ import grpc
 import pytest
 from crewlog.cli.exits import ExitCode
 from crewlog.cli.launcher import ports
-from crewlog.cli.launcher.children import FROZEN_SECONDS
+from crewlog.cli.launcher.children import HAND_OVER_SECONDS_MAX, STOP_SECONDS_MAX
 from crewlog.cli.launcher.directory import DataDirectory
 from crewlog.cli.launcher.environment import LOG, SERVICES
 from crewlog.cli.launcher.platform import PORT_CHOICES_MAX, Platform
@@ -34,7 +34,6 @@ from crewlog.v1.run_service_pb2 import WatchRun
 from crewlog.v1.run_service_pb2_grpc import RunServiceStub
 
 SECONDS_MAX = 90.0
-STOP_SECONDS_MAX = 5.0
 SECRET = "sk-ant-canary-7d2f"
 CHILDREN = (*SERVICES, LOG)
 
@@ -121,7 +120,7 @@ def test_a_signal_stops_everything_in_time(up: Up) -> None:
     began = time.monotonic()
     up.process.send_signal(signal.SIGINT)
     assert up.process.wait(SECONDS_MAX) == ExitCode.OK
-    assert time.monotonic() - began < STOP_SECONDS_MAX
+    assert time.monotonic() - began < HAND_OVER_SECONDS_MAX, "executors without work hand over nothing"
     assert not any(_lives(pid) for pid in pids.values())
     assert not DataDirectory(up.data_dir).endpoints_path.exists()
 
@@ -133,7 +132,7 @@ def test_a_service_that_hangs_does_not_hold_it_up(up: Up) -> None:
     began = time.monotonic()
     up.process.send_signal(signal.SIGTERM)
     assert up.process.wait(SECONDS_MAX) == ExitCode.OK
-    assert time.monotonic() - began < FROZEN_SECONDS + STOP_SECONDS_MAX + 0.5
+    assert time.monotonic() - began < HAND_OVER_SECONDS_MAX + STOP_SECONDS_MAX, "it was waited for as if it handed over"
     assert not any(_lives(pid) for pid in pids.values())
     assert "does not stop" in up.text()
 
@@ -214,8 +213,8 @@ async def test_a_port_that_was_taken_in_between_is_replaced(
     said: list[str] = []
     async with Platform(tmp_path / "data", sandbox="none", say=said.append) as platform:
         assert platform.pid_of(name) and not platform.restarts_of(name)
-    assert [line for line in said if "took port" in line] == said[:1]
-    assert f"of {name} in between" in said[0]
+    [taken] = _about_ports(said)
+    assert f"of {name} in between" in taken
 
 
 async def test_ports_are_chosen_again_a_few_times_and_not_for_ever(
@@ -225,7 +224,12 @@ async def test_ports_are_chosen_again_a_few_times_and_not_for_ever(
     said: list[str] = []
     with pytest.raises(Unavailable, match=f"{LOG} did not start"):
         await Platform(tmp_path / "data", sandbox="none", say=said.append).start()
-    assert len(said) == PORT_CHOICES_MAX - 1
+    assert len(_about_ports(said)) == PORT_CHOICES_MAX - 1
+
+
+def _about_ports(said: list[str]) -> list[str]:
+    """On a busy machine it is also said that a service takes its time to stop."""
+    return [line for line in said if "took port" in line]
 
 
 async def test_fault_31_a_log_that_is_gone_is_not_made_anew(tmp_path: Path) -> None:
