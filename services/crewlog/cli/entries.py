@@ -21,7 +21,7 @@ from crewlog.v1.events_pb2 import WatchEvents
 
 PAUSE_SECONDS = 0.5
 TRIES_MAX = 120
-KINDS = ("run", "agent", "workspace", "change", "project")
+KINDS = ("run", "agent", "workspace", "change", "project", "budget", "admission")
 
 
 @dataclass(frozen=True, slots=True)

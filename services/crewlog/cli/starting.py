@@ -105,7 +105,7 @@ def to_command(request: Request) -> StartRun:
         budgets=[name.removeprefix("named:").removeprefix("named_") for name in request.spending.charge],
         on_exhausted=OnExhausted.Value(f"ON_EXHAUSTED_{request.spending.on_exhausted.upper()}"),
         limits=_run_limits(request.times),
-        priority=_priority(request.priority),
+        priority=priority_of(request.priority),
     )
     plan = crew_files.to_send(request.workflow, request.repo)
     if plan is None:
@@ -124,7 +124,7 @@ def _limit(limits: Limits) -> Limit:
     )
 
 
-def _priority(text: str) -> int:
+def priority_of(text: str) -> int:
     """A word or a number. Raises InvalidCommand for any other."""
     known = {**PRIORITIES, **{str(number): number for number in range(-10, 11)}}
     if text.removeprefix("+") not in known:

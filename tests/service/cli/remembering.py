@@ -6,15 +6,16 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 
 from crewlog.domain.errors import Refused
+from crewlog.v1.admission_pb2 import AdmissionLimit, AdmissionLimitList, ListAdmissionLimits
 from crewlog.v1.agent_pb2 import AgentList, AgentView, ListAgents
 from crewlog.v1.answer_pb2 import Receipt
 from crewlog.v1.budget_service_pb2 import CostTable, GateList
 from crewlog.v1.entry_pb2 import RecordedEntry
 from crewlog.v1.events_pb2 import PlatformStatus
 from crewlog.v1.recovery_pb2 import RecoverRun, Recovery
-from crewlog.v1.run_pb2 import GateView, RunView
+from crewlog.v1.run_pb2 import GateView, ListRuns, RunList, RunView
 from crewlog.v1.run_service_pb2 import WatchRun, WatchRunMessage
-from crewlog.v1.waiting_pb2 import ExplainWaiting, Waiting, WaitingTask
+from crewlog.v1.waiting_pb2 import ExplainWaiting, Waiting
 from google.protobuf.message import Message
 
 
@@ -30,6 +31,8 @@ class Remembering:
     recovery: Recovery = field(default_factory=Recovery)
     gates: Sequence[GateView] = ()
     agents: Sequence[AgentView] = ()
+    limits: Sequence[AdmissionLimit] = ()
+    waiting: Waiting = field(default_factory=Waiting)
 
     async def command(self, request: Message, context: object) -> Receipt:
         self.asked.append(request)
@@ -41,7 +44,7 @@ class Remembering:
 
     async def Explain(self, request: ExplainWaiting, context: object) -> Waiting:
         self.asked.append(request)
-        return Waiting(tasks=[WaitingTask(run_id="demo", task_id="tester-1", why="4 of 4 at work")])
+        return self.waiting
 
     async def Recover(self, request: RecoverRun, context: object) -> Recovery:
         self.asked.append(request)
@@ -56,8 +59,17 @@ class Remembering:
         for entry in self.entries:
             yield WatchRunMessage(entry=entry)
 
-    async def List(self, request: object, context: object) -> AgentList | GateList:
-        return AgentList(agents=self.agents) if isinstance(request, ListAgents) else GateList(gates=self.gates)
+    async def List(self, request: Message, context: object) -> Message:
+        match request:
+            case ListAgents():
+                return AgentList(agents=self.agents)
+            case ListRuns():
+                self.asked.append(request)
+                return RunList(runs=[self.view])
+            case ListAdmissionLimits():
+                return AdmissionLimitList(limits=self.limits)
+            case _:
+                return GateList(gates=self.gates)
 
     async def Status(self, request: object, context: object) -> PlatformStatus:
         return PlatformStatus()

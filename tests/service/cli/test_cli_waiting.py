@@ -1,13 +1,38 @@
-"""Signals, limits and what tasks wait for, against a gateway that remembers what it was asked, over real gRPC."""
+"""Signals, limits, what tasks wait for, gates of workflows and graphs, against a gateway that remembers what it was
+asked, over real gRPC."""
 
 from __future__ import annotations
 
-from crewlog.cli.exits import ExitCode
-from crewlog.v1.admission_pb2 import AdmissionDimension, SetAdmissionLimit
-from crewlog.v1.run_pb2 import SignalRun
-from crewlog.v1.waiting_pb2 import ExplainWaiting
+import io
+import json
+import sys
+
+import pytest
+from crewlog.cli import editing, starting, telling
+from crewlog.cli.exits import ExitCode, Failed
+from crewlog.domain.errors import InvalidCommand, WrongState
+from crewlog.v1.admission_pb2 import AdmissionDimension, AdmissionLimit, SetAdmissionLimit
+from crewlog.v1.run_pb2 import (
+    AnswerGate,
+    GateKind,
+    GateStatus,
+    GateView,
+    ListRuns,
+    Parent,
+    ParkCause,
+    RunStatus,
+    RunView,
+    SignalRun,
+    TaskResult,
+    TaskStatus,
+    TaskView,
+)
+from crewlog.v1.waiting_pb2 import ExplainWaiting, Waiting, WaitingReason, WaitingTask
 
 from tests.service.cli.remembering import Crewlog, Remembering
+
+ROLE = AdmissionDimension.ADMISSION_DIMENSION_ROLE
+NOON = 1_700_000_000_000_000
 
 
 async def test_a_signal_carries_its_data(crewlog: Crewlog, remembering: Remembering) -> None:
@@ -17,22 +42,221 @@ async def test_a_signal_carries_its_data(crewlog: Crewlog, remembering: Remember
     assert remembering.asked == [expected]
 
 
-async def test_data_that_is_not_json_is_not_sent(crewlog: Crewlog, remembering: Remembering) -> None:
-    done = await crewlog("signal", "demo", "approved", "--data", "{")
-    assert done.returncode != ExitCode.OK
+async def test_the_data_of_a_signal_is_read_from_standard_input(
+    crewlog: Crewlog, remembering: Remembering, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO("[1, 2]\n"))
+    done = await crewlog("signal", "demo", "approved", "--data", "-", "--request-id", "r-1", "-o", "json")
+    assert remembering.asked == [SignalRun(run_id="demo", name="approved", payload_json="[1, 2]\n", request_id="r-1")]
+    assert json.loads(done.stdout) == {"run_id": "demo", "name": "approved", "request_id": "r-1", "revision": "7"}
+
+
+async def test_two_signals_without_an_id_are_two(crewlog: Crewlog, remembering: Remembering) -> None:
+    await crewlog("signal", "demo", "approved")
+    await crewlog("signal", "demo", "approved")
+    first, second = (asked.request_id for asked in remembering.asked if isinstance(asked, SignalRun))
+    assert first
+    assert first != second
+
+
+@pytest.mark.parametrize("data", ["{", "yes", "[" * 100_000])
+async def test_data_that_is_not_json_is_not_sent(crewlog: Crewlog, remembering: Remembering, data: str) -> None:
+    done = await crewlog("signal", "demo", "approved", "--data", data)
+    assert done.returncode == ExitCode.USAGE
     assert "is not JSON" in done.stderr
     assert not remembering.asked
 
 
-async def test_a_limit_is_set(crewlog: Crewlog, remembering: Remembering) -> None:
-    done = await crewlog("limits", "set", "role", "implementer", "4")
+async def test_a_signal_that_is_refused_ends_with_1(crewlog: Crewlog, remembering: Remembering) -> None:
+    remembering.refusal = WrongState("run 'demo' is over")
+    done = await crewlog("signal", "demo", "approved")
+    assert (done.returncode, done.stderr) == (ExitCode.FAILED, "crewlog: run 'demo' is over\n")
+
+
+@pytest.mark.parametrize(("given", "tasks_max"), [("4", 4), ("0", 0), ("-1", -1), ("none", -1)])
+async def test_a_limit_is_set(crewlog: Crewlog, remembering: Remembering, given: str, tasks_max: int) -> None:
+    done = await crewlog("limits", "set", "role", "implementer", given)
     assert done.returncode == ExitCode.OK
-    role = AdmissionDimension.ADMISSION_DIMENSION_ROLE
-    assert remembering.asked == [SetAdmissionLimit(dimension=role, name="implementer", tasks_max=4)]
+    assert remembering.asked == [SetAdmissionLimit(dimension=ROLE, name="implementer", tasks_max=tasks_max)]
 
 
-async def test_what_a_task_waits_for_is_listed(crewlog: Crewlog, remembering: Remembering) -> None:
+@pytest.mark.parametrize("arguments", [("role", "a", "-2"), ("role", "a", "many"), ("colour", "a", "1"), ("role", "a")])
+async def test_what_is_no_limit_is_not_set(
+    crewlog: Crewlog, remembering: Remembering, arguments: tuple[str, ...]
+) -> None:
+    assert (await crewlog("limits", "set", *arguments)).returncode == ExitCode.USAGE
+    assert not remembering.asked
+
+
+@pytest.mark.parametrize("arguments", [("limits",), ("limits", "list")])
+async def test_limits_are_listed_with_what_is_at_work(
+    crewlog: Crewlog, remembering: Remembering, arguments: tuple[str, ...]
+) -> None:
+    assert (await crewlog(*arguments)).stdout == "there are no limits\n"
+    remembering.limits = [AdmissionLimit(dimension=ROLE, name="implementer", tasks_max=4, tasks_at_work=3)]
+    heading, line = (await crewlog(*arguments)).stdout.splitlines()
+    assert heading.split() == ["DIMENSION", "NAME", "AT", "MOST", "AT", "WORK"]
+    assert line.split() == ["role", "implementer", "4", "3"]
+
+
+async def test_what_tasks_wait_for_is_listed(crewlog: Crewlog, remembering: Remembering) -> None:
+    limit = WaitingReason.WAITING_REASON_LIMIT
+    task = WaitingTask(
+        run_id="demo", task_id="do_3-1", reason=limit, why="role=a: 4 of 4 at work", since_unix_micros=NOON, ahead=12
+    )
+    remembering.waiting = Waiting(tasks=[task], is_cut=True)
     done = await crewlog("runs", "--why-waiting", "demo")
     assert done.returncode == ExitCode.OK
-    assert "4 of 4 at work" in done.stdout
-    assert remembering.asked == [ExplainWaiting(run_id="demo")]
+    line = done.stdout.splitlines()[1]
+    assert line.startswith("demo  do_3-1  20")
+    assert line.endswith("limit: role=a: 4 of 4 at work     12")
+    assert "there are more" in done.stderr
+    found = json.loads((await crewlog("runs", "--why-waiting", "-o", "json")).stdout)
+    assert found["tasks"][0]["reason"] == "WAITING_REASON_LIMIT"
+    assert remembering.asked == [ExplainWaiting(run_id="demo"), ExplainWaiting()]
+
+
+async def test_that_nothing_waits_is_said(crewlog: Crewlog) -> None:
+    assert (await crewlog("runs", "--why-waiting")).stdout == "nothing waits\n"
+
+
+async def test_child_runs_are_listed_when_they_are_asked_for(crewlog: Crewlog, remembering: Remembering) -> None:
+    await crewlog("runs")
+    await crewlog("runs", "--children")
+    await crewlog("runs", "demo", "--children")
+    assert remembering.asked == [
+        ListRuns(page_size=20),
+        ListRuns(page_size=20, with_children=True),
+        ListRuns(page_size=20, with_children=True, parent_run_id="demo"),
+    ]
+    assert (await crewlog("runs", "demo")).returncode == ExitCode.USAGE
+
+
+@pytest.mark.parametrize(
+    ("given", "priority"), [("batch", -10), ("normal", 0), ("interactive", 10), ("-3", -3), ("+7", 7)]
+)
+def test_a_priority_is_a_word_or_a_number(given: str, priority: int) -> None:
+    assert starting.priority_of(given) == priority
+
+
+@pytest.mark.parametrize("given", ["11", "-11", "high", "", "1.5"])
+def test_any_other_priority_is_refused(given: str) -> None:
+    with pytest.raises(InvalidCommand, match="--priority"):
+        starting.priority_of(given)
+
+
+def gate(kind: GateKind.ValueType, *choices: str) -> GateView:
+    status = GateStatus.GATE_STATUS_OPEN
+    return GateView(
+        run_id="demo",
+        gate_id="a-1-1",
+        kind=kind,
+        status=status,
+        choices=choices,
+        question="Well?",
+        text_to_edit="old\n",
+    )
+
+
+APPROVAL = gate(GateKind.GATE_KIND_APPROVAL, "approve", "reject")
+EDIT = gate(GateKind.GATE_KIND_EDIT)
+
+
+@pytest.mark.parametrize(
+    ("asked", "words", "expected"),
+    [
+        (APPROVAL, ["approve"], AnswerGate(choice="approve")),
+        (gate(GateKind.GATE_KIND_CHOICE, "raise", "keep"), ["raise"], AnswerGate(choice="raise")),
+        (gate(GateKind.GATE_KIND_ANSWER), ["as it is"], AnswerGate(text="as it is")),
+        (EDIT, ["new"], AnswerGate(text="new")),
+        (EDIT, ["--text", "- a list"], AnswerGate(text="- a list")),
+        (EDIT, ["-"], AnswerGate(text="from there\n")),
+    ],
+)
+async def test_gates_of_workflows_are_answered(
+    crewlog: Crewlog,
+    remembering: Remembering,
+    monkeypatch: pytest.MonkeyPatch,
+    asked: GateView,
+    words: list[str],
+    expected: AnswerGate,
+) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO("from there\n"))
+    remembering.gates = [asked]
+    done = await crewlog("gates", "answer", "demo", "a-1-1", *words)
+    assert done.returncode == ExitCode.OK, done.stderr
+    expected.run_id, expected.gate_id = "demo", "a-1-1"
+    assert remembering.asked == [expected]
+
+
+@pytest.mark.parametrize(("asked", "said"), [(APPROVAL, "approve, reject"), (EDIT, "standard input")])
+async def test_an_answer_that_is_missing_says_what_is_possible(
+    crewlog: Crewlog, remembering: Remembering, asked: GateView, said: str
+) -> None:
+    remembering.gates = [asked]
+    done = await crewlog("gates", "answer", "demo", "a-1-1")
+    assert done.returncode == ExitCode.USAGE
+    assert said in done.stderr
+    assert not remembering.asked
+
+
+async def test_at_a_terminal_a_text_is_changed_in_an_editor(
+    crewlog: Crewlog, remembering: Remembering, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(telling, "is_interactive", lambda: True)
+    monkeypatch.setenv("VISUAL", "sed -i s/old/new/")
+    remembering.gates = [EDIT]
+    done = await crewlog("gates", "answer", "demo", "a-1-1")
+    assert done.returncode == ExitCode.OK, done.stderr
+    assert remembering.asked == [AnswerGate(run_id="demo", gate_id="a-1-1", text="new\n")]
+
+
+@pytest.mark.parametrize("editor", ["false", "/there/is/none", "sed 'x"])
+def test_an_editor_that_fails_answers_nothing(monkeypatch: pytest.MonkeyPatch, editor: str) -> None:
+    monkeypatch.setenv("VISUAL", editor)
+    with pytest.raises(Failed):
+        editing.edited("old\n")
+
+
+def graph() -> RunView:
+    """A map with an item that is done and one at work, a task that was left out, one that waits, and a child run."""
+    parked, claimed = TaskStatus.TASK_STATUS_PARKED, TaskStatus.TASK_STATUS_CLAIMED
+    done, skipped = TaskStatus.TASK_STATUS_SUCCEEDED, TaskStatus.TASK_STATUS_SKIPPED
+    result = TaskResult(turns=2, cost_usd_micros=700)
+    wait, by_child = ParkCause.PARK_CAUSE_WAIT, ParkCause.PARK_CAUSE_CHILD_RUN
+    tasks = [
+        TaskView(
+            task_id="do-1", kind="map", status=parked, park_cause=ParkCause.PARK_CAUSE_MAP, items=9, items_ended=1
+        ),
+        TaskView(task_id="do_0-1", node_id="do_0", parent_task_id="do-1", status=done, result=result),
+        TaskView(task_id="do_1-1", node_id="do_1", parent_task_id="do-1", status=claimed),
+        TaskView(task_id="left-1", kind="noop", status=skipped, skipped_why="the choice was right"),
+        TaskView(task_id="hold-1", kind="wait", status=parked, park_cause=wait, due_at_unix_micros=NOON),
+        TaskView(task_id="sub-1", kind="workflow", status=parked, park_cause=by_child, child_run_id="demo-sub"),
+    ]
+    parent = Parent(run_id="outer", task_id="inner-1")
+    return RunView(
+        run_id="demo", status=RunStatus.RUN_STATUS_RUNNING, tasks=tasks, parent=parent, priority=-10, tasks_left_out=7
+    )
+
+
+async def test_a_graph_is_shown_with_maps_as_one_line(crewlog: Crewlog, remembering: Remembering) -> None:
+    remembering.view = graph()
+    shown = (await crewlog("show", "demo")).stdout
+    assert "part of   inner-1 of run outer" in shown
+    assert "priority  -10" in shown
+    lines = {line.split()[0]: line for line in shown.splitlines() if "-1 " in line}
+    assert "do_0-1" not in lines
+    assert lines["do-1"].split()[:2] == ["do-1", "map"]
+    assert "$0.0007" in lines["do-1"]
+    assert lines["do-1"].endswith("1 of 9 done, 1 at work")
+    assert lines["left-1"].endswith("the choice was right")
+    assert "waits for its time, or for a signal, until 2023-11-1" in lines["hold-1"]
+    assert lines["sub-1"].endswith("run demo-sub")
+
+
+async def test_items_are_shown_when_they_are_asked_for(crewlog: Crewlog, remembering: Remembering) -> None:
+    remembering.view = graph()
+    shown = (await crewlog("show", "demo", "--items")).stdout
+    assert "do_0-1" in shown
+    assert "7 tasks more: items that are done" in shown
