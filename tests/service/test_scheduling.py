@@ -33,7 +33,7 @@ from crewlog.v1.workspace_pb2_grpc import WorkspaceServiceStub
 if TYPE_CHECKING:
     from crewlog.v1.scheduler_pb2_grpc import SchedulerServiceAsyncStub
 
-WAIT_SECONDS = 20.0
+WAIT_SECONDS = 60.0
 NOWHERE = "127.0.0.1:9"
 
 
