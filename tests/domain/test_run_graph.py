@@ -402,3 +402,18 @@ def test_a_signal_has_to_be_json() -> None:
     play = Play(node("w", wait=WaitNode(signal="deployed")))
     with pytest.raises(InvalidCommand, match="payload_json"):
         play.do(SignalRun(name="deployed", payload_json="{"))
+
+
+def test_a_round_in_which_a_node_was_not_reached_is_no_visit_of_it() -> None:
+    play = Play(
+        node("reproduce"),
+        node("is-red", "reproduce"),
+        node("fix", "is-red"),
+        edges=(edge("is-red", "reproduce", when="task.visit == 1", visits_max=2),),
+    )
+    play.end("reproduce-1")
+    play.end("is-red-1")
+    play.end("reproduce-2")
+    play.end("is-red-2")
+    play.end("fix-1")
+    assert play.finish() == "succeeded"

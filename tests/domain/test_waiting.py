@@ -121,7 +121,9 @@ def with_children() -> Office:
     node = AgentNode(role=role, children=[Role(name="helper", prompt="help")], children_max=3)
     office = of_one(Node(node_id="lead", agent=node))
     for index in range(2):
-        spawn = SpawnChild(run_id="r", task_id="lead-1", generation=1, turn=1, index=index, role="helper", prompt="help")
+        spawn = SpawnChild(
+            run_id="r", task_id="lead-1", generation=1, turn=1, index=index, role="helper", prompt="help"
+        )
         office.do("r", spawn)
     office.do("r", ParkTask(run_id="r", task_id="lead-1", cause=ParkCause.PARK_CAUSE_CHILDREN, at_unix_micros=1))
     return office

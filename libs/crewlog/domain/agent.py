@@ -129,7 +129,7 @@ def _check_claim(agent: Agent, command: ClaimedCommand) -> None:
             f"agent {command.agent_id!r} is at generation {agent.generation}, this is {command.generation}",
             what_to_do="stop: another executor has the task",
         )
-    if command.generation > agent.generation:
+    if command.generation > agent.generation and not is_over(agent):
         raise WrongState(f"generation {command.generation} of agent {command.agent_id!r} has not taken over yet")
 
 

@@ -200,6 +200,7 @@ def _on_claimed(run: Run, event: TaskClaimed) -> Run:
     )
     claimed_run = replace(
         run,
+        visits=run_graph_events.at_least(run.visits, task),
         tasks=run.tasks.set(task.task_id, claimed),
         ready=without(run.ready, task.node_id),
         open=run.open.set(task.task_id, event.generation),

@@ -199,12 +199,12 @@ def _on_edge(run: Run, event: EdgeTaken | EdgeSkipped, *, is_taken: bool) -> Run
 
 
 def _on_sent_back(run: Run, event: EdgeTaken) -> Run:
-    """`to` and all that comes after it go into their next visit."""
+    """`to` and all that comes after it go into their next visit; what was not reached in this one still is in it."""
     to, graph = event.to_node_id, run.graph
     again = {to, *graph.descendants(to)}
     visits, unmet, arrivals, lost, tries = run.visits, run.unmet, run.arrivals, run.lost, run.tries
     for node_id in again:
-        visits = visits.set(node_id, visits[node_id] + 1)
+        visits = visits.set(node_id, next_visit(run, node_id))
         ways = graph.incoming[node_id]
         waits = [way for way in ways if way.source in again or not is_settled(current(run, way.source))]
         inner = {way.number for way in waits}
@@ -308,9 +308,14 @@ def _on_grown(run: Run, event: GraphGrown) -> Run:
 
 
 def next_visit(run: Run, node_id: str) -> int:
-    """A node that was planned before is where its planner's way back has put it, once it has begun."""
+    """The visit that a node goes into: a new one where the one that it is at has begun."""
     visit = run.visits.get(node_id, 0)
     return visit + 1 if visit == 0 or names.task_id(node_id, visit) in run.tasks else visit
+
+
+def at_least(visits: Map[str, int], task: Task) -> Map[str, int]:
+    """Older histories count the visits in which a node was not reached."""
+    return visits.set(task.node_id, task.visit) if task.visit > visits.get(task.node_id, 0) else visits
 
 
 def _on_spawned(run: Run, event: ChildSpawned) -> Run:

@@ -149,6 +149,8 @@ class Host:
         if is_noop(self._agent) or is_over(self._agent):
             return
         await self._session.flush()
+        if is_over(self._agent):
+            return  # an older generation has ended it meanwhile
         if has_model(self._agent):
             self._hear_what_was_said()
         if self._desk.prepared is None:
