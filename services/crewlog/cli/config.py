@@ -55,6 +55,15 @@ def token(environment: Mapping[str, str] = os.environ) -> str:
     return environment.get("CREWLOG_TOKEN", "")
 
 
+def editor(environment: Mapping[str, str] = os.environ) -> str:
+    """The command line of the editor that the person likes best."""
+    return environment.get("VISUAL", "") or environment.get("EDITOR", "") or "vi"
+
+
+def may_colour(environment: Mapping[str, str] = os.environ) -> bool:
+    return not environment.get("NO_COLOR") and environment.get("TERM") != "dumb"
+
+
 def model_access(environment: Mapping[str, str] = os.environ) -> ModelAccess:
     """The key and the address as the `anthropic` package names them; CREWLOG_MODEL is the default model."""
     return ModelAccess(

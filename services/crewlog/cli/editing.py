@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 import subprocess
 import tempfile
 from pathlib import Path
 
+from crewlog.cli import config
 from crewlog.cli.exits import Failed
 
-DEFAULT_EDITOR = "vi"
 STANDARD_ERROR = 2
 
 
 def edited(text: str) -> str:
     """The text as it is when the editor ends. Raises Failed when that says that nothing is to be done."""
-    editor = os.environ.get("VISUAL") or os.environ.get("EDITOR") or DEFAULT_EDITOR
+    editor = config.editor()
     with tempfile.TemporaryDirectory(prefix="crewlog-") as folder:
         file = Path(folder) / "answer.md"
         file.write_bytes(text.encode())

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import sys
 
-from crewlog.cli import wording
+from crewlog.cli import config, wording
 from crewlog.cli.lines import Line, Tone
 from rich.console import Console
 from rich.text import Text
@@ -26,8 +25,7 @@ def is_interactive() -> bool:
 
 def stood_back(text: str) -> str:
     """Of less account than what stands around it, where standard output can show that."""
-    plain = not sys.stdout.isatty() or os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
-    return text if plain else f"\x1b[2m{text}\x1b[0m"
+    return f"\x1b[2m{text}\x1b[0m" if sys.stdout.isatty() and config.may_colour() else text
 
 
 def in_words(line: Line) -> str:

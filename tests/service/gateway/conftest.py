@@ -224,8 +224,7 @@ class World:
         self.agents: Owner[Any] = Owner(self.log, agent, **options)  # type: ignore[arg-type]
         self.scheduler, self.git = Scheduler(self.runs), Git()
         self.budgets = Budgets(Owner(self.log, budget, **options))  # type: ignore[arg-type]
-        self.gates = Gates(self.runs)
-        self.limits = Limits()
+        self.gates, self.limits = Gates(self.runs), Limits()
         self.model = MODEL
         self.prices: Path | None = None
         self.noop = NOOP
