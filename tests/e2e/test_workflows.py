@@ -27,8 +27,8 @@ BUDGET = Limit(usd_micros=20_000_000)
 
 @dataclass(frozen=True)
 class Expected:
-    """What a workflow comes to, whatever dies on the way. `last_line` is that of slugify; `results` are those of the
-    last visit."""
+    """What the workflow of a script comes to, whatever dies on the way. `last_line` is that of slugify; `results` are
+    those of the last visit."""
 
     visits: Mapping[str, int]
     last_line: str = "return slug[:length_max]"
@@ -57,6 +57,12 @@ EXPECTED = {
         results={"review": {"verdict": "approved"}},
         added={"README.md": 'Without letters it is "untitled".', "tests/test_slug.py": "test_titles_without_letters"},
     ),
+    "feature-without-tests": Expected(
+        each(1, "spec", "plan", "implement", "implement_0", "merge", "tester", "review"),
+        paths=["README.md"],
+        results={"review": {"verdict": "approved"}},
+        added={"README.md": "The function is slugify."},
+    ),
     "fix": Expected(
         each(2, "reproduce", "is-red", "fix", "is-green"),
         last_line='return slug.strip("-")[:length_max].rstrip("-")',
@@ -77,26 +83,25 @@ EXPECTED = {
 
 
 @asynccontextmanager
-async def platform_for(tmp_path: Path, repository: Path, workflow: str) -> AsyncIterator[World]:
-    async with platform_on(tmp_path, repository, SCRIPTS / f"{workflow}.yaml") as world:
-        await world.start("run", workflow_name=workflow, budget=BUDGET)
+async def platform_for(tmp_path: Path, repository: Path, script: str) -> AsyncIterator[World]:
+    async with platform_on(tmp_path, repository, SCRIPTS / f"{script}.yaml") as world:
+        await world.start("run", workflow_name=script.removesuffix("-without-tests"), budget=BUDGET)
         yield world
 
 
-async def check(world: World, repository: Path, workflow: str) -> RunView:
+async def check(world: World, repository: Path, script: str) -> None:
     """The run has ended as it always does, and nothing that was recorded has happened twice."""
-    expected, run = EXPECTED[workflow], await finished_in_spite(world, "run")
+    expected, run = EXPECTED[script], await finished_in_spite(world, "run")
     assert run.status == RunStatus.RUN_STATUS_SUCCEEDED, (run.failure, said(run))
     ended = [task for task in run.tasks if task.HasField("result")]
     assert Counter(task.node_id for task in ended) == expected.visits, said(run)
-    assert list(run.change.paths) == list(expected.paths)
+    assert (list(run.change.paths), bool(run.change.branch)) == (list(expected.paths), bool(expected.paths))
     results = {task.node_id: task.result.structured_json for task in ended}
     for node_id, wanted in expected.results.items():
         assert wanted.items() <= json.loads(results[node_id]).items()
     check_files(repository, run.change.branch or "HEAD", expected)
     await verify(world.gateway, "run")
     await check_calls(world)
-    return run
 
 
 def check_files(repository: Path, where: str, expected: Expected) -> None:
@@ -153,10 +158,10 @@ def said(run: RunView) -> list[str]:
     return [f"{task.task_id}: {task.result.summary[:300]} {task.failure.message[:300]}" for task in run.tasks]
 
 
-@pytest.mark.parametrize("workflow", EXPECTED)
-async def test_a_built_in_workflow(tmp_path: Path, repository: Path, workflow: str) -> None:
-    async with platform_for(tmp_path, repository, workflow) as world:
-        await check(world, repository, workflow)
+@pytest.mark.parametrize("script", EXPECTED)
+async def test_a_built_in_workflow(tmp_path: Path, repository: Path, script: str) -> None:
+    async with platform_for(tmp_path, repository, script) as world:
+        await check(world, repository, script)
 
 
 @pytest.mark.slow
