@@ -14,8 +14,6 @@ from typing import Any
 
 import pytest
 from crewlog.cli.exits import ExitCode
-from crewlog.cli.verifying import verify
-from crewlog.v1.run_pb2 import GetRun, RunStatus
 
 from tests.e2e.test_persons import let_go
 from tests.e2e.world import WAIT_SECONDS, World, platform_on
@@ -117,33 +115,41 @@ async def let_go_until(is_so: Awaitable[Any], world: World) -> Any:
     return waiting.result()
 
 
-async def test_whatever_it_waits_for_is_said_and_goes_on_when_it_comes(
-    world: World, crewlog: Crewlog, tmp_path: Path
-) -> None:
-    (tmp_path / "flows" / "workflows").mkdir(parents=True)
-    (tmp_path / "flows" / "outer.yaml").write_text(OUTER)
-    (tmp_path / "flows" / "workflows" / "inner.yaml").write_text(INNER)
-    why = ("runs", "--why-waiting", "waits")
+WHY = ("runs", "--why-waiting", "waits")
+
+
+async def begin(crewlog: Crewlog, folder: Path) -> None:
+    """One engineer at a time."""
+    (folder / "workflows").mkdir(parents=True)
+    (folder / "workflows" / "inner.yaml").write_text(INNER)
+    workflow = folder / "outer.yaml"
+    workflow.write_text(OUTER)
     await crewlog("limits", "set", "role", "engineer", "1")
-    started = ("run", "wait for everything", "-w", str(tmp_path / "flows" / "outer.yaml"), "--run-id", "waits", "-d")
+    started = ("run", "wait for everything", "-w", str(workflow), "--run-id", "waits", "-d")
     await crewlog(*started, "--priority", "interactive")
 
-    said = await until_it_says(crewlog, why, "gate ask-1-1: Which way?")
+
+async def answer_the_gates(crewlog: Crewlog) -> None:
+    """A choice and a text; what is no answer is refused."""
+    said = await until_it_says(crewlog, WHY, "gate ask-1-1: Which way?")
     assert "dependencies" in said
     refused = await crewlog("gates", "answer", "waits", "ask-1-1", "up", ends_with=ExitCode.USAGE)
     assert "left, right" in refused.err
     await crewlog("gates", "answer", "waits", "ask-1-1", "right")
-
-    await until_it_says(crewlog, why, "gate words-1-2: Is this well said?")
+    await until_it_says(crewlog, WHY, "gate words-1-2: Is this well said?")
     missing = await crewlog("gates", "answer", "waits", "words-1-2", ends_with=ExitCode.USAGE)
     assert "the answer is missing" in missing.err
     await crewlog("gates", "answer", "waits", "words-1-2", "--text", "better")
 
-    assert "until" in await until_it_says(crewlog, why, "signal: the signal released")
-    await crewlog("signal", "waits", "released", "--data", '{"version": 7}', "--request-id", "once")
-    await crewlog("signal", "waits", "released", "--data", '{"version": 7}', "--request-id", "once")
 
-    said = await until_it_says(crewlog, why, "0 of 2 items have ended", "role=engineer: 1 of 1 at work")
+async def signal_twice(crewlog: Crewlog) -> None:
+    assert "until" in await until_it_says(crewlog, WHY, "signal: the signal released")
+    for _ in range(2):
+        await crewlog("signal", "waits", "released", "--data", '{"version": 7}', "--request-id", "once")
+
+
+async def see_the_limit_hold(crewlog: Crewlog) -> None:
+    said = await until_it_says(crewlog, WHY, "0 of 2 items have ended", "role=engineer: 1 of 1 at work")
     assert "limit" in said
     assert ["role", "engineer", "1", "1"] in [line.split() for line in (await crewlog("limits")).out.splitlines()]
     shown = (await crewlog("show", "waits")).out
@@ -151,27 +157,42 @@ async def test_whatever_it_waits_for_is_said_and_goes_on_when_it_comes(
     assert "parts_0-1" not in shown
     assert "parts_0-1" in (await crewlog("show", "waits", "--items")).out
 
-    said = await let_go_until(until_it_says(crewlog, why, "the child run waits-inner-1"), world)
-    child = next(
-        json.loads(line) for line in (await crewlog("runs", "waits", "--children", "-o", "jsonl")).out.splitlines()
-    )
-    assert child["parent"]["run_id"] == "waits"
-    assert child["run_id"] in (await crewlog("show", "waits")).out
-    assert child["run_id"] not in (await crewlog("runs")).out
-    await crewlog("gates", "answer", child["run_id"], "agree-1-1", "approve")
 
-    followed = await crewlog("watch", "waits")
-    assert "✓ run waits succeeded" in followed.out
+async def agree_in_the_child(crewlog: Crewlog, world: World) -> str:
+    """The id of the child run."""
+    await let_go_until(until_it_says(crewlog, WHY, "the child run waits-inner-1"), world)
+    child: dict[str, Any] = json.loads((await crewlog("runs", "waits", "--children", "-o", "jsonl")).out)
+    run_id = str(child["run_id"])
+    assert child["parent"]["run_id"] == "waits"
+    assert run_id in (await crewlog("show", "waits")).out
+    assert run_id not in (await crewlog("runs")).out
+    assert run_id in (await crewlog("runs", "--children")).out
+    await crewlog("gates", "answer", run_id, "agree-1-1", "approve")
+    return run_id
+
+
+async def look_back(crewlog: Crewlog, child: str) -> None:
     shown = (await crewlog("show", "waits")).out
     assert "2 of 2 done" in shown
-    line = next(line for line in shown.splitlines() if line.startswith("leftover-1"))
-    assert "skipped" in line
+    assert "skipped" in next(line for line in shown.splitlines() if line.startswith("leftover-1"))
     trace = (await crewlog("trace", "waits")).out
-    for name in ("gate ask-1", "wait hold-1", "map parts-1", "  invoke_agent parts_1-1", "invoke_workflow inner-1"):
+    for name in ("gate ask-1", "wait hold-1", "map parts-1", "    invoke_agent parts_1-1", "invoke_workflow inner-1"):
         assert name in trace
-    replayed = (await crewlog("replay", "waits")).out
-    assert f"is done by run {child['run_id']}" in replayed
-    for run_id in ("waits", child["run_id"]):
-        assert (await world.gateway.runs.Get(GetRun(run_id=run_id))).status == RunStatus.RUN_STATUS_SUCCEEDED
-        assert (await verify(world.gateway, run_id)).entries
-        assert "✓" in (await crewlog("watch", run_id)).out
+    assert f"is done by run {child}" in (await crewlog("replay", "waits")).out
+    assert (await crewlog("signal", "waits", "released", ends_with=ExitCode.FAILED)).err.startswith("crewlog: ")
+
+
+async def test_whatever_it_waits_for_is_said_and_goes_on_when_it_comes(
+    world: World, crewlog: Crewlog, tmp_path: Path
+) -> None:
+    await begin(crewlog, tmp_path / "flows")
+    await answer_the_gates(crewlog)
+    await signal_twice(crewlog)
+    await see_the_limit_hold(crewlog)
+    child = await agree_in_the_child(crewlog, world)
+    assert "✓ run waits succeeded" in (await crewlog("watch", "waits")).out
+    await look_back(crewlog, child)
+    for run_id in ("waits", child):
+        assert (await crewlog("replay", run_id, "--verify")).out.startswith("verified: ")
+        assert f"✓ run {run_id} succeeded" in (await crewlog("watch", run_id)).out
+        assert (await crewlog("diff", run_id)).code == ExitCode.OK
