@@ -307,7 +307,7 @@ def test_what_may_happen_to_a_run(facts: Sequence[Fact]) -> None:
         ([RUN, claim(), sent(), UNREAD, ended(1)], "has read 'm1', which was undelivered"),
         ([RUN, claim(), sent(), UNREAD, UNREAD], "is undelivered twice"),
         ([RUN, UNREAD], "is undelivered, and was not sent"),
-        ([RUN, BACK, BACK], "once more than the 2 visits that the workflow allows"),
+        ([RUN, claim(), BACK, claim(task_id="a-2"), BACK], "once more than the 2 visits that the workflow allows"),
         ([RUN, GATE, GATE], "gate g is opened again"),
         ([RUN, GateAnswered(gate_id="g")], "GateAnswered of gate g, which is not open"),
         ([RUN, GATE, GateAnswered(gate_id="g"), GateExpired(gate_id="g")], "GateExpired of gate g, which is not open"),

@@ -133,16 +133,12 @@ class GraphConduct:
             yield f"{task_id} sends {to} back after {len(self.begun)} tasks, and the run may have {self.visits_max}"
         again = {to, *self.graph.descendants(to)}
         for node_id in again:
-            self.visits[node_id] += 1
+            self.visits[node_id] = self._next_visit(node_id)
             self.tries[node_id] = 0
-            self._forget(node_id, again)
+            for way in self.graph.incoming[node_id]:
+                if way.source in again:  # it has to be decided again
+                    self.decided.get(node_id, {}).pop(way.number, None)
         self.sent.add(self.current(to))
-
-    def _forget(self, node_id: str, again: set[str]) -> None:
-        """Ways from what is visited again have to be decided again."""
-        for way in self.graph.incoming[node_id]:
-            if way.source in again:
-                self.decided.get(node_id, {}).pop(way.number, None)
 
     def retry(self, fact: TaskRetried) -> Iterator[str]:
         node_id = names.node_of(fact.task_id)
@@ -172,9 +168,13 @@ class GraphConduct:
         self.graph = self.graph.grown(names.node_of(fact.task_id), fact.nodes)
         for node in fact.nodes:
             self.decided[node.node_id] = {}
-            visit = self.visits.get(node.node_id, 0)
-            known = self.current(node.node_id) in self.begun | self.ended
-            self.visits[node.node_id] = visit + 1 if visit == 0 or known else visit
+            self.visits[node.node_id] = self._next_visit(node.node_id)
+
+    def _next_visit(self, node_id: str) -> int:
+        """A round in which a node was not reached is no visit of it."""
+        visit, task_id = self.visits.get(node_id, 0), self.current(node_id)
+        is_known = task_id in self.begun or task_id in self.ended
+        return visit + 1 if visit == 0 or is_known else visit
 
     def check_complete(self) -> Iterator[str]:
         """The run has succeeded."""

@@ -146,11 +146,10 @@ class Host:
         await self._session.open()
         prompt = await bodies.store(self._shared.blobs, (await self._prompt()).encode(errors="replace"))
         self._session.do(host_command(self._grant, prompt, self._shared.executor_id))
-        if is_noop(self._agent) or is_over(self._agent):
+        if not is_noop(self._agent):
+            await self._session.flush()
+        if is_noop(self._agent) or is_over(self._agent):  # perhaps by an older generation, meanwhile
             return
-        await self._session.flush()
-        if is_over(self._agent):
-            return  # an older generation has ended it meanwhile
         if has_model(self._agent):
             self._hear_what_was_said()
         if self._desk.prepared is None:
