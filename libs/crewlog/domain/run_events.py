@@ -24,12 +24,12 @@ from crewlog.domain.run_state import (
     Gate,
     Run,
     Task,
-    based_on,
     files_of,
     held,
     inherited,
     is_current,
     is_performed,
+    new_task,
     next_task,
     parts_of,
 )
@@ -187,7 +187,7 @@ def _on_started(event: RunStarted) -> Run:
 
 def _on_claimed(run: Run, event: TaskClaimed) -> Run:
     known = run.tasks.get(event.task_id)
-    task = known or Task(event.task_id, event.node_id, event.visit, based_on(run, event.node_id))
+    task = known or new_task(run, event.task_id, event.node_id, event.visit)
     claimed = replace(
         task,
         status=TaskStatus.TASK_STATUS_CLAIMED,
@@ -352,7 +352,7 @@ def _on_over(
 
 def _on_parked(run: Run, event: TaskParked) -> Run:
     known = run.tasks.get(event.task_id)
-    task = known or Task(event.task_id, event.node_id, event.visit, based_on(run, event.node_id))
+    task = known or new_task(run, event.task_id, event.node_id, event.visit)
     parked = replace(
         task,
         status=TaskStatus.TASK_STATUS_PARKED,

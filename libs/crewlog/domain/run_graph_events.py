@@ -19,10 +19,10 @@ from crewlog.domain.run_state import (
     Run,
     Spawned,
     Task,
-    based_on,
     current,
     is_performed,
     is_settled,
+    new_task,
     with_request,
 )
 from crewlog.v1.run_pb2 import (
@@ -104,7 +104,7 @@ def begin(run: Run, event: Begun | MapExpanded, cause: ParkCause.ValueType, **fi
 
 
 def begun(run: Run, task_id: str, node_id: str, visit: int, at: int, cause: ParkCause.ValueType, **fields: Any) -> Run:
-    known = run.tasks.get(task_id) or Task(task_id, node_id, visit, based_on(run, node_id))
+    known = run.tasks.get(task_id) or new_task(run, task_id, node_id, visit)
     task = replace(
         known,
         status=TaskStatus.TASK_STATUS_PARKED,
@@ -260,7 +260,14 @@ def _on_retried(run: Run, event: TaskRetried) -> Run:
     failed = run.tasks[event.task_id]
     node_id, visit = failed.node_id, failed.visit + 1
     task = replace(
-        Task(names.task_id(node_id, visit), node_id, visit, failed.based_on, failed.files_from),
+        Task(
+            names.task_id(node_id, visit),
+            node_id,
+            visit,
+            failed.based_on,
+            failed.files_from,
+            map_task=failed.map_task,
+        ),
         status=TaskStatus.TASK_STATUS_PARKED,
         park_cause=ParkCause.PARK_CAUSE_RETRY,
     )

@@ -82,6 +82,7 @@ class Task:
     with_conflicts: bool = False
     taken_up: int = 0
     signal: str = ""
+    map_task: str = ""
     started_at_unix_micros: int = 0
     ended_at_unix_micros: int = 0
 
@@ -247,7 +248,13 @@ def current(run: Run, node_id: str) -> Task | None:
 def next_task(run: Run, node_id: str) -> Task:
     """The task that a claim of the node would be for."""
     task_id = names.task_id(node_id, run.visits[node_id])
-    return run.tasks.get(task_id) or Task(task_id, node_id, run.visits[node_id], based_on(run, node_id))
+    return run.tasks.get(task_id) or new_task(run, task_id, node_id, run.visits[node_id])
+
+
+def new_task(run: Run, task_id: str, node_id: str, visit: int) -> Task:
+    """A visit that begins now; an item belongs to the visit that its map is at."""
+    map_task = map_task_id(run, node_id) if run.graph.is_item(node_id) else ""
+    return Task(task_id, node_id, visit, based_on(run, node_id), map_task=map_task)
 
 
 def files_of(task: Task) -> tuple[str, ...]:
@@ -284,9 +291,7 @@ def owner_of(run: Run, task: Task) -> str:
     spawned = run.spawned.get(task.node_id)
     if spawned is not None:
         return spawned.parent
-    if not run.graph.is_item(task.node_id):
-        return ""
-    return map_task_id(run, task.node_id)
+    return task.map_task
 
 
 def map_task_id(run: Run, item_node_id: str) -> str:
