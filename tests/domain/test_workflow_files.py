@@ -13,6 +13,7 @@ import jsonschema_rs
 import pytest
 import yaml
 from crewlog.crews import load_role, load_workflow
+from crewlog.domain.errors import InvalidCommand
 from crewlog.v1.budget_pb2 import Limit
 from crewlog.v1.node_pb2 import (
     CommandNode,
@@ -214,3 +215,23 @@ def test_the_schema_agrees_with_the_loader() -> None:
     node = {"id": "a", "noop": {}}
     assert not schema.is_valid({"nodes": [{**node, "timeout": "soon"}]})
     assert schema.is_valid({"nodes": [{**node, "timeout": "30m", "retry": 3, "join": {"mode": "first", "count": 2}}]})
+
+
+def test_a_node_may_have_a_model_tools_and_limits_of_its_own(tmp_path: Path) -> None:
+    path = tmp_path / "w.yaml"
+    path.write_text(
+        "nodes:\n- id: a\n  role: engineer\n- id: b\n  role: engineer\n  model: claude-haiku-4-5\n"
+        "  tools: [read]\n  limits: {turns_max: 3}\n"
+    )
+    plain, adapted = (node.agent.role for node in load_workflow(str(path)).nodes)
+    assert (adapted.model, list(adapted.tools), adapted.limits.turns_max) == ("claude-haiku-4-5", ["read"], 3)
+    assert (plain.model, plain.prompt) == ("", adapted.prompt)
+    assert plain.version != adapted.version
+    assert adapted.limits.output_tokens_max == plain.limits.output_tokens_max
+
+
+def test_a_tool_that_is_none_is_found_where_the_node_names_it(tmp_path: Path) -> None:
+    path = tmp_path / "w.yaml"
+    path.write_text("nodes:\n- id: a\n  role: engineer\n  tools: [rm]\n")
+    with pytest.raises(InvalidCommand, match=r"w\.yaml:4:\d+: nodes\[0\]\.tools names 'rm'"):
+        load_workflow(str(path))

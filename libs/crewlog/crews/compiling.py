@@ -19,7 +19,17 @@ WORKFLOW_BYTES_MAX = 1024 * 1024
 Kind = Literal["role", "command", "gate", "wait", "workflow", "noop"]
 KINDS: tuple[Kind, ...] = ("role", "command", "gate", "wait", "workflow", "noop")
 BODIES: tuple[Kind, ...] = ("role", "command", "workflow", "noop")
-OF_ROLES = ("prompt", "output_schema", "children", "children_max", "plans")
+OF_ROLES = (
+    "prompt",
+    "output_schema",
+    "children",
+    "children_max",
+    "plans",
+    "model",
+    "cheaper_model",
+    "tools",
+    "limits",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,8 +119,7 @@ class Compiler:
 
     def _agent(self, node: Node, file: NodeFile, path: str) -> None:
         agent = AgentNode(prompt=file.prompt, output_schema=file.output_schema, children_max=file.children_max)
-        role = self._role_of(file.role, f"{path}.role")
-        agent.role.CopyFrom(role)
+        agent.role.CopyFrom(node_parts.adapted(self._role_of(file.role, f"{path}.role"), file))
         agent.children.extend(self._roles(file.children, f"{path}.children"))
         if file.HasField("plans"):
             roles = self._roles(file.plans.roles, f"{path}.plans.roles")

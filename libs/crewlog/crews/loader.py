@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
 
 from crewlog.crews import placing
 from crewlog.crews.compiling import Compiler, Library
 from crewlog.crews.filling import Source, fill
 from crewlog.crews.findings import invalid, way_out
 from crewlog.crews.strict_yaml import parse, read_text
+from crewlog.crews.versions import with_version
 from crewlog.domain import roles
 from crewlog.domain import workflow as rules
 from crewlog.domain.errors import InvalidCommand, NotFound
@@ -21,10 +20,9 @@ from crewlog.v1.run_pb2 import AgentLimits, Role, Workflow
 from crewlog.v1.workflow_file_pb2 import RoleFile, WorkflowFile
 
 BUILT_IN = Path(__file__).parent
-VERSION_CHARACTERS = 12
+
 SUFFIXES = (".yaml", ".yml")
 
-M = TypeVar("M", Role, Workflow)
 
 _NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,46}[a-z0-9])?")
 _FRONT_MATTER = re.compile(r"---\n(.*?)\n---\n(.*)", re.DOTALL)
@@ -95,7 +93,7 @@ class _Reading:
         source.check()
         placing.refuse_all(rules.violations_of(workflow), file, source)
         source.check()
-        return _with_version(workflow)
+        return with_version(workflow)
 
     def _role(self, name: str) -> Role:
         if name not in self.roles:
@@ -132,7 +130,7 @@ def _role(path: Path, name: str) -> Role:
     for field_name, why in roles.violations("", role):
         source.refuse(field_name.replace("limits.", ""), why)
     source.check()
-    return _with_version(role)
+    return with_version(role)
 
 
 def _limits(file: RoleFile) -> AgentLimits:
@@ -164,9 +162,3 @@ def _names(kind: str, directories: Sequence[Path]) -> list[str]:
     folder, suffix = _FOLDERS[kind]
     paths = (path for directory in (*directories, BUILT_IN) for path in (directory / folder).glob(f"*{suffix}"))
     return sorted({path.stem for path in paths if _NAME.fullmatch(path.stem)})
-
-
-def _with_version(message: M) -> M:
-    digest = hashlib.sha256(message.SerializeToString(deterministic=True)).hexdigest()
-    message.version = digest[:VERSION_CHARACTERS]
-    return message

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from crewlog.crews.versions import with_version
 from crewlog.v1.budget_pb2 import Limit
 from crewlog.v1.node_pb2 import (
     CommandNode,
@@ -16,7 +17,7 @@ from crewlog.v1.node_pb2 import (
     RetryPolicy,
     WaitNode,
 )
-from crewlog.v1.run_pb2 import BackEdge, MapNode, Node, NoopNode
+from crewlog.v1.run_pb2 import BackEdge, MapNode, Node, NoopNode, Role
 from crewlog.v1.workflow_file_pb2 import (
     BackEdgeFile,
     BudgetFile,
@@ -30,6 +31,20 @@ from crewlog.v1.workflow_file_pb2 import (
 )
 
 BACK_EDGE_VISITS = 2
+
+
+def adapted(role: Role, file: NodeFile) -> Role:
+    """The role as this node wants it: it is pinned with the node, and is another version."""
+    wanted = Role(model=file.model, cheaper_model=file.cheaper_model)
+    for limit, value in file.limits.ListFields():
+        setattr(wanted.limits, limit.name, value)
+    if not wanted.ByteSize() and not file.tools:
+        return role
+    made = Role()
+    made.CopyFrom(role)
+    made.MergeFrom(wanted)
+    made.tools[:] = file.tools or role.tools
+    return with_version(made)
 
 
 def command(node: Node, file: NodeFile) -> None:

@@ -37,8 +37,15 @@ def refuse_all(violations: Mapping[str, str], file: WorkflowFile, source: Source
     """Adds every violation to what is refused in the source."""
     node_ids = [node.id for node in file.nodes]
     for field, why in violations.items():
-        path = in_file(field)
+        path = _own(field, source) or in_file(field)
         source.refuse(path, _with_way_out(why, node_ids), _mark(path, why, node_ids, source))
+
+
+def _own(field: str, source: Source) -> str:
+    """The field of the node itself, where it stands there instead of in its role."""
+    node, _, rest = field.partition(".agent.role.")
+    path = f"{node.replace('.map.body', '')}.{rest.partition('[')[0]}"
+    return path if rest and source.has(path) else ""
 
 
 def in_file(field: str) -> str:

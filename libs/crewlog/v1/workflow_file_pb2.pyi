@@ -173,6 +173,10 @@ class NodeFile(_message.Message):
     FILES_FIELD_NUMBER: _builtins.int
     BUDGET_FIELD_NUMBER: _builtins.int
     RUNS_ON_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    CHEAPER_MODEL_FIELD_NUMBER: _builtins.int
+    TOOLS_FIELD_NUMBER: _builtins.int
+    LIMITS_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Its name: a-z, 0-9 and `-`, at most 32 characters."""
     role: _builtins.str
@@ -189,6 +193,10 @@ class NodeFile(_message.Message):
     """What its failure does to the run."""
     branch: Global___Branch.ValueType
     """Which of its edges are taken."""
+    model: _builtins.str
+    """Instead of the model of its role, or of the run."""
+    cheaper_model: _builtins.str
+    """Instead of that of its role: what it goes on with when a call of its model does not fit into the budget."""
     @_builtins.property
     def depends_on(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Nodes that come before. This one has what they put out, and starts from their files."""
@@ -247,6 +255,14 @@ class NodeFile(_message.Message):
     def runs_on(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Only executors with all of these labels take it."""
 
+    @_builtins.property
+    def tools(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Instead of those of its role: the tools that its agent may use."""
+
+    @_builtins.property
+    def limits(self) -> Global___LimitsFile:
+        """Instead of those of its role, one by one: what ends its agent in any case."""
+
     def __init__(
         self,
         *,
@@ -272,16 +288,65 @@ class NodeFile(_message.Message):
         files: Global___FilesFile | None = ...,
         budget: Global___BudgetFile | None = ...,
         runs_on: _abc.Iterable[_builtins.str] | None = ...,
+        model: _builtins.str = ...,
+        cheaper_model: _builtins.str = ...,
+        tools: _abc.Iterable[_builtins.str] | None = ...,
+        limits: Global___LimitsFile | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_role", b"_role", "budget", b"budget", "command", b"command", "files", b"files", "gate", b"gate", "join", b"join", "map", b"map", "noop", b"noop", "plans", b"plans", "retry", b"retry", "role", b"role", "wait", b"wait", "workflow", b"workflow"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_role", b"_role", "budget", b"budget", "command", b"command", "files", b"files", "gate", b"gate", "join", b"join", "limits", b"limits", "map", b"map", "noop", b"noop", "plans", b"plans", "retry", b"retry", "role", b"role", "wait", b"wait", "workflow", b"workflow"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_role", b"_role", "branch", b"branch", "budget", b"budget", "children", b"children", "children_max", b"children_max", "command", b"command", "depends_on", b"depends_on", "files", b"files", "gate", b"gate", "id", b"id", "join", b"join", "map", b"map", "noop", b"noop", "on_failure", b"on_failure", "output_schema", b"output_schema", "plans", b"plans", "prompt", b"prompt", "retry", b"retry", "role", b"role", "runs_on", b"runs_on", "timeout", b"timeout", "wait", b"wait", "workflow", b"workflow"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_role", b"_role", "branch", b"branch", "budget", b"budget", "cheaper_model", b"cheaper_model", "children", b"children", "children_max", b"children_max", "command", b"command", "depends_on", b"depends_on", "files", b"files", "gate", b"gate", "id", b"id", "join", b"join", "limits", b"limits", "map", b"map", "model", b"model", "noop", b"noop", "on_failure", b"on_failure", "output_schema", b"output_schema", "plans", b"plans", "prompt", b"prompt", "retry", b"retry", "role", b"role", "runs_on", b"runs_on", "timeout", b"timeout", "tools", b"tools", "wait", b"wait", "workflow", b"workflow"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__role: _TypeAlias = _typing.Literal["role"]  # noqa: Y015
     _WhichOneofArgType__role: _TypeAlias = _typing.Literal["_role", b"_role"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType__role) -> _WhichOneofReturnType__role | None: ...
 
 Global___NodeFile: _TypeAlias = NodeFile  # noqa: Y015
+
+@_typing.final
+class LimitsFile(_message.Message):
+    """What ends an agent in any case."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TURNS_MAX_FIELD_NUMBER: _builtins.int
+    DURATION_SECONDS_MAX_FIELD_NUMBER: _builtins.int
+    TOKENS_MAX_FIELD_NUMBER: _builtins.int
+    OUTPUT_TOKENS_MAX_FIELD_NUMBER: _builtins.int
+    MODEL_CALL_SECONDS_MAX_FIELD_NUMBER: _builtins.int
+    FIRST_BYTE_SECONDS_MAX_FIELD_NUMBER: _builtins.int
+    SILENCE_SECONDS_MAX_FIELD_NUMBER: _builtins.int
+    TOOL_SECONDS_MAX_FIELD_NUMBER: _builtins.int
+    turns_max: _builtins.int
+    duration_seconds_max: _builtins.int
+    tokens_max: _builtins.int
+    output_tokens_max: _builtins.int
+    """The longest answer of one model call."""
+    model_call_seconds_max: _builtins.int
+    """Of one model call: the whole of it, until its answer begins, and without a sign of life once it has begun."""
+    first_byte_seconds_max: _builtins.int
+    silence_seconds_max: _builtins.int
+    tool_seconds_max: _builtins.int
+    """Of one tool call."""
+    def __init__(
+        self,
+        *,
+        turns_max: _builtins.int = ...,
+        duration_seconds_max: _builtins.int = ...,
+        tokens_max: _builtins.int = ...,
+        output_tokens_max: _builtins.int = ...,
+        model_call_seconds_max: _builtins.int = ...,
+        first_byte_seconds_max: _builtins.int = ...,
+        silence_seconds_max: _builtins.int = ...,
+        tool_seconds_max: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["duration_seconds_max", b"duration_seconds_max", "first_byte_seconds_max", b"first_byte_seconds_max", "model_call_seconds_max", b"model_call_seconds_max", "output_tokens_max", b"output_tokens_max", "silence_seconds_max", b"silence_seconds_max", "tokens_max", b"tokens_max", "tool_seconds_max", b"tool_seconds_max", "turns_max", b"turns_max"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LimitsFile: _TypeAlias = LimitsFile  # noqa: Y015
 
 @_typing.final
 class PlansFile(_message.Message):
