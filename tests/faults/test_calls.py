@@ -28,6 +28,7 @@ from crewlog.v1.run_pb2 import (
     RetryRun,
     Role,
     SendMessage,
+    SignalRun,
     StartRun,
     Workflow,
 )
@@ -56,6 +57,7 @@ METHODS = {
     ResumeRun: "Resume",
     RetryRun: "Retry",
     SendMessage: "Send",
+    SignalRun: "Signal",
     SetBudget: "Set",
     RaiseBudget: "Raise",
     LowerBudget: "Lower",
@@ -104,6 +106,7 @@ def aggregate_of(command: Any) -> AggregateId:
         ([START], PauseRun(run_id="r")),
         ([START, PauseRun(run_id="r")], ResumeRun(run_id="r")),
         ([START], MESSAGE),
+        ([START], SignalRun(run_id="r", name="deployed", request_id="once")),
         ([START], CancelTask(run_id="r", task_id="a-1")),
         ([START], CANCEL),
         ([START, CANCEL], RetryRun(run_id="r", request_id="again")),
@@ -137,9 +140,11 @@ async def test_fault_46_an_answer_that_was_lost_is_got_by_asking_again(
 
 
 def test_every_command_of_the_scheduler_is_among_them() -> None:
-    """But for those that have their number, their stream, or append nothing by themselves."""
+    """But for those that have their number, their call or their stream, or append nothing by themselves."""
     served = scheduler_pb2.DESCRIPTOR.services_by_name["SchedulerService"].methods
-    assert {method.name for method in served} - {"Grow", "Synchronize", "Recover"} <= set(METHODS.values())
+    assert {method.name for method in served} - {"Grow", "Spawn", "Synchronize", "Recover", "Explain"} <= set(
+        METHODS.values()
+    )
 
 
 @pytest.mark.slow

@@ -130,6 +130,8 @@ class ChildRuns:
             return
         try:
             await self._handle(child_id, start_of(run, task, child_id, self._clock()))
+        except (Unavailable, Contention):
+            raise  # nobody knows whether it has begun: it is looked at again
         except Refused as refusal:
             end = EndTask(run_id=run.started.run_id, task_id=task.task_id, at_unix_micros=self._clock())
             end.failed.CopyFrom(TaskFailure(failure=run_results.not_started(refusal)))

@@ -146,7 +146,7 @@ async def test_an_unknown_workflow_is_not_found_and_a_file_of_the_host_is_never_
         with pytest.raises(InvalidCommand):
             await world.start_run("run-1", project_id, workflow_name=path)
     await world.start_run("run-1", project_id, workflow_name="feature")
-    assert {node.agent.role.name for node in world.scheduler.started[0].workflow.nodes} >= {"implementer", "reviewer"}
+    assert {node.agent.role.name for node in world.scheduler.started[0].workflow.nodes} >= {"spec-writer", "reviewer"}
 
 
 async def test_a_base_that_does_not_exist_is_said_by_git(world: Any) -> None:
