@@ -116,11 +116,22 @@ class ChildRuns:
             return
         command = wanted(run, run.tasks[task_id], child, self._clock())
         if command is not None:
-            await self._handle(child_id, command)
-            self.opened(child_id)
+            await self._ask((run_id, task_id), child_id, command)
         elif run_state.is_over(child):
             self.told(child)
             self._owner.forget(child_id)
+
+    async def _ask(self, key: tuple[str, str], child_id: str, command: Message) -> None:
+        """A refusal says that the child has gone on meanwhile: what is wanted of it now is worked out anew."""
+        try:
+            await self._handle(child_id, command)
+        except (Unavailable, Contention):
+            raise
+        except Refused as refusal:
+            logger.info("child run %s: %s", child_id, refusal)
+            self._again.add(key)
+            return
+        self.opened(child_id)
 
     async def _begin(self, run: Run, task: Task, child_id: str) -> None:
         if run_state.is_stopping(run) or run_state.is_to_stop(task):
