@@ -248,7 +248,8 @@ async def test_a_bad_project_is_refused_and_appends_nothing(world: Any, project_
 
 async def test_projects_are_listed_in_pages(world: Any) -> None:
     ids = sorted([await world.register(f"/repos/{name}") for name in "abc"])
-    page = await world.project_service.List(ListProjects(page_size=2))
+    written = await world.log.head()
+    page = await world.project_service.List(ListProjects(page_size=2, at_least_revision=written))
     rest = await world.project_service.List(ListProjects(page_size=2, page_token=page.next_page_token))
     assert [project.project_id for project in (*page.projects, *rest.projects)] == ids
     assert rest.next_page_token == ""

@@ -24,7 +24,7 @@ from tests.simulation.processes.network import pass_time
 from tests.simulation.processes.people import People
 from tests.simulation.processes.platform import GIT, Platform, left_behind
 
-LIVENESS_SECONDS = 900.0
+LIVENESS_SECONDS = 7_200.0
 SETTLING_SECONDS = 6.0
 TRACE_LINES_MAX = 4_000
 
