@@ -104,7 +104,8 @@ async def view_of(world: Any, revision: int, run_id: str = "run-1") -> RunView:
 
 
 async def listed(world: Any, *statuses: RunStatus.ValueType) -> list[str]:
-    return [run.run_id for run in (await world.run_service.List(ListRuns(statuses=statuses))).runs]
+    wanted = ListRuns(statuses=statuses, at_least_revision=await world.log.head())
+    return [run.run_id for run in (await world.run_service.List(wanted)).runs]
 
 
 def task(view: RunView, task_id: str) -> TaskView:
@@ -150,7 +151,9 @@ async def test_a_run_is_paused_listed_as_such_and_resumed(world: Any) -> None:
     assert (view.status, view.paused.reason, view.paused.by) == (RunStatus.RUN_STATUS_PAUSED, "lunch", "local")
     assert await listed(world, RunStatus.RUN_STATUS_PAUSED) == ["run-1"]
     assert await listed(world, RunStatus.RUN_STATUS_RUNNING) == ["run-2"]
-    assert (await world.run_service.List(ListRuns())).runs[1].status == RunStatus.RUN_STATUS_PAUSED
+    assert (await world.run_service.List(ListRuns(at_least_revision=await world.log.head()))).runs[
+        1
+    ].status == RunStatus.RUN_STATUS_PAUSED
     revision = (await world.run_service.Resume(ResumeRun(run_id="run-1"))).revision
     view = await view_of(world, revision)
     assert (view.status, view.HasField("paused")) == (RunStatus.RUN_STATUS_RUNNING, False)
@@ -272,7 +275,7 @@ async def test_a_question_is_answered_with_a_text(world: Any) -> None:
         TaskStatus.TASK_STATUS_PARKED,
         ParkCause.PARK_CAUSE_QUESTION,
     )
-    (gate,) = (await world.gate_service.List(ListGates())).gates
+    (gate,) = (await world.gate_service.List(ListGates(at_least_revision=await world.log.head()))).gates
     assert (gate.kind, gate.question, gate.default_choice) == (GateKind.GATE_KIND_QUESTION, "Which?", "neither")
     answer = AnswerGate(run_id="run-1", gate_id=gate.gate_id, text="the second\n")
     revision = (await world.gate_service.Answer(answer)).revision
@@ -290,7 +293,9 @@ async def test_a_question_that_nobody_waits_for_is_closed(world: Any) -> None:
     closing = ClaimTask(run_id="run-1", task_id="a-1", executor_id="scheduler", to_close=True, at_unix_micros=NOON)
     revision = await world.run_command(closing)
     assert (await world.gate_service.List(ListGates(at_least_revision=revision))).gates == []
-    (gate,) = (await world.gate_service.List(ListGates(with_closed=True))).gates
+    (gate,) = (
+        await world.gate_service.List(ListGates(with_closed=True, at_least_revision=await world.log.head()))
+    ).gates
     assert gate.status == GateStatus.GATE_STATUS_CLOSED
     with pytest.raises(Conflict):
         await world.gate_service.Answer(AnswerGate(run_id="run-1", gate_id=gate.gate_id, choice="one"))

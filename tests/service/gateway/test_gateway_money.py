@@ -276,7 +276,10 @@ async def _asking(world: Any, run_id: str, project_id: str) -> str:
 async def test_gates_are_listed_answered_once_and_gone(world: Any) -> None:
     project_id = await world.register()
     gates = [await _asking(world, run_id, project_id) for run_id in ("run-1", "run-2")]
-    assert [gate.run_id for gate in (await world.gate_service.List(ListGates())).gates] == ["run-1", "run-2"]
+    assert [
+        gate.run_id
+        for gate in (await world.gate_service.List(ListGates(at_least_revision=await world.log.head()))).gates
+    ] == ["run-1", "run-2"]
     by = Amounts(usd_micros=1_500_000)
     answered = AnswerGate(run_id="run-1", gate_id=gates[0], choice="raise", by=by, answered_by="root", at_unix_micros=1)
     revision = (await world.gate_service.Answer(answered)).revision
@@ -286,7 +289,9 @@ async def test_gates_are_listed_answered_once_and_gone(world: Any) -> None:
         await world.gate_service.Answer(AnswerGate(run_id="run-1", gate_id=gates[0], choice="stop"))
     still = await world.gate_service.List(ListGates(at_least_revision=revision))
     assert [gate.run_id for gate in still.gates] == ["run-2"]
-    every = await world.gate_service.List(ListGates(run_id="run-1", with_closed=True))
+    every = await world.gate_service.List(
+        ListGates(run_id="run-1", with_closed=True, at_least_revision=await world.log.head())
+    )
     assert [(gate.status, gate.answered_by) for gate in every.gates] == [(GateStatus.GATE_STATUS_ANSWERED, "local")]
     assert every.gates == (await world.run_service.Get(GetRun(run_id="run-1"))).gates
 

@@ -170,6 +170,7 @@ async def test_a_client_starts_no_child_run(world: Any) -> None:
 
 
 async def listed(world: Any, **wanted: Any) -> set[str]:
+    wanted.setdefault("at_least_revision", await world.log.head())
     page = await world.run_service.List(ListRuns(**wanted))
     return {view.run_id for view in page.runs}
 
