@@ -105,7 +105,7 @@ async def _ended_since(world: World, run: Run) -> None:
     """Executors that were thought to be dead may have come to an end, as their agents' logs say."""
     for task in run.tasks.values():
         history = world.log.history("agent", names.agent_id(run.started.run_id, task.task_id))
-        end = end_under(history[-1], task.generation) if history else None
+        end = end_under(history[-1], task.generation, world.clock()) if history else None
         if isinstance(end, EndTask) and task.status not in ENDED:
             await _by_scheduler(world, world.scheduler.tell(run.started.run_id, end))
 
@@ -170,7 +170,7 @@ def _reaction(world: World, run: Run, task: Task) -> Message:
     """What the scheduler makes of the agent's log: its end, its parking, or a claim that lapses."""
     agent_id = names.agent_id(run.started.run_id, task.task_id)
     history = world.log.history("agent", agent_id)
-    end = end_under(history[-1], task.generation) if history else None
+    end = end_under(history[-1], task.generation, world.clock()) if history else None
     if end is not None:
         return end
     world.paths["lapsed"] += 1

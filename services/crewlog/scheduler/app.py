@@ -150,7 +150,7 @@ def build(
     limits = AdmissionServer(
         Owner(log, admission, tenant=TENANT, clock=now_micros, code_version=code), dispatch, reactor, now_micros
     )
-    tail = Tail(log, owner, reactor, claims, allotments.funding, limits.learn, checkpoint, may_save=is_leading)
+    tail = Tail(log, owner, reactor, claims, allotments.funding, limits.learn, checkpoint, is_leading, now_micros)
     explainer = Explainer(owner, lambda: reactor.open_runs, dispatch, allotments)
     return Parts(
         owner, reactor, claims, tail, allotments, timers, closer, finisher, child_runs, merger, limits, explainer

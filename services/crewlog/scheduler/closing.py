@@ -60,7 +60,7 @@ class Closer:
                 logger.warning("agent %s is not closed yet: %s", agent_id, reason)
                 await asyncio.sleep(RETRY_SECONDS)
         self._agents.forget(agent_id)
-        self.wake(run_id, end_of_state(agent, run_id, task.task_id))
+        self.wake(run_id, end_of_state(agent, run_id, task.task_id, self._clock()))
 
     async def _end(self, run: Run, task: Task, agent_id: str) -> Agent:
         at = self._clock()

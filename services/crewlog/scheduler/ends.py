@@ -33,7 +33,7 @@ class Ends:
         entries = [Entry.FromString(stored.payload) for stored in await self._log.read(self._agent(run_id, task_id))]
         if not entries:
             return None, None
-        end = end_under(_last_word(entries), generation)
+        end = end_under(_last_word(entries), generation, self._clock())
         if end is not None:
             return end, None
         state: Agent = fold(agent_rules, (fact for entry in entries for fact in codec.facts(entry)))
@@ -45,7 +45,9 @@ class Ends:
         if last is None:
             return None
         entry = Entry.FromString(last.payload)
-        return (await self.of(run_id, task_id, generation))[0] if _is_late(entry) else end_under(entry, generation)
+        if _is_late(entry):
+            return (await self.of(run_id, task_id, generation))[0]
+        return end_under(entry, generation, self._clock())
 
     def _agent(self, run_id: str, task_id: str) -> AggregateId:
         return AggregateId(self._tenant, "agent", names.agent_id(run_id, task_id))
@@ -60,17 +62,20 @@ def _is_late(entry: Entry) -> bool:
     return entry.decisions[-1].events[-1].WhichOneof("fact") == LATE
 
 
-def end_under(entry: Entry, generation: int) -> EndTask | ParkTask | None:
+def end_under(entry: Entry, generation: int, at: int) -> EndTask | ParkTask | None:
     """As `end_of`, for a claim of this generation: that an older one has parked the agent does not end it."""
-    end = end_of(entry)
+    end = end_of(entry, at)
     return None if isinstance(end, ParkTask) and end.generation < generation else end
 
 
-def end_of(entry: Entry) -> EndTask | ParkTask | None:
-    """The command that an agent's last entry leads to, when no executor works on it after that."""
+def end_of(entry: Entry, at: int) -> EndTask | ParkTask | None:
+    """The command that an agent's last entry leads to, when no executor works on it after that.
+
+    `at` is the scheduler's time: what is due in the run goes by one clock, not by those of the executors.
+    """
     last = codec.unpack(entry.decisions[-1].events[-1])
     run_id, _, task_id = entry.aggregate.id.partition("_")
-    end = EndTask(run_id=run_id, task_id=task_id, at_unix_micros=entry.recorded_at_unix_micros)
+    end = EndTask(run_id=run_id, task_id=task_id, at_unix_micros=at)
     match last:
         case AgentParked():
             return ParkTask(
@@ -80,7 +85,7 @@ def end_of(entry: Entry) -> EndTask | ParkTask | None:
                 budget_id=last.budget_id,
                 wanted=last.wanted,
                 so_far=last.so_far,
-                at_unix_micros=entry.recorded_at_unix_micros,
+                at_unix_micros=at,
                 cause=last.cause,
                 question=last.question if last.HasField("question") else None,
                 failure=last.failure if last.HasField("failure") else None,
@@ -97,9 +102,9 @@ def end_of(entry: Entry) -> EndTask | ParkTask | None:
     return end
 
 
-def end_of_state(agent: Agent, run_id: str, task_id: str) -> EndTask:
+def end_of_state(agent: Agent, run_id: str, task_id: str, at: int) -> EndTask:
     """What the run has to record for an agent that is over."""
-    end = EndTask(run_id=run_id, task_id=task_id, at_unix_micros=agent.ended_at_unix_micros)
+    end = EndTask(run_id=run_id, task_id=task_id, at_unix_micros=at)
     match agent.status:
         case AgentStatus.AGENT_STATUS_SUCCEEDED:
             end.succeeded.CopyFrom(agent.result or TaskResult())

@@ -17,7 +17,7 @@ from crewlog.domain import names, run_state
 from crewlog.domain.errors import Unavailable, UnknownEvent, WrongState
 from crewlog.domain.run_state import Run
 from crewlog.eventlog.limits import check_head
-from crewlog.eventlog.owner import Owner
+from crewlog.eventlog.owner import Clock, Owner
 from crewlog.eventlog.port import Stored
 from crewlog.scheduler.checkpoint import Checkpoint
 from crewlog.scheduler.claims import Claims
@@ -47,6 +47,7 @@ class Tail:
         learn_limits: Callable[[], Awaitable[None]],
         checkpoint: Checkpoint,
         may_save: Callable[[], bool],
+        clock: Clock,
     ) -> None:
         self._log = log
         self._owner = owner
@@ -56,6 +57,7 @@ class Tail:
         self._learn_limits = learn_limits
         self._checkpoint = checkpoint
         self._may_save = may_save
+        self._clock = clock
         self._saved: set[str] = set()
         self._opened_at: dict[str, int] = {}
         self._saved_at = 0.0
@@ -129,7 +131,7 @@ class Tail:
             id = stored.aggregate.id
             if stored.aggregate.kind == "agent":
                 self._moved.add(id)
-                end = end_of(Entry.FromString(stored.payload))
+                end = end_of(Entry.FromString(stored.payload), self._clock())
                 if end is not None:
                     self._reactor.wake(names.run_of(id), end)
             elif stored.aggregate.kind == "budget":

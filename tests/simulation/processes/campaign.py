@@ -24,7 +24,8 @@ from tests.simulation.processes.network import pass_time
 from tests.simulation.processes.people import People
 from tests.simulation.processes.platform import GIT, Platform, left_behind
 
-LIVENESS_SECONDS = 7_200.0
+LIVENESS_SECONDS = 14_400.0
+"""An agent may use an hour, and be tried again at a time that a clock which was hours ahead has written."""
 SETTLING_SECONDS = 6.0
 TRACE_LINES_MAX = 4_000
 
