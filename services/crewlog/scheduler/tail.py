@@ -131,8 +131,7 @@ class Tail:
             id = stored.aggregate.id
             if stored.aggregate.kind == "agent":
                 self._moved.add(id)
-                end = end_of(Entry.FromString(stored.payload), self._clock())
-                if end is not None:
+                if (end := end_of(Entry.FromString(stored.payload), self._clock())) is not None:
                     self._reactor.wake(names.run_of(id), end)
             elif stored.aggregate.kind == "budget":
                 await self._funding.learn(id)
