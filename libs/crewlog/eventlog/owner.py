@@ -53,10 +53,25 @@ class Outcome(Generic[S]):
     state: S
 
 
-@dataclass(slots=True)
-class _Waiting(Generic[S]):
+@dataclass(frozen=True, slots=True)
+class Foreseen(Generic[S]):
+    """What was decided before the owner was asked. It holds wherever the state is `before` itself."""
+
+    before: S
+    events: Sequence[Message]
+    after: S
+
+
+@dataclass(frozen=True, slots=True)
+class Request(Generic[S]):
     command: Message
     meta: Meta
+    foreseen: Foreseen[S] | None = None
+
+
+@dataclass(slots=True)
+class _Waiting(Generic[S]):
+    request: Request[S]
     answer: asyncio.Future[Outcome[S]]
 
 
@@ -70,6 +85,34 @@ class _Aggregate(Generic[S]):
     loaded: bool = False
     waiting: list[_Waiting[S]] = field(default_factory=list)
     worker: asyncio.Task[None] | None = None
+
+
+class _Known(Generic[S]):
+    """STATES_MAX aggregates; what was not asked for the longest goes, what is being worked on stays."""
+
+    def __init__(self, tenant: str, decider: Decider[S]) -> None:
+        self._tenant = tenant
+        self._decider = decider
+        self._aggregates: OrderedDict[str, _Aggregate[S]] = OrderedDict()
+
+    def get(self, id: str) -> _Aggregate[S]:
+        aggregate = self._aggregates.get(id)
+        if aggregate is None:
+            aggregate = _Aggregate(AggregateId(self._tenant, self._decider.KIND, id), self._decider.INITIAL)
+            self._evict()
+            self._aggregates[id] = aggregate
+        self._aggregates.move_to_end(id)
+        return aggregate
+
+    def forget(self, id: str) -> None:
+        aggregate = self._aggregates.get(id)
+        if aggregate is not None and aggregate.worker is None:
+            del self._aggregates[id]
+
+    def _evict(self) -> None:
+        if len(self._aggregates) >= STATES_MAX:
+            idle = (id for id, aggregate in self._aggregates.items() if aggregate.worker is None)
+            self._aggregates.pop(next(idle, ""), None)
 
 
 @dataclass(slots=True)
@@ -89,10 +132,9 @@ class Owner(Generic[S]):
     def __init__(self, log: EventLog, decider: Decider[S], *, tenant: str, clock: Clock, code_version: str) -> None:
         self._log = log
         self._decider = decider
-        self._tenant = tenant
         self._clock = clock
         self._code_version = code_version
-        self._aggregates: OrderedDict[str, _Aggregate[S]] = OrderedDict()
+        self._known: _Known[S] = _Known(tenant, decider)
 
     async def handle(self, id: str, command: Message, meta: Meta) -> Outcome[S]:
         """Decides and appends. A command that was carried out before appends nothing.
@@ -101,48 +143,39 @@ class Owner(Generic[S]):
         ATTEMPTS_MAX lost races, Unavailable when the log does not answer: then the command may or may not have been
         carried out, and the same command may be sent again.
         """
-        aggregate = self._aggregate(id)
-        waiting: _Waiting[S] = _Waiting(command, meta, asyncio.get_running_loop().create_future())
-        aggregate.waiting.append(waiting)
-        if aggregate.worker is None:
-            aggregate.worker = asyncio.get_running_loop().create_task(self._work(aggregate))
-        return await waiting.answer
+        return await self._wait(self._known.get(id), Request(command, meta))
+
+    async def handle_together(self, id: str, requests: Sequence[Request[S]]) -> list[Outcome[S] | BaseException]:
+        """As `handle` for each, in one entry where they fit; what it would raise stands in the place of the outcome."""
+        aggregate = self._known.get(id)
+        answers = [self._wait(aggregate, request) for request in requests]
+        return await asyncio.gather(*answers, return_exceptions=True)
 
     async def state(self, id: str) -> tuple[S, int]:
         """The state as far as this owner knows it, and its revision; reads the log the first time."""
-        aggregate = self._aggregate(id)
+        aggregate = self._known.get(id)
         return (aggregate.state, aggregate.revision) if aggregate.loaded else await self.refresh(id)
 
     async def refresh(self, id: str) -> tuple[S, int]:
         """The state with everything that others have appended before the call."""
-        aggregate = self._aggregate(id)
+        aggregate = self._known.get(id)
         await self._catch_up(aggregate)
         return aggregate.state, aggregate.revision
 
     def assume_new(self, id: str) -> None:
         """Spares the first read of an aggregate that probably has no entry; where it has one, the append finds out."""
-        self._aggregate(id).loaded = True
+        self._known.get(id).loaded = True
 
     def forget(self, id: str) -> None:
         """Drops what is kept of an aggregate that is not worked on any more."""
-        aggregate = self._aggregates.get(id)
-        if aggregate is not None and aggregate.worker is None:
-            del self._aggregates[id]
+        self._known.forget(id)
 
-    def _aggregate(self, id: str) -> _Aggregate[S]:
-        aggregate = self._aggregates.get(id)
-        if aggregate is None:
-            aggregate = _Aggregate(AggregateId(self._tenant, self._decider.KIND, id), self._decider.INITIAL)
-            self._evict()
-            self._aggregates[id] = aggregate
-        self._aggregates.move_to_end(id)
-        return aggregate
-
-    def _evict(self) -> None:
-        """Drops what was not asked for the longest; what is being worked on stays."""
-        if len(self._aggregates) >= STATES_MAX:
-            idle = (id for id, aggregate in self._aggregates.items() if aggregate.worker is None)
-            self._aggregates.pop(next(idle, ""), None)
+    def _wait(self, aggregate: _Aggregate[S], request: Request[S]) -> asyncio.Future[Outcome[S]]:
+        answer: asyncio.Future[Outcome[S]] = asyncio.get_running_loop().create_future()
+        aggregate.waiting.append(_Waiting(request, answer))
+        if aggregate.worker is None:
+            aggregate.worker = asyncio.get_running_loop().create_task(self._work(aggregate))
+        return answer
 
     async def _work(self, aggregate: _Aggregate[S]) -> None:
         batch: list[_Waiting[S]] = []
@@ -252,16 +285,24 @@ def _decide(decider: Decider[S], state: S, batch: list[_Waiting[S]]) -> _Draft[S
         if waiting.answer.done():
             continue
         try:
-            events = decider.decide(draft.state, waiting.command)
+            events, draft.state = _decided(decider, draft.state, waiting.request)
         except Refused as refusal:
             draft.refused.append((waiting, refusal))
             continue
-        draft.state = fold(decider, events, draft.state)
         draft.accepted.append((waiting, events, draft.state))
         if events:
-            draft.decisions.append(_decision(waiting.meta, events))
-            draft.generation = max(draft.generation, waiting.meta.generation)
+            meta = waiting.request.meta
+            draft.decisions.append(_decision(meta, events))
+            draft.generation = max(draft.generation, meta.generation)
     return draft
+
+
+def _decided(decider: Decider[S], state: S, request: Request[S]) -> tuple[Sequence[Message], S]:
+    foreseen = request.foreseen
+    if foreseen is not None and foreseen.before is state:
+        return foreseen.events, foreseen.after
+    events = decider.decide(state, request.command)
+    return events, fold(decider, events, state)
 
 
 def _decision(meta: Meta, events: Sequence[Message]) -> Decision:

@@ -1,19 +1,43 @@
-"""What the scheduler decides about a run at one moment becomes one entry of its log."""
+"""What the scheduler decides about a run at one moment becomes one entry of its log.
+
+It has to see what its commands lead to before it knows the last of them, so it decides them here, and the owner decides
+again only where somebody else's command came in between.
+"""
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 from collections.abc import Sequence
+from contextlib import suppress
 
+from crewlog.domain import run as rules
 from crewlog.domain.errors import Contention, Refused, Unavailable
 from crewlog.domain.run_state import Run
-from crewlog.eventlog.owner import Clock, Meta, Outcome, Owner
+from crewlog.eventlog.owner import Clock, Foreseen, Meta, Outcome, Owner, Request
 from google.protobuf.message import Message
 
 PRINCIPAL = "service:scheduler"
 
 Outcomes = Sequence[Outcome[Run] | BaseException]
+
+
+class Draft:
+    """Commands on a run, one after the other, and the state that they lead to; what will be refused changes nothing."""
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self.commands: list[tuple[Message, Foreseen[Run] | None]] = []
+
+    def add(self, commands: Sequence[Message]) -> None:
+        for command in commands:
+            self.commands.append((command, self._foreseen(command)))
+
+    def _foreseen(self, command: Message) -> Foreseen[Run] | None:
+        with suppress(Refused):
+            before = self.run
+            events, self.run = rules.decide_and_evolve(before, command)  # type: ignore[arg-type]
+            return Foreseen(before, events, self.run)
+        return None
 
 
 class Entries:
@@ -24,10 +48,9 @@ class Entries:
         self._boot = f"{clock():x}"
         self._numbers = itertools.count(1)
 
-    async def store(self, run_id: str, commands: Sequence[Message]) -> list[Outcome[Run] | BaseException]:
-        """All of them wait for the owner at the same moment, so they become one entry."""
-        handled = (self._owner.handle(run_id, command, self._meta(run_id)) for command in commands)
-        return list(await asyncio.gather(*handled, return_exceptions=True))
+    async def store(self, run_id: str, draft: Draft) -> list[Outcome[Run] | BaseException]:
+        requests = [Request(command, self._meta(run_id), foreseen) for command, foreseen in draft.commands]
+        return await self._owner.handle_together(run_id, requests)
 
     def _meta(self, run_id: str) -> Meta:
         return Meta(f"{self._boot}-{next(self._numbers)}", PRINCIPAL, correlation_id=run_id)

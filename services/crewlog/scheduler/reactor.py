@@ -8,17 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 
-from crewlog.domain import run as rules
 from crewlog.domain import run_state
-from crewlog.domain.errors import Contention, Refused, Unavailable
+from crewlog.domain.errors import Contention, Unavailable
 from crewlog.domain.run_state import Run
 from crewlog.eventlog.owner import Clock, Outcome, Owner
 from crewlog.scheduler.dispatch import Dispatch
-from crewlog.scheduler.entries import Entries, raise_unless_refused
+from crewlog.scheduler.entries import Draft, Entries, raise_unless_refused
 from crewlog.scheduler.finishing import Finisher
 from crewlog.scheduler.following import Following
 from crewlog.v1.run_pb2 import ClaimTask, RunStatus
@@ -137,13 +134,16 @@ class Reactor:
             return
         for command in commands:
             self._dispatch.free_slot(run, command)
-        after = speculate(run, commands)
+        draft = Draft(run)
+        draft.add(commands)
+        after = draft.run
         claims, refused = await self._funded(after, self._dispatch.claims(after))
-        commands = [*commands, *refused, *self._dispatch.closings(after)]
+        draft.add([*refused, *self._dispatch.closings(after)])
         if not claims and run_state.is_finishing(after):
-            commands += self._finisher.commands(after, self.wake)
-        outcomes = await self._entries.store(run_id, [*commands, *claims])
-        self._dispatch.grant(run_id, claims, outcomes[len(commands) :])
+            draft.add(self._finisher.commands(after, self.wake))
+        draft.add(claims)
+        outcomes = await self._entries.store(run_id, draft)
+        self._dispatch.grant(run_id, claims, outcomes[len(outcomes) - len(claims) :])
         raise_unless_refused(outcomes)
         run, _ = await self._owner.state(run_id)
         self._following.commands(run, outcomes)
@@ -176,11 +176,3 @@ class Reactor:
             self._finisher.emit_span(run)
             self._following.child_runs.told(run)
         self._owner.forget(run_id)
-
-
-def speculate(run: Run, commands: Sequence[Message]) -> Run:
-    """The state that the commands will lead to; those that will be refused change nothing."""
-    for command in commands:
-        with suppress(Refused):
-            _, run = rules.decide_and_evolve(run, command)  # type: ignore[arg-type]
-    return run
