@@ -9,6 +9,9 @@ NOOP = "nodes: [{id: a, noop: {}}]\n"
 ROLE = "nodes: [{id: a, role: tester, %s}]\n"
 NODE = "nodes: [{id: a, noop: {}, %s}]\n"
 TWO = "nodes: [{id: a, noop: {}}, {id: b, noop: {}, depends_on: [a]}]\n"
+LATER = "nodes: [{id: a, role: tester, %s}, {id: b, noop: {}, depends_on: [a]}]\n"
+BESIDE = "nodes: [{id: a, noop: {}}, {id: b, %s}]\n"
+ON_AGAIN = "edges: [{from: %s, to: %s, visits_max: 2, when: '%s'}]\n"
 COMMAND = "nodes: [{id: a, command: %s}]\n"
 GATE = "nodes: [{id: a, gate: {question: q, %s}}]\n"
 MAP = "nodes: [{id: a, noop: {}, map: %s}]\n"
@@ -181,6 +184,27 @@ MEANING = [
     Case("an open template", ROLE % 'prompt: "{{ run.input"', "1:39", "nodes[0].prompt"),
     Case("a template of an item", ROLE % 'prompt: "{{ item }}"', "1:39", "'item'"),
     Case("a template of an unknown task", ROLE % 'prompt: "{{ tasks.b.output }}"', "1:39", "'b', which is no node"),
+    Case("a template of a later task", LATER % 'prompt: "{{ tasks.b.output }}"', "1:39", "only after 'a': lead back"),
+    Case("a template of a task beside it", BESIDE % "gate: '{{ tasks.a.output }}'", "1:42", "no edges lead to 'b'"),
+    Case("a template of its own task", ROLE % 'prompt: "{{ tasks.a.output }}"', "1:39", "which is this one"),
+    Case(
+        "an argument of a later task",
+        LATER.replace("role: tester, %s", "command: {argv: [echo, '{{ tasks.b.output }}']}"),
+        "1:40",
+        "nodes[0].command.argv[1] names the task of 'b'",
+    ),
+    Case("files of a later task", LATER % "files: {from: tasks.b.output}", "1:45", "'b', which comes only after 'a'"),
+    Case("a map over its own results", MAP % "tasks.a.result", "1:32", "nodes[0].map.over names the task of 'a'"),
+    Case(
+        "an item of a later task", LATER % "map: {times: 2}, prompt: '{{ tasks.b.output }}'", "1:56", "nodes[0].prompt"
+    ),
+    Case("a condition on a later task", TWO + ON_AGAIN % ("a", "a", "tasks.b.visit > 1"), "2:47", "only after 'a'"),
+    Case(
+        "a template of a task that only a loop beside it visits",
+        BESIDE % "gate: '{{ tasks.a.output }}'" + ON_AGAIN % ("a", "a", "true"),
+        "1:42",
+        "no edges lead to 'b'",
+    ),
     Case("a template within a template", ROLE % 'prompt: "{{ {{ run.input }} }}"', "1:39", "nodes[0].prompt"),
     Case("a wrong schema", ROLE % "output_schema: {type: thing}", "1:46", "nodes[0].output_schema"),
     Case(

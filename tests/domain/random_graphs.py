@@ -150,12 +150,15 @@ def _kinds(before: Sequence[str]) -> st.SearchStrategy[Node]:
 @st.composite
 def _nodes(draw: st.DrawFn) -> list[Node]:
     nodes: list[Node] = []
+    earlier: dict[str, set[str]] = {}
     for number in range(draw(st.integers(1, NODES_MAX))):
-        before = [node.node_id for node in nodes]
+        depends_on = draw(st.lists(st.sampled_from([*earlier]), max_size=3, unique=True)) if earlier else []
+        before = set(depends_on).union(*(earlier[each] for each in depends_on))
+        earlier[f"n{number}"] = before
         node = _with(
-            draw(_kinds(before)),
+            draw(_kinds(sorted(before))),
             node_id=f"n{number}",
-            depends_on=draw(st.lists(st.sampled_from(before), max_size=3, unique=True)) if before else [],
+            depends_on=depends_on,
             join=draw(_joins()),
             timeout_seconds=draw(st.sampled_from([0, 0, 0, 45])),
             retry=draw(_policies()),

@@ -15,7 +15,7 @@ from crewlog.domain.errors import InvalidCommand
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.domain.malformed import CASES, NOOP, Case
+from tests.domain.malformed import BESIDE, CASES, LATER, NOOP, ON_AGAIN, Case
 
 SECONDS_MAX = 1.0
 MESSAGE_CHARACTERS_MAX = 6_000
@@ -41,6 +41,24 @@ def test_a_malformed_file_is_refused_with_its_place(case: Case, tmp_path: Path) 
     assert refused.value.message.startswith(f"{path}:{case.place}: " if case.place else f"{path}: ")
     assert case.why in refused.value.message
     assert len(refused.value.message) < MESSAGE_CHARACTERS_MAX
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        LATER % "prompt: '{{ tasks.b.output }}'" + ON_AGAIN % ("b", "a", "task.visit < 2 && tasks.a.visit < 3"),
+        LATER % "prompt: '{{ tasks.a.output }}'" + ON_AGAIN % ("a", "a", "tasks.a.visit < 2"),
+        LATER % "prompt: '{{ tasks.a.output }}', retry: 2",
+        LATER % "map: {times: 2}, prompt: '{{ tasks.b.output }}'" + ON_AGAIN % ("b", "a", "true"),
+        BESIDE % "depends_on: [a], gate: '{{ tasks.a.output }}'",
+        BESIDE % "gate: '{{ tasks.a.output }}'" + "edges: [{from: a, to: b, on: [failed], when: tasks.a.visit > 0}]",
+    ],
+    ids=["a loop", "a loop of one", "another attempt", "items in a loop", "before it", "over an edge"],
+)
+def test_a_template_may_name_what_can_have_run_before(content: str, tmp_path: Path) -> None:
+    path = tmp_path / "w.yaml"
+    path.write_text(content)
+    assert len(load_workflow(str(path)).nodes) == 2
 
 
 def test_the_corpus_is_large_and_each_case_has_a_name_of_its_own() -> None:

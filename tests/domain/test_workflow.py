@@ -6,11 +6,13 @@ import time
 from collections.abc import Sequence
 
 import pytest
-from crewlog.domain import roles, workflow_nodes
+from crewlog.domain import roles, workflow_nodes, workflow_references
 from crewlog.domain import workflow as rules
 from crewlog.domain.errors import InvalidCommand
 from crewlog.domain.graph import Graph
+from crewlog.domain.graph_order import Earlier, in_order
 from crewlog.domain.workflow import validate
+from crewlog.v1.node_pb2 import Edge, GateNode
 from crewlog.v1.run_pb2 import AgentLimits, AgentNode, BackEdge, Node, NoopNode, Role, Workflow
 from hypothesis import given
 from hypothesis import strategies as st
@@ -42,6 +44,15 @@ def labelled(*labels: str) -> Node:
 def edge(source: str, to: str, phrase: str = "again", visits_max: int = 2) -> BackEdge:
     values = {"from": source, "to": to, "output_contains": phrase, "visits_max": visits_max}
     return BackEdge(**values)  # type: ignore[arg-type]
+
+
+def back(source: str, to: str) -> Edge:
+    return Edge(to=to, visits_max=2, **{"from": source})  # type: ignore[arg-type]
+
+
+def asking(node_id: str, before: str, *names: str) -> Node:
+    question = " ".join(f"{{{{ tasks.{name}.output }}}}" for name in names)
+    return Node(node_id=node_id, depends_on=[before], gate=GateNode(question=question))
 
 
 def plan(*nodes: Node, back: Sequence[BackEdge] = (), name: str = "plan") -> Workflow:
@@ -169,6 +180,17 @@ def test_the_largest_plans_are_checked_in_linear_time() -> None:
     assert time.monotonic() - began < SECONDS_MAX
 
 
+def test_the_tasks_that_the_largest_plan_names_are_looked_up_in_time() -> None:
+    """Each names all that it can, and any may go back to the start, or only to the one before it."""
+    last = rules.NODES_MAX - 1
+    asks = [noop("n0"), *(asking(f"n{i}", f"n{i - 1}", f"n{last}", "n0") for i in range(1, last)), noop(f"n{last}")]
+    asks[last].depends_on.append(f"n{last - 1}")
+    edges = [back(f"n{i}", to) for i in range(1, last + 1) for to in ("n0", f"n{i - 1}")]
+    began = time.monotonic()
+    assert dict(workflow_references.violations(Workflow(name="w", nodes=asks, edges=edges))) == {}
+    assert time.monotonic() - began < SECONDS_MAX
+
+
 def test_more_dependencies_than_can_be_checked_are_refused() -> None:
     names = [f"n{i}" for i in range(1_000)]
     wide = plan(*(noop(name) for name in names), *(noop(f"m{i}", *names) for i in range(21)))
@@ -231,3 +253,25 @@ def test_descendants_are_what_can_be_reached(graph: tuple[int, Edges]) -> None:
     built = Graph.of(_graph(nodes, forward))
     for node in range(nodes):
         assert built.descendants(f"n{node}") == {f"n{other}" for other in _reached(node, forward)}
+
+
+@given(graphs)
+def test_in_order_everything_stands_behind_what_comes_before_it(graph: tuple[int, Edges]) -> None:
+    nodes, edges = graph
+    ordered = in_order(Graph.of(_graph(nodes, edges)))
+    circular = {node for node in range(nodes) if node in _reached(node, edges)}
+    behind = circular.union(*(_reached(node, edges) for node in circular))
+    assert sorted(ordered) == sorted(f"n{node}" for node in set(range(nodes)) - behind)
+    assert all(ordered.index(f"n{a}") < ordered.index(f"n{b}") for a, b in edges if f"n{b}" in ordered)
+
+
+@given(graphs)
+def test_what_may_precede_is_what_leads_there_over_any_ways(graph: tuple[int, Edges]) -> None:
+    nodes, edges = graph
+    forward = [(a, b) for a, b in edges if a < b]
+    ways_back = [(a, b) for a, b in edges if a == b or (a > b and a in _reached(b, forward))]
+    workflow = _graph(nodes, forward)
+    workflow.edges.extend(back(f"n{a}", f"n{b}") for a, b in ways_back)
+    earlier = Earlier.of(Graph.of(workflow))
+    found = {(a, b) for a in range(nodes) for b in range(nodes) if earlier.may_precede(f"n{a}", f"n{b}")}
+    assert found == {(a, b) for a in range(nodes) for b in _reached(a, [*forward, *ways_back])}

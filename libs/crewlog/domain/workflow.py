@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from crewlog.domain import names, roles, workflow_nodes
+from crewlog.domain import names, roles, workflow_nodes, workflow_references
 from crewlog.domain.errors import InvalidCommand
 from crewlog.domain.graph import Graph
+from crewlog.domain.graph_order import in_order
 from crewlog.domain.run_state import RUN_VISITS_MAX
 from crewlog.v1.node_pb2 import Edge, Outcome
 from crewlog.v1.run_pb2 import BackEdge, Node, Role, Workflow
@@ -36,7 +37,7 @@ def violations_of(workflow: Workflow, *, depth: int = 1) -> dict[str, str]:
     found = dict(_shape(workflow))
     found = found or dict(_edges(workflow))
     found = found or dict(_cycle(workflow)) or dict(_ways_back(workflow))
-    return found or dict(workflow_nodes.references(workflow)) or dict(_nested(workflow, depth))
+    return found or dict(workflow_references.violations(workflow)) or dict(_nested(workflow, depth))
 
 
 def _nested(workflow: Workflow, depth: int) -> Iterable[tuple[str, str]]:
@@ -169,17 +170,8 @@ def _phrase(where: str, phrase: str) -> Iterable[tuple[str, str]]:
 
 
 def _cycle(workflow: Workflow) -> Iterable[tuple[str, str]]:
-    """Kahn's algorithm: what is never without an unmet way to it is on a circle, or behind one."""
     graph = Graph.of(workflow)
-    unmet = {node_id: len(ways) for node_id, ways in graph.incoming.items()}
-    free = list(graph.roots)
-    while free:
-        node_id = free.pop()
-        del unmet[node_id]
-        for other in graph.dependents(node_id):
-            unmet[other] -= 1
-            if unmet[other] == 0:
-                free.append(other)
+    unmet = graph.nodes.keys() - in_order(graph)
     if unmet:
         circle = ", ".join(sorted(unmet)[:10])
         yield "nodes", f"depend on each other in a circle: {circle}; give an edge that leads back `visits_max`"

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 
 from crewlog.domain import names, roles, schemas
 from crewlog.domain.errors import InvalidCommand
 from crewlog.domain.expressions import compile_expression
 from crewlog.domain.templates import Template
 from crewlog.v1.node_pb2 import GateNodeKind, JoinMode, RetryPolicy
-from crewlog.v1.run_pb2 import AgentNode, Node, Workflow
+from crewlog.v1.run_pb2 import AgentNode, Node
 
 STEPS_MAX = 10_000
 PROMPT_BYTES_MAX = 64 * 1024
@@ -43,19 +43,6 @@ def violations(where: str, node: Node) -> Found:
     yield from _KINDS[kind](where, node, _TEMPLATES)
 
 
-def references(workflow: Workflow) -> Found:
-    """Expressions may name the nodes of their own workflow only."""
-    known = {node.node_id for node in workflow.nodes}
-    for number, node in enumerate(workflow.nodes):
-        for where, text in _texts(f"nodes[{number}]", node):
-            yield from _unknown(where, Template.of(text).tasks if "{{" in text else (), known)
-        for where, text in _expressions(f"nodes[{number}]", node):
-            yield from _unknown(where, compile_expression(text).tasks, known)
-    for number, edge in enumerate(workflow.edges):
-        if edge.when:
-            yield from _unknown(f"edges[{number}].when", compile_expression(edge.when).tasks, known)
-
-
 def expression(where: str, text: str, variables: set[str]) -> Found:
     try:
         unknown = sorted(compile_expression(text).variables - variables)
@@ -64,31 +51,6 @@ def expression(where: str, text: str, variables: set[str]) -> Found:
         return
     if unknown:
         yield where, f"names {unknown[0]!r}; here there are {', '.join(sorted(variables))}"
-
-
-def _unknown(where: str, named: Iterable[str], known: set[str]) -> Found:
-    for node_id in sorted(set(named) - known):
-        yield where, f"names the task of {node_id[:80]!r}, which is no node"
-
-
-def _texts(where: str, node: Node) -> Iterator[tuple[str, str]]:
-    yield f"{where}.agent.prompt", node.agent.prompt
-    yield f"{where}.gate.question", node.gate.question
-    yield f"{where}.gate.text", node.gate.text
-    yield f"{where}.workflow.input", node.workflow.input
-    for number, argument in enumerate(node.command.argv):
-        yield f"{where}.command.argv[{number}]", argument
-    if node.HasField("map"):
-        yield from _texts(f"{where}.map.body", node.map.body)
-
-
-def _expressions(where: str, node: Node) -> Iterator[tuple[str, str]]:
-    if getattr(node.files, "from"):
-        yield f"{where}.files.from", getattr(node.files, "from")
-    if node.map.over:
-        yield f"{where}.map.over", node.map.over
-    if node.HasField("map"):
-        yield from _expressions(f"{where}.map.body", node.map.body)
 
 
 def _policies(where: str, node: Node) -> Found:

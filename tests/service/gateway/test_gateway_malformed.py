@@ -36,6 +36,7 @@ from crewlog.v1.run_pb2 import (
 SECONDS_MAX = 1.0
 ROLE = Role(name="r", version="1", prompt="p")
 TWO = (Node(node_id="a", noop=NoopNode()), Node(node_id="b", noop=NoopNode(), depends_on=["a"]))
+LATER = (Node(node_id="a", agent=AgentNode(role=ROLE, prompt="{{ tasks.b.output }}")), TWO[1])
 
 
 def _one(**fields: Any) -> Workflow:
@@ -100,6 +101,12 @@ CASES: dict[str, tuple[Callable[[], Workflow], str]] = {
     "an agent of nobody": (lambda: _agent(role=Role()), "nodes[0].agent.role.name"),
     "a template that is none": (lambda: _agent(prompt="{{ run. }}"), "nodes[0].agent.prompt"),
     "a template of an unknown task": (lambda: _agent(prompt="{{ tasks.x.output }}"), "nodes[0].agent.prompt"),
+    "a template of a later task": (lambda: Workflow(name="w", nodes=LATER), "nodes[0].agent.prompt"),
+    "a condition on a later task": (lambda: _edge(when="tasks.b.visit > 1"), "edges[0].when"),
+    "a template of a later task in it": (
+        lambda: _one(workflow=WorkflowNode(workflow=Workflow(name="w", nodes=LATER))),
+        "nodes[0].workflow.workflow.nodes[0].agent.prompt",
+    ),
     "a schema that is none": (lambda: _agent(output_schema="{"), "nodes[0].agent.output_schema"),
     "a schema of a thing": (lambda: _agent(output_schema='{"type": "thing"}'), "nodes[0].agent.output_schema"),
     "a planner of nobody": (lambda: _agent(planning=Planning()), "nodes[0].agent.planning.roles"),
