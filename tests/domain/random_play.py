@@ -105,6 +105,9 @@ class Table:
         view(self.run)
         next_due_at(self.run)
         assert len(self.run.tasks) <= 20_000
+        assert sorted(self.run.parked) == sorted(
+            task.task_id for task in self.run.tasks.values() if task.status == TaskStatus.TASK_STATUS_PARKED
+        )
         assert set(self.run.open) == {task.task_id for task in self.run.tasks.values() if task.status == _CLAIMED}, (
             "what is worked on is not what is claimed"
         )

@@ -27,10 +27,10 @@ class Amounts:
         return cls(message.usd_micros, message.input_tokens, message.output_tokens, message.model_calls)
 
     def __add__(self, other: Amounts) -> Amounts:
-        return self._with(other, int.__add__)
+        return self._with(other, int.__add__) if other else self
 
     def __sub__(self, other: Amounts) -> Amounts:
-        return self._with(other, int.__sub__)
+        return self._with(other, int.__sub__) if other else self
 
     def __bool__(self) -> bool:
         return bool(self.usd_micros or self.input_tokens or self.output_tokens or self.model_calls)

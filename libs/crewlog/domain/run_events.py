@@ -205,7 +205,7 @@ def _on_claimed(run: Run, event: TaskClaimed) -> Run:
         ready=without(run.ready, task.node_id),
         open=run.open.set(task.task_id, event.generation),
         adrift=without(run.adrift, task.task_id),
-        parked=without(run.parked, task.task_id),
+        parked=run_graph_events.without_parked(run, task),
         allotted=run.allotted + claimed.allotment - held(run, task),
     )
     return with_deadline(claimed_run, claimed)
@@ -304,7 +304,7 @@ def _on_ended(
         ready=without(run.ready, task.node_id),
         pending=without(run.pending, task.node_id),
         open=run.open.delete(task.task_id) if task.task_id in run.open else run.open,
-        parked=without(run.parked, task.task_id),
+        parked=run_graph_events.without_parked(run, task),
         adrift=without(run.adrift, task.task_id),
         cancelling=without(run.cancelling, task.task_id),
         merging=without(run.merging, task.task_id),
@@ -388,7 +388,7 @@ def _on_unparked(run: Run, event: TaskUnparked) -> Run:
         ready=_queued(run, task) if is_current(run, task) and is_own else run.ready,
         pending=run.pending if is_own else (*run.pending, task.node_id),
         waiting_since=run.waiting_since.set(task.node_id, event.at_unix_micros),
-        parked=without(run.parked, task.task_id),
+        parked=run_graph_events.without_parked(run, task),
         due=without_due(run.due, RETRY + task.task_id),
     )
 

@@ -112,7 +112,8 @@ def begun(run: Run, task_id: str, node_id: str, visit: int, at: int, cause: Park
         started_at_unix_micros=known.started_at_unix_micros or at,
         **fields,
     )
-    parked = run.parked if task_id in run.parked else (*run.parked, task_id)
+    is_parked = known.status == TaskStatus.TASK_STATUS_PARKED
+    parked = run.parked if is_parked else (*run.parked, task_id)
     after = replace(run, tasks=run.tasks.set(task_id, task), pending=without(run.pending, node_id), parked=parked)
     return with_deadline(after, task)
 
@@ -350,6 +351,10 @@ def without(queue: tuple[str, ...], name: str) -> tuple[str, ...]:
     if name not in queue:
         return queue
     return tuple(other for other in queue if other != name)
+
+
+def without_parked(run: Run, task: Task) -> tuple[str, ...]:
+    return without(run.parked, task.task_id) if task.status == TaskStatus.TASK_STATUS_PARKED else run.parked
 
 
 def without_due(due: Map[str, int], key: str) -> Map[str, int]:

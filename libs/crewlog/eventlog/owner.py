@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
-from crewlog.domain.decider import Decider, fold
+from crewlog.domain.decider import Decider, decide_and_evolve, fold
 from crewlog.domain.errors import Contention, Refused, TooLarge, Unavailable, WrongState
 from crewlog.eventlog import codec
 from crewlog.eventlog.port import AggregateId, AppendInDoubt, EventLog, WrongRevision
@@ -301,8 +301,7 @@ def _decided(decider: Decider[S], state: S, request: Request[S]) -> tuple[Sequen
     foreseen = request.foreseen
     if foreseen is not None and foreseen.before is state:
         return foreseen.events, foreseen.after
-    events = decider.decide(state, request.command)
-    return events, fold(decider, events, state)
+    return decide_and_evolve(decider, state, request.command)
 
 
 def _decision(meta: Meta, events: Sequence[Message]) -> Decision:

@@ -11,7 +11,7 @@ import itertools
 import logging
 from collections.abc import Callable
 
-from crewlog.domain import run_results, run_state
+from crewlog.domain import names, run_results, run_state
 from crewlog.domain.errors import Contention, Refused, Unavailable
 from crewlog.domain.run_state import Run, Task
 from crewlog.eventlog.owner import Clock, Meta, Owner
@@ -52,7 +52,8 @@ class ChildRuns:
         self.opened: Opened
 
     def begin(self, run_id: str, task_id: str) -> None:
-        """A child run was requested."""
+        """A child run was requested just now, so the log has nothing of it."""
+        self._owner.assume_new(names.child_run_id(run_id, task_id))
         self._look_at(run_id, task_id)
 
     def look(self, run: Run) -> None:
