@@ -6,6 +6,7 @@ A server that stops says so in its health, ends its streams, lets calls finish w
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import signal
 import threading
@@ -26,6 +27,8 @@ from grpc_reflection.v1alpha import reflection  # type: ignore[import-untyped]
 
 DRAIN_SECONDS = 2.0
 ORPHAN_SECONDS_MAX = 5.0
+GARBAGE_THRESHOLDS = (20_000, 20, 50)
+"""Objects more than were freed, then collections of the younger generations; the interpreter has (700, 10, 10)."""
 
 Main = Callable[[asyncio.Event], Awaitable[None]]
 
@@ -127,7 +130,15 @@ async def run_until_signalled(main: Main) -> None:
     fd = config.parent_fd()
     if fd is not None:
         threading.Thread(target=_stop_with_parent, args=(fd, loop, stop), daemon=True).start()
+    _look_for_garbage_less()
     await main(stop)
+
+
+def _look_for_garbage_less() -> None:
+    """Modules are never garbage, and states and messages, most of what comes and goes, hold no cycles: with the thresholds
+    of the interpreter a busy service spends a sixth of its time on looking through them in vain."""
+    gc.freeze()
+    gc.set_threshold(*GARBAGE_THRESHOLDS)
 
 
 def _stop_with_parent(fd: int, loop: asyncio.AbstractEventLoop, stop: asyncio.Event) -> None:
