@@ -106,7 +106,7 @@ def test_svg_stands_alone_and_shows_everything(simple: Workflow) -> None:
     drawing = ElementTree.fromstring(svg(simple))
     space = "{http://www.w3.org/2000/svg}"
     texts = {text.text for text in drawing.iter(f"{space}text")}
-    assert {"build", "$ make", "good", "mend", "failed, timed out"} <= texts
+    assert {"build", "$ make", "good", "mend", "(1) build ▸ mend: failed, timed out"} <= texts
     assert len([path for path in drawing.iter(f"{space}path") if "link" in path.get("class", "")]) == 3
     assert "href" not in svg(simple) and "url(" not in svg(simple).replace("url(#", "")
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from crewlog.crews.drawing_canvas import Canvas
 from crewlog.crews.drawing_layers import Layout, Place, layout_of
-from crewlog.crews.drawing_model import Link, Picture, Shape, cut, detail_of, label_of
+from crewlog.crews.drawing_model import BACK, Link, Picture, Shape, cut, detail_of, label_of, numbered
 from crewlog.crews.drawing_tracks import tracks_of
 from crewlog.domain.graph import Graph
 from crewlog.v1.run_pb2 import Workflow
@@ -18,7 +18,6 @@ GAP = 3
 BOX_CHARACTERS = (40, 24, 16)
 LABEL_CHARACTERS_MIN = 5
 DESCRIPTION_CHARACTERS_MAX = 1_000
-BACK = "↺"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,10 +38,9 @@ class Box:
 def terminal(workflow: Workflow, columns: int) -> str:
     """Lines of at most so many columns."""
     picture = Picture.of(workflow)
-    numbers = {link: number for number, link in enumerate((link for link in picture.links if link.label), 1)}
-    legend = [cut(f"{_number(number)} {_told(link)}", columns) for link, number in numbers.items()]
+    legend = [cut(line, columns) for line in picture.legend]
     head = [cut(workflow.name, columns), *_paragraph(workflow.description, columns), ""]
-    return "\n".join([*head, _body(picture, numbers, columns), *(["", *legend] if legend else [])])
+    return "\n".join([*head, _body(picture, picture.numbers, columns), *(["", *legend] if legend else [])])
 
 
 def rows(workflow: Workflow) -> list[list[str]]:
@@ -72,7 +70,7 @@ def _body(picture: Picture, numbers: Mapping[Link, int], columns: int) -> str:
 
 def _box(shape: Shape, picture: Picture, numbers: Mapping[Link, int], characters: int) -> Box:
     back = [
-        f"{BACK} back to {link.target} {_number(numbers[link])}" for link in picture.back if link.source == shape.name
+        f"{BACK} back to {link.target} {numbered(numbers[link])}" for link in picture.back if link.source == shape.name
     ]
     return Box((shape.name, *(cut(line, characters) for line in (shape.detail, *shape.notes, *back))))
 
@@ -141,7 +139,7 @@ class _Drawing:
 
     def _write_label(self, links: list[Link], row: int, column: int, columns: int) -> None:
         """The numbers in any case, and as much of the label as fits."""
-        number = "".join(_number(self._numbers[link]) for link in links)
+        number = "".join(numbered(self._numbers[link]) for link in links)
         labels = {link.label for link in links}
         whole = f"{number} {labels.pop()}" if len(labels) == 1 else number
         room = self._canvas.room(row, column, columns) - 1
@@ -166,18 +164,10 @@ def _outline(picture: Picture, numbers: Mapping[Link, int], columns: int) -> str
 
 def _outlined(shape: Shape, picture: Picture, numbers: Mapping[Link, int]) -> str:
     before = [link for link in picture.forward if link.target == shape.name]
-    named = [link.source + (f" {_number(numbers[link])}" if link in numbers else "") for link in before]
-    back = [f"{BACK} {link.target} {_number(numbers[link])}" for link in picture.back if link.source == shape.name]
+    named = [link.source + (f" {numbered(numbers[link])}" if link in numbers else "") for link in before]
+    back = [f"{BACK} {link.target} {numbered(numbers[link])}" for link in picture.back if link.source == shape.name]
     after = [f"◂ {', '.join(named)}"] if named else []
     return "  ".join([shape.detail, *shape.notes, *after, *back])
-
-
-def _number(number: int) -> str:
-    return f"({number})"
-
-
-def _told(link: Link) -> str:
-    return f"{link.source} {BACK if link.is_back else '▸'} {link.target}: {link.label}"
 
 
 def _paragraph(text: str, columns: int) -> list[str]:

@@ -11,6 +11,7 @@ from crewlog.v1.node_pb2 import GateNodeKind, JoinMode, Outcome
 from crewlog.v1.run_pb2 import Node, Workflow
 
 DETAIL_CHARACTERS_MAX = 34
+BACK = "↺"
 _SUCCEEDED = frozenset({Outcome.OUTCOME_SUCCEEDED})
 
 
@@ -47,12 +48,29 @@ class Picture:
         return cls(shapes, tuple(_links(graph.ways)))
 
     @property
+    def numbers(self) -> dict[Link, int]:
+        """What stands for a label where there is no room for it."""
+        return {link: number for number, link in enumerate((link for link in self.links if link.label), 1)}
+
+    @property
+    def legend(self) -> list[str]:
+        """Every label in full, by its number."""
+        return [
+            f"{numbered(number)} {link.source} {BACK if link.is_back else '▸'} {link.target}: {link.label}"
+            for link, number in self.numbers.items()
+        ]
+
+    @property
     def forward(self) -> list[Link]:
         return [link for link in self.links if not link.is_back]
 
     @property
     def back(self) -> list[Link]:
         return [link for link in self.links if link.is_back]
+
+
+def numbered(number: int) -> str:
+    return f"({number})"
 
 
 def cut(text: str, characters_max: int) -> str:

@@ -1,19 +1,22 @@
 """Draws a workflow as one SVG file that needs nothing else: a colour for each kind of node, dashed lines for ways
-back."""
+back, and below everything that is conditional in full."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from html import escape
-from itertools import pairwise
+from unicodedata import east_asian_width
 
+from crewlog.crews.drawing_lanes import Box, Lane, lanes_of, rounded
 from crewlog.crews.drawing_layers import Layout, Place, layout_of
-from crewlog.crews.drawing_model import Link, Picture, Shape, cut
+from crewlog.crews.drawing_model import Link, Picture, Shape, cut, numbered
 from crewlog.v1.run_pb2 import Workflow
 
-CHARACTER, LINE, PADDING, GAP, BETWEEN, MARGIN = 7.3, 17, 12, 36, 64, 24
+CHARACTER, LABEL_CHARACTER, LINE, PADDING, GAP, BETWEEN, MARGIN = 8.03, 6.8, 17, 12, 36, 64, 40
+PORT, BENT = 40, 48
 LABEL_CHARACTERS_MAX = 48
-BACK_LANE = 26
+LEGEND_CHARACTERS_MAX = 120
 
 _COLOURS = {
     "agent": ("#e7f0fd", "#3b6fb6"),
@@ -40,105 +43,149 @@ def svg(workflow: Workflow) -> str:
     return _Drawing(Picture.of(workflow)).text(workflow.name)
 
 
+@dataclass(frozen=True, slots=True)
+class _Label:
+    x: int
+    y: int
+    words: str
+
+    @property
+    def right(self) -> int:
+        return self.x + round(_columns(self.words) * LABEL_CHARACTER)
+
+    @property
+    def text(self) -> str:
+        return f'<text class="label" x="{self.x}" y="{self.y}">{escape(self.words)}</text>'
+
+
 class _Drawing:
     def __init__(self, picture: Picture) -> None:
         self._picture = picture
-        self._shapes = {shape.name: shape for shape in picture.shapes}
-        widths = {shape.name: _width(shape) for shape in picture.shapes}
-        self._widths: Mapping[str, int] = widths
+        self._numbers = picture.numbers
+        self._arriving = _arriving(picture)
+        self._heights = {shape.name: _height(shape) for shape in picture.shapes}
+        widths = {shape.name: _width(shape, self._arriving.get(shape.name, ())) for shape in picture.shapes}
         self._layout: Layout = layout_of(picture, widths, GAP)
-        self._tops = self._rows()
+        self._rows = self._stacked()
+        self._boxes = dict(self._placed(widths))
+        self._lanes = lanes_of(picture.back, self._boxes)
 
     def text(self, title: str) -> str:
-        labels = max((len(cut(link.label, LABEL_CHARACTERS_MAX)) for link in self._picture.links), default=0)
-        lanes = len(self._picture.back) * BACK_LANE
-        width = self._layout.width + lanes + round(labels * 6.8) + 2 * MARGIN
-        height = self._tops[-1] + 2 * MARGIN
+        links = list(self._links())
+        legend = [*self._legend()]
+        labels = [*(label for _, label in links if label), *legend]
+        width = max(self._layout.width, *(label.right for label in labels), 0) + 2 * MARGIN
+        height = (legend[-1].y if legend else self._rows[-1][1]) + 2 * MARGIN
         lines = [
             f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" '
             f'viewBox="{-MARGIN} {-MARGIN} {width} {height}">',
             f"<title>{escape(title)}</title><style>{_STYLE}</style>",
             f"<defs>{_ARROW.format('on', '#666')}{_ARROW.format('back', '#b03030')}</defs>",
             f'<rect x="{-MARGIN}" y="{-MARGIN}" width="{width}" height="{height}" fill="#fff"/>',
-            *self._links(),
-            *(line for shape in self._picture.shapes for line in self._node(shape)),
+            *(path for path, _ in links),
+            *(line for shape in self._picture.shapes for line in _node(shape, self._boxes[shape.name])),
+            *(label.text for label in labels),
             "</svg>",
         ]
         return "\n".join(lines) + "\n"
 
-    def _rows(self) -> list[int]:
-        """Where each layer begins, and where the last one ends."""
-        tops = [0]
+    def _stacked(self) -> list[tuple[int, int]]:
+        """Where each layer begins and ends."""
+        rows, top = [], 0
         for layer in self._layout.layers:
-            height = max(_height(self._shapes[place]) for place in layer if isinstance(place, str))
-            tops.append(tops[-1] + height + BETWEEN)
-        tops[-1] -= BETWEEN
-        return tops
+            rows.append((top, top + max(self._heights[place] for place in layer if isinstance(place, str))))
+            top = rows[-1][1] + BETWEEN
+        return rows
 
-    def _layer(self, place: Place) -> int:
-        return next(number for number, layer in enumerate(self._layout.layers) if place in layer)
+    def _placed(self, widths: Mapping[str, int]) -> Iterator[tuple[str, Box]]:
+        for row, layer in enumerate(self._layout.layers):
+            names = [place for place in layer if isinstance(place, str)]
+            for place, name in enumerate(names):
+                width, height, (top, end) = widths[name], self._heights[name], self._rows[row]
+                left = self._layout.centres[name] - width // 2
+                yield name, Box(left, top, width, height, row, end, place, is_last=name == names[-1])
 
-    def _node(self, shape: Shape) -> Iterator[str]:
-        left, top = self._layout.centres[shape.name] - self._widths[shape.name] / 2, self._top(shape.name)
-        width, height, (fill, stroke) = self._widths[shape.name], _height(shape), _COLOURS[shape.kind]
-        corner = 16 if shape.kind in ("wait", "join_files") else 4
-        yield (
-            f'<rect x="{left:.0f}" y="{top}" width="{width}" height="{height}" rx="{corner}" '
-            f'fill="{fill}" stroke="{stroke}" stroke-width="1.5"/>'
-        )
-        for number, line in enumerate((shape.name, shape.detail, *shape.notes)):
-            kind = ' class="name"' if number == 0 else ""
-            at = f'x="{left + PADDING:.0f}" y="{top + PADDING + (number + 0.7) * LINE:.0f}"'
-            yield f"<text {at}{kind}>{escape(line)}</text>"
+    def _legend(self) -> Iterator[_Label]:
+        for number, line in enumerate(self._picture.legend):
+            yield _Label(0, self._rows[-1][1] + BETWEEN + number * LINE, cut(line, LEGEND_CHARACTERS_MAX))
 
-    def _top(self, place: Place) -> int:
-        return self._tops[self._layer(place)]
+    def _links(self) -> Iterator[tuple[str, _Label | None]]:
+        """Lines, and what stands beside them."""
+        for links in self._arriving.values():
+            yield from self._arrivals(links)
+        yield from map(self._back, self._lanes)
 
-    def _links(self) -> Iterator[str]:
-        for link in self._picture.forward:
-            yield from self._forward(link)
-        for number, link in enumerate(self._picture.back):
-            yield from self._back(link, number)
+    def _arrivals(self, links: Sequence[Link]) -> Iterator[tuple[str, _Label | None]]:
+        """Side by side, from left to right as they come from above."""
+        box = self._boxes[links[0].target]
+        apart = min(PORT, (box.width - 2 * PADDING) // len(links))
+        x = self._layout.centres[links[0].target] - apart * (len(links) - 1) // 2
+        for number, link in enumerate(sorted(links, key=lambda link: self._layout.centres[self._chain(link)[-2]])):
+            is_last = number + 1 == len(links)
+            room = (box.right + GAP // 2 if is_last else x + apart) - x - PADDING
+            yield self._forward(link, x), self._beside(link, x + 8, box.top - 5, room / LABEL_CHARACTER)
+            x += apart
 
-    def _forward(self, link: Link) -> Iterator[str]:
-        chain = self._layout.chains[link.source, link.target]
-        path = ""
-        for upper, lower in pairwise(chain):
-            x1, y1 = self._layout.centres[upper], self._bottom(upper)
-            x2, y2 = self._layout.centres[lower], self._top(lower)
-            start = f"M{x1} {y1}" if not path else f" L{x1} {y1}"
-            path += f"{start} C{x1} {(y1 + y2) // 2} {x2} {(y1 + y2) // 2} {x2} {y2}"
-        yield f'<path class="link" d="{path}" marker-end="url(#on)"/>'
-        if link.label:
-            yield _label(self._layout.centres[chain[-1]] + 8, self._top(link.target) - 14, link.label)
+    def _chain(self, link: Link) -> tuple[Place, ...]:
+        return self._layout.chains[link.source, link.target]
 
-    def _bottom(self, place: Place) -> int:
-        if isinstance(place, str):
-            return self._top(place) + _height(self._shapes[place])
-        return self._tops[self._layer(place) + 1] - BETWEEN
+    def _forward(self, link: Link, end: int) -> str:
+        """Straight down past the boxes of a row, and sideways only between two rows."""
+        source = self._boxes[link.source]
+        x, path = self._layout.centres[link.source], f"M{self._layout.centres[link.source]} {source.bottom}"
+        for row, place in enumerate(self._chain(link)[1:], source.row):
+            to = end if place == link.target else self._layout.centres[place]
+            begin = self._rows[row][1]
+            path += f"L{x} {begin}C{x} {begin + BENT} {to} {begin + BETWEEN - BENT} {to} {begin + BETWEEN}"
+            x = to
+        return f'<path class="link" d="{path}" marker-end="url(#on)"/>'
 
-    def _back(self, link: Link, number: int) -> Iterator[str]:
-        """Around the right side, each in a lane of its own."""
-        lane = self._layout.width + (number + 1) * BACK_LANE
-        x1, y1 = self._side(link.source, 0.65)
-        x2, y2 = self._side(link.target, 0.35)
-        path = f"M{x1} {y1} C{lane} {y1} {lane} {y1} {lane} {(y1 + y2) // 2} C{lane} {y2} {lane} {y2} {x2} {y2}"
-        yield f'<path class="link back" d="{path}" marker-end="url(#back)"/>'
-        yield _label(lane + 6, (y1 + y2) // 2, link.label)
+    def _back(self, lane: Lane) -> tuple[str, _Label | None]:
+        points = lane.points(self._layout.width)
+        y = sum(y for x, y in points if x == lane.x(self._layout.width)) // 2
+        is_free = all(other.number <= lane.number for other in self._lanes if other.meets(lane))
+        label = self._beside(lane.link, lane.x(self._layout.width) + 6, y + 4, LABEL_CHARACTERS_MAX if is_free else 0)
+        return f'<path class="link back" d="{rounded(points)}" marker-end="url(#back)"/>', label
 
-    def _side(self, name: str, share: float) -> tuple[int, int]:
-        right = self._layout.centres[name] + self._widths[name] / 2
-        return round(right), round(self._top(name) + _height(self._shapes[name]) * share)
-
-
-def _label(x: int, y: int, text: str) -> str:
-    shown = escape(cut(text, LABEL_CHARACTERS_MAX))
-    return f'<text class="label" x="{x}" y="{y}">{shown}<title>{escape(text)}</title></text>'
+    def _beside(self, link: Link, x: int, y: int, characters: float) -> _Label | None:
+        """The number and the label, or the number alone."""
+        if link not in self._numbers:
+            return None
+        number = numbered(self._numbers[link])
+        whole = f"{number} {link.label}"
+        return _Label(x, y, whole if _columns(whole) <= characters else number)
 
 
-def _width(shape: Shape) -> int:
-    return round(max(len(line) for line in (shape.name, shape.detail, *shape.notes)) * CHARACTER * 1.1) + 2 * PADDING
+def _node(shape: Shape, box: Box) -> Iterator[str]:
+    fill, stroke = _COLOURS[shape.kind]
+    corner = 16 if shape.kind in ("wait", "join_files") else 4
+    yield (
+        f'<rect x="{box.left}" y="{box.top}" width="{box.width}" height="{box.height}" rx="{corner}" '
+        f'fill="{fill}" stroke="{stroke}" stroke-width="1.5"/>'
+    )
+    for number, line in enumerate((shape.name, shape.detail, *shape.notes)):
+        kind = ' class="name"' if number == 0 else ""
+        at = f'x="{box.left + PADDING}" y="{box.top + PADDING + (number + 0.7) * LINE:.0f}"'
+        yield f"<text {at}{kind}>{escape(line)}</text>"
+
+
+def _arriving(picture: Picture) -> dict[str, list[Link]]:
+    arriving: dict[str, list[Link]] = {}
+    for link in picture.forward:
+        arriving.setdefault(link.target, []).append(link)
+    return arriving
+
+
+def _width(shape: Shape, arriving: Sequence[Link]) -> int:
+    """With room for the numbers of what arrives."""
+    ports = len(arriving) * PORT if any(link.label for link in arriving) else 0
+    text = max(map(_columns, (shape.name, shape.detail, *shape.notes))) * CHARACTER
+    return round(max(text, ports)) + 2 * PADDING
 
 
 def _height(shape: Shape) -> int:
     return (2 + len(shape.notes)) * LINE + 2 * PADDING
+
+
+def _columns(text: str) -> int:
+    return sum(2 if east_asian_width(each) in "WF" else 1 for each in text)
