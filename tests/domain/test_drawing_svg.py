@@ -130,7 +130,7 @@ def _workflows(draw: st.DrawFn) -> Workflow:
     edges: list[Edge] = []
     earlier: list[set[int]] = []
     for number in range(draw(st.integers(1, 12))):
-        before = draw(st.sets(st.integers(0, number - 1), max_size=3)) if number else set()
+        before = draw(st.sets(st.integers(0, number - 1), max_size=5)) if number else set()
         earlier.append(before.union({number}, *(earlier[each] for each in before)))
         nodes.append(_node(number, draw(st.integers(1, 40)), draw(st.booleans())))
         edges += [_edge(each, number, draw(st.sampled_from(["", "task.visit < 2"]))) for each in sorted(before)]
