@@ -1,7 +1,8 @@
 """What an agent may do, as its history shows it: counted from its facts alone.
 
 claims           a generation begins only for the executor that the run has given the task to
-effects          crewlog.domain.effect_conduct
+effects          crewlog.domain.effect_conduct, and what is handed over
+children         crewlog.domain.fan_conduct
 waiting          an agent that is parked appends nothing until somebody takes it over
 taking over      what was under way is put in doubt at once, and the receipt says what there is
 messages         heard in their order, as they were sent, and read once
@@ -15,7 +16,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from crewlog.domain.agent_state import MODEL
-from crewlog.domain.effect_conduct import EffectConduct, Place
+from crewlog.domain.effect_conduct import CommandConduct, EffectConduct, OutputConduct, Place
+from crewlog.domain.fan_conduct import ParentConduct
 from crewlog.v1.agent_pb2 import (
     AgentCancelled,
     AgentFailed,
@@ -52,6 +54,8 @@ class AgentConduct:
     is_parked: bool = False
     generation: int = 0
     effects: EffectConduct = field(default_factory=EffectConduct)
+    work: OutputConduct | CommandConduct = field(default_factory=OutputConduct)
+    parent: ParentConduct = field(default_factory=ParentConduct)
     heard: list[MessageReceived] = field(default_factory=list)
     read: set[int] = field(default_factory=set)
     taken_over: AgentTakenOver | None = None
@@ -63,10 +67,11 @@ class AgentConduct:
             yield f"{name} follows the end"
         if self.is_parked and not isinstance(fact, (AgentTakenOver, LateOutcomeRecorded)):
             yield f"{name}, while the agent waits"
+        yield from self.work.enter(fact)
+        yield from self.parent.enter(fact)
         match fact:
             case AgentStarted():
-                yield from self._check_claim(fact.generation, fact.executor_id)
-                self.generation = fact.generation
+                yield from self._start(fact)
             case AgentTakenOver():
                 yield from self._take_over(fact)
             case AgentParked():
@@ -91,6 +96,12 @@ class AgentConduct:
             if taken_over.HasField("receipt"):
                 yield from self._check_settled(taken_over.receipt)
         yield from self.effects.end_of_entry()
+
+    def _start(self, fact: AgentStarted) -> Iterator[str]:
+        yield from self._check_claim(fact.generation, fact.executor_id)
+        self.generation = fact.generation
+        is_command = fact.HasField("command")
+        self.work = CommandConduct(fact.command) if is_command else OutputConduct.of(fact.node)
 
     def _take_over(self, fact: AgentTakenOver) -> Iterator[str]:
         if fact.generation <= self.generation:

@@ -1,9 +1,11 @@
-"""What may become of the items of maps and of the children of agents, as a history shows it: from its facts alone.
+"""What may become of the items of maps and of the children of agents, as histories show it: from their facts alone.
 
 items        each item of an expansion begins once, tries aside, and no more at once than the map says; the map succeeds
              when every item has ended, and no more have failed than may
 children     numbered without gaps, one for a call, no more than the node may have, no deeper than the rules say; none
-             is left at work when its parent has ended
+             is left at work when its parent has ended; a parent that waits for them goes on when the last has ended
+shares       one for a call that spawns a child, while it is under way, and never more than is left
+waiting      for children waits only an agent that has some, right after it was asked to
 """
 
 from __future__ import annotations
@@ -12,9 +14,15 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from crewlog.domain import names
+from crewlog.domain.agent_state import SPAWN_TOOL, WAIT_TOOL
+from crewlog.domain.amounts import Amounts
+from crewlog.domain.effect_conduct import Place, place_of
 from crewlog.domain.graph import map_of
+from crewlog.domain.ledgers import AgentLedger
 from crewlog.domain.run_children import CHILDREN_DEFAULT, CHILDREN_MAX, DEPTH_MAX
-from crewlog.v1.run_pb2 import ChildSpawned, MapExpanded
+from crewlog.v1.agent_pb2 import AgentParked, AllotmentShared, ToolCallFailed, ToolCallStarted, ToolCallSucceeded
+from crewlog.v1.run_pb2 import ChildSpawned, MapExpanded, ParkCause, TaskClaimed, TaskParked, TaskUnparked
+from google.protobuf.message import Message
 
 ITEMS_MAX = 10_000
 
@@ -103,12 +111,14 @@ class MapConduct:
 
 @dataclass(slots=True)
 class ChildConduct:
-    """`children` are the nodes by the task that has spawned them, `parents` the other way round."""
+    """`children` are the nodes by the task that has spawned them, `parents` the other way round; `waiting` are the
+    tasks that wait for theirs."""
 
     children: dict[str, list[str]] = field(default_factory=dict)
     parents: dict[str, str] = field(default_factory=dict)
     calls: set[tuple[str, int, int]] = field(default_factory=set)
     at_work: dict[str, set[str]] = field(default_factory=dict)
+    waiting: set[str] = field(default_factory=set)
 
     def spawn(self, fact: ChildSpawned) -> Iterator[str]:
         siblings = self.children.setdefault(fact.task_id, [])
@@ -133,7 +143,23 @@ class ChildConduct:
             depth, node_id = depth + 1, names.node_of(self.parents[node_id])
         return depth
 
+    def wait(self, fact: TaskParked | TaskUnparked | TaskClaimed) -> Iterator[str]:
+        """One that is claimed while it waits is to be closed."""
+        if isinstance(fact, TaskUnparked) and fact.task_id in self.waiting:
+            for node_id in sorted(self.at_work.get(fact.task_id, ())):
+                yield f"{fact.task_id} goes on, and its child {node_id} has not ended"
+        self.waiting.discard(fact.task_id)
+        if isinstance(fact, TaskParked) and fact.cause == ParkCause.PARK_CAUSE_CHILDREN:
+            self.waiting.add(fact.task_id)
+
+    def check_waited(self) -> Iterator[str]:
+        """Nothing of what may still happen would let these go on."""
+        for task_id in sorted(self.waiting):
+            if not self.at_work.get(task_id):
+                yield f"{task_id} waits for its children, and all of them have ended"
+
     def end(self, node_id: str) -> None:
+        """Of a child."""
         self.at_work.get(self.parents[node_id], set()).discard(node_id)
 
     def check_left(self, parent: str, cancelling: set[str]) -> Iterator[str]:
@@ -141,3 +167,58 @@ class ChildConduct:
         for node_id in sorted(self.at_work.get(parent, ())):
             if names.task_id(node_id, 1) not in cancelling:
                 yield f"{parent} has ended, and nobody stops its child {node_id}"
+
+
+@dataclass(slots=True)
+class ParentConduct:
+    """An agent, as far as it has children. `open` are the tools of the calls that are under way, `shared` went to
+    children, by the call, and `money` is what is left to the agent itself; `has_waited`: the last thing that was
+    recorded is the outcome of a call that waits."""
+
+    open: dict[Place, str] = field(default_factory=dict)
+    shared: dict[Place, Amounts] = field(default_factory=dict)
+    money: AgentLedger = field(default_factory=AgentLedger)
+    children: int = 0
+    has_waited: bool = False
+
+    def enter(self, fact: Message) -> Iterator[str]:
+        has_waited, self.has_waited = self.has_waited, False
+        above = list(self.money.enter(fact))
+        yield from above if self.shared else ()
+        match fact:
+            case ToolCallStarted():
+                self.open[place_of(fact.key)] = fact.call.tool
+            case ToolCallSucceeded():
+                tool = self.open.pop(place_of(fact.key), "")
+                self.children += tool == SPAWN_TOOL
+                self.has_waited = tool == WAIT_TOOL
+            case ToolCallFailed():
+                self.open.pop(place_of(fact.key), None)
+            case AllotmentShared():
+                yield from self._share(fact)
+            case AgentParked() if fact.cause == ParkCause.PARK_CAUSE_CHILDREN:
+                yield from self._wait(has_waited=has_waited)
+
+    def _share(self, fact: AllotmentShared) -> Iterator[str]:
+        place = place_of(fact.key)
+        if self.open.get(place) != SPAWN_TOOL:
+            yield f"effect {place} gives a share away, and spawns no child"
+        if place in self.shared:
+            yield f"effect {place} gives a second share away"
+        self.shared[place] = Amounts.of(fact.share)
+        yield from self._give(fact)
+
+    def _give(self, fact: AllotmentShared) -> Iterator[str]:
+        """Something of each unit that is limited, and something stays."""
+        for unit, limit in self.money.limit.items():
+            used = sum(each.get(unit, 0) for each in (self.money.spent, *self.money.open.values()))
+            part, left = getattr(fact.share, unit), max(0, limit - used)
+            if (part or limit) and not 0 < part < left:
+                yield f"{part} {unit} are shared, and {left} are left"
+            self.money.limit[unit] = max(1, limit - part) if limit else 0
+
+    def _wait(self, *, has_waited: bool) -> Iterator[str]:
+        if not self.children:
+            yield "AgentParked for children, and there are none"
+        if not has_waited:
+            yield "AgentParked for children, and nobody has asked it to wait"

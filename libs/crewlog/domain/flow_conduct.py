@@ -32,10 +32,12 @@ from crewlog.v1.run_pb2 import (
     TaskCancelRequested,
     TaskClaimed,
     TaskFailed,
+    TaskParked,
     TaskRetried,
     TaskSkipped,
     TaskSucceeded,
     TaskTimedOut,
+    TaskUnparked,
     WaitStarted,
 )
 from google.protobuf.message import Message
@@ -100,6 +102,8 @@ class FlowConduct:
                 self.graph.grow(fact)
             case ChildSpawned():
                 yield from self.children.spawn(fact)
+            case TaskParked() | TaskUnparked() | TaskClaimed():
+                yield from self.children.wait(fact)
             case RunSucceeded():
                 yield from self.graph.check_complete()
             case _:
@@ -154,6 +158,7 @@ class FlowConduct:
         task_id, node_id = fact.task_id, names.node_of(fact.task_id)
         if not self.is_known:
             return
+        self.children.waiting.discard(task_id)
         is_success = isinstance(fact, TaskSucceeded)
         handling = Handling.HANDLING_UNSPECIFIED if isinstance(fact, TaskSucceeded) else fact.handling
         yield from self._check_child_run(task_id, is_success=is_success)
@@ -188,7 +193,9 @@ class FlowConduct:
             yield f"{task_id} has ended otherwise than its child run {child_run_id}"
 
     def end_of_entry(self) -> Iterator[str]:
-        for task_id in self.parents_ended if not self.stopped else ():
-            yield from self.children.check_left(task_id, self.cancelling)
+        if not self.stopped:
+            yield from self.children.check_waited()
+            for task_id in self.parents_ended:
+                yield from self.children.check_left(task_id, self.cancelling)
         self.parents_ended.clear()
         yield from self.graph.end_of_entry()

@@ -8,6 +8,7 @@ retries     a run is taken up again only when it is over and has not succeeded
 gates       are opened once, and closed once
 graphs      what begins, and what an end leads to: crewlog.domain.flow_conduct
 messages    crewlog.domain.message_conduct
+children    get what the log of their parent has given away before
 ends        nothing follows the end, and nobody works on any more
 """
 
@@ -18,10 +19,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from crewlog.domain.amounts import ZERO, Amounts
 from crewlog.domain.flow_conduct import FlowConduct
 from crewlog.domain.message_conduct import MessageConduct
 from crewlog.domain.run_state import CLAIMS_MAX
 from crewlog.v1.run_pb2 import (
+    ChildSpawned,
     GateAnswered,
     GateExpired,
     GateOpened,
@@ -147,6 +150,8 @@ class RunConduct:
                 yield from self.tasks.lapse(fact)
             case TaskParked():
                 self.tasks.held.pop(fact.task_id, None)
+            case ChildSpawned():
+                yield from _check_share(fact, self.agents.get(fact.task_id))
             case TaskCancelRequested():
                 yield from self.tasks.cancel(fact)
             case TaskSucceeded() | TaskFailed() | TaskCancelled():
@@ -212,6 +217,11 @@ class RunConduct:
         elif not is_open:
             yield f"{fact.DESCRIPTOR.name} of gate {fact.gate_id}, which is not open"
         self.gates[fact.gate_id] = isinstance(fact, GateOpened)
+
+
+def _check_share(fact: ChildSpawned, parent: AgentConduct | None) -> Iterator[str]:
+    if parent is not None and Amounts.of(fact.allotment) != parent.parent.shared.get((fact.turn, fact.index), ZERO):
+        yield f"child {fact.node_id} gets another share than {fact.task_id} has given away"
 
 
 def _takes_up_again(fact: Message, together_with: tuple[Message, ...]) -> bool:
