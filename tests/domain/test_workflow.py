@@ -191,6 +191,12 @@ def test_the_tasks_that_the_largest_plan_names_are_looked_up_in_time() -> None:
     assert time.monotonic() - began < SECONDS_MAX
 
 
+def test_ways_back_are_few_however_they_are_written() -> None:
+    workflow = chain(2)
+    workflow.edges.extend([back("n1", "n0")] * 101)
+    assert violations(workflow) == {"edges": "have more than 100 that lead back (those with `visits_max`)"}
+
+
 def test_more_dependencies_than_can_be_checked_are_refused() -> None:
     names = [f"n{i}" for i in range(1_000)]
     wide = plan(*(noop(name) for name in names), *(noop(f"m{i}", *names) for i in range(21)))

@@ -94,6 +94,8 @@ def _sizes(workflow: Workflow) -> Iterable[tuple[str, str]]:
         yield "back_edges", f"have to be at most {BACK_EDGES_MAX}, and there are {len(workflow.back_edges)}"
     if len(workflow.edges) > EDGES_MAX:
         yield "edges", f"have to be at most {EDGES_MAX}, and there are {len(workflow.edges)}"
+    elif sum(edge.visits_max > 0 for edge in workflow.edges) > BACK_EDGES_MAX:
+        yield "edges", f"have more than {BACK_EDGES_MAX} that lead back (those with `visits_max`)"
     if not 0 <= workflow.visits_max <= RUN_VISITS_MAX:
         yield "visits_max", f"has to be 0 (the default) to {RUN_VISITS_MAX}"
 
