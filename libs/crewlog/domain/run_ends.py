@@ -258,13 +258,14 @@ def _sent_back(run: Run, task: Task, end: End, way: Way, why: str) -> list[Messa
 
 
 def _abandoned(run: Run, task: Task, again: set[str], at: int) -> list[Message]:
-    """What is at work on a visit that nobody needs any more."""
+    """What is at work on a visit that nobody needs any more. The task's own children are stopped when it ends."""
     open_ones = (*open_tasks(run), *(run.tasks[task_id] for task_id in run.child_runs))
+    own = run.children.get(task.task_id, ())
     tasks = (other for other in open_ones if other.task_id != task.task_id and other.cancel_requested is None)
     return [
         TaskCancelRequested(task_id=other.task_id, reason="its node is visited again", at_unix_micros=at)
         for other in tasks
-        if other.node_id in again or map_of(other.node_id) in again
+        if (other.node_id in again or map_of(other.node_id) in again) and other.node_id not in own
     ]
 
 
