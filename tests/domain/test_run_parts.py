@@ -326,7 +326,7 @@ def test_children_do_not_outlive_their_parent() -> None:
 
 def test_a_parent_that_sends_the_work_back_stops_its_children_once() -> None:
     children = [Role(name="worker", prompt="work")]
-    play = Play(node("lead", agent=agent(children=children)), edges=[edge("lead", "lead", visits_max=2)])
+    play = Play(node("lead", agent=agent(children=children)), edges=(edge("lead", "lead", visits_max=2),))
     play.claim("lead-1")
     play.do(spawn())
     play.claim("lead_c1-1")
