@@ -33,14 +33,27 @@ from crewlog.v1.agent_pb2 import (
     ToolOutput,
 )
 from crewlog.v1.body_pb2 import Body
-from crewlog.v1.run_pb2 import ParkCause, TaskClaimed, TaskClaimLapsed
+from crewlog.v1.node_pb2 import JoinMode
+from crewlog.v1.run_pb2 import (
+    EdgeTaken,
+    GateKind,
+    GateOpened,
+    Handling,
+    ParkCause,
+    TaskCancelRequested,
+    TaskClaimed,
+    TaskClaimLapsed,
+    TaskFailed,
+    TaskStatus,
+)
 from google.protobuf.message import Message
 
-from tests.simulation.processes.effects import MAIL, SHELL
+from tests.simulation.processes.effects import COMMAND, FAR_COMMAND, MAIL, SHELL
 from tests.simulation.processes.platform import Platform
 
 Place = tuple[int, int]
 MODEL_CLASS = "EFFECT_CLASS_MODEL"
+_ONCE = (MAIL, FAR_COMMAND)
 _TOOL_OUTCOMES = (ToolCallSucceeded, ToolCallFailed)
 
 
@@ -110,7 +123,7 @@ def _files(platform: Platform, agent_id: str) -> Iterator[str]:
     if len(lines) != len(set(lines)):
         yield f"{agent_id} has done something twice to its files: {lines}"
     for place, call in _succeeded(platform, agent_id):
-        if call == SHELL and place not in lines:
+        if call in (SHELL, COMMAND) and place not in lines:
             yield f"{agent_id} has lost what {place} did: {lines}"
 
 
@@ -137,8 +150,8 @@ def _effects(platform: Platform) -> Iterator[str]:
                 yield f"{done.tool} of {place} was performed again after its outcome was recorded"
             platform.paths["effect of a zombie"] += done.generation < owner
         platform.paths[f"{performed[0].tool} performed again"] += len(performed) > 1
-        if performed[0].tool == MAIL and len(performed) > 1 + again[place]:
-            yield f"{MAIL} of {place} was performed {len(performed)} times"
+        if performed[0].tool in _ONCE and len(performed) > 1 + again[place]:
+            yield f"{performed[0].tool} of {place} was performed {len(performed)} times"
 
 
 def _wanted_again(platform: Platform) -> Counter[str]:
@@ -207,6 +220,16 @@ def count(platform: Platform) -> None:
                 classes[_place(entry.aggregate.id, fact.key)] = EffectClass.Name(fact.effect_class)
             known = classes.get(_place(entry.aggregate.id, getattr(fact, "key", EffectKey())), MODEL_CLASS)
             platform.paths.update(_details(fact, known))
+    for run_id in sorted({stored.aggregate.id for stored in platform.disk.stored if stored.aggregate.kind == "run"}):
+        platform.paths.update(_joins(platform.run(run_id)))
+
+
+def _joins(run: Run) -> Iterator[str]:
+    """How those that have succeeded were waited for."""
+    for node in run.started.workflow.nodes:
+        task = run_state.current(run, node.node_id)
+        if node.HasField("join") and task is not None and task.status == TaskStatus.TASK_STATUS_SUCCEEDED:
+            yield JoinMode.Name(node.join.mode)
 
 
 def _details(fact: Message, effect_class: str) -> Iterator[str]:
@@ -222,6 +245,17 @@ def _details(fact: Message, effect_class: str) -> Iterator[str]:
             yield "receipt with answers that were reused"
         case TaskClaimed() if fact.to_close:
             yield "closed by the scheduler"
+        case TaskFailed():
+            yield f"failed: {fact.failure.reason}"
+            yield Handling.Name(fact.handling)
+        case ToolCallFailed():
+            yield f"answered: {fact.failure.reason}"
+        case TaskCancelRequested() if fact.is_needless:
+            yield "not needed any more"
+        case EdgeTaken() if not fact.is_forward:
+            yield "way back"
+        case GateOpened():
+            yield GateKind.Name(fact.kind)
 
 
 def _state(run: Run) -> str:

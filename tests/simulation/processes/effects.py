@@ -7,14 +7,17 @@ from __future__ import annotations
 
 import asyncio
 import json
+import zlib
 from collections import Counter, defaultdict
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 from crewlog.tools import registry
 from crewlog.tools.answers import ToolAnswer
+from crewlog.tools.command import CommandResult, Ending
 from crewlog.tools.tool import Tool, ToolContext, ToolInput
 from crewlog.v1.agent_pb2 import EffectClass
 
@@ -25,6 +28,7 @@ from tests.simulation.processes.network import current, pass_time
 
 # The names are those of real tools, as workflows are checked; what they do is the simulation's.
 LOOK, PUT, SHELL, MAIL, ASK = "read", "write", "bash", "grep", "ask"
+COMMAND, FAR_COMMAND = "command", "command with the network"
 CLASSES: Mapping[str, EffectClass.ValueType] = {
     LOOK: EffectClass.EFFECT_CLASS_PURE,
     PUT: EffectClass.EFFECT_CLASS_QUERYABLE,
@@ -85,17 +89,47 @@ class Effects:
 
         return run
 
+    async def command(self, argv: Sequence[str], root: str, *, network: bool) -> int:
+        """`make MILLIS PERCENT`: so often it fails. A task always comes to the same exit code."""
+        _, millis, fails = argv
+        agent_id, _ = _worker(root)
+        await pass_time(int(millis) / 2000)
+        given = CallInput(place=f"{agent_id} 1 0", millis=int(millis))
+        self._perform(FAR_COMMAND if network else COMMAND, given, root)
+        await pass_time(int(millis) / 2000)
+        return int(zlib.crc32(f"{agent_id} {millis}".encode()) % 100 < int(fails))
+
     def _perform(self, tool: str, given: CallInput, root: str) -> None:
-        agent_id, _, generation = root.removeprefix(ROOT).rpartition("/")
+        agent_id, generation = _worker(root)
         revision = len(self.disk.stored)
-        done = Performed(given.place, tool, current(), agent_id, int(generation), revision)
+        done = Performed(given.place, tool, current(), agent_id, generation, revision)
         self.performed[given.place].append(done)
         self.paths[f"{tool} performed"] += 1
         files = self.git.files(root)
         if tool == PUT:
             files[f"{agent_id} {given.place}"] = ["put"]
-        elif tool == SHELL:
+        elif tool in (SHELL, COMMAND, FAR_COMMAND):
             files.setdefault(agent_id, []).append(given.place)
+
+
+@dataclass(frozen=True, slots=True)
+class Sandbox:
+    """In place of a crewlog.tools.sandbox.Sandbox: what decides about commands is real, the process is not."""
+
+    effects: Effects
+
+    async def run(self, argv: Sequence[str], *, root: Path, network: bool, **_: Any) -> CommandResult:
+        code = await self.effects.command(argv, str(root), network=network)
+        return CommandResult(code, f"exit code {code}", Ending.EXITED, 0, 0.0)
+
+    async def close(self) -> None:
+        return
+
+
+def _worker(root: str) -> tuple[str, int]:
+    """Whose worktree this is, and under which generation."""
+    agent_id, _, generation = root.removeprefix(ROOT).rpartition("/")
+    return agent_id, int(generation)
 
 
 async def _for_ever() -> None:

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from crewlog.domain.errors import NotFound, StaleClaim
+from crewlog.domain.errors import MergeConflict, NotFound, StaleClaim
 from crewlog.v1.workspace_pb2 import (
     Change,
     CommittedWorkspace,
@@ -37,6 +37,8 @@ from crewlog.v1.workspace_pb2_grpc import WorkspaceServiceServicer
 Files = dict[str, list[str]]
 BASE_COMMIT = "b" * 40
 ROOT = "/worktrees/"
+CONFLICTS = 60
+"""Of 256 merges."""
 
 
 @dataclass(slots=True)
@@ -83,11 +85,14 @@ class Git(WorkspaceServiceServicer):
         worktree = self.worktrees.get(request.workspace_id)
         if worktree is not None and worktree.generation > request.generation:
             raise StaleClaim(f"{request.workspace_id} is at generation {worktree.generation}")
+        conflicts = self._conflicts(request.base_commits)
+        if conflicts and not request.with_conflicts:
+            raise MergeConflict(f"both change {conflicts[0]}")
         if worktree is None or worktree.generation < request.generation:
             worktree = self._fresh(request)
         path = f"{ROOT}{request.workspace_id}/{worktree.generation}"
-        taken = worktree.taken
-        return PreparedWorkspace(path=path, base_commit=worktree.base_commit, snapshot=_snapshot(taken))
+        base, first = worktree.base_commit, _snapshot(worktree.taken)
+        return PreparedWorkspace(path=path, base_commit=base, snapshot=first, conflicts=conflicts)
 
     async def Snapshot(self, request: TakeSnapshot, context: Any) -> TakenSnapshot:
         worktree = self._of(request.workspace_id, request.generation)
@@ -123,7 +128,17 @@ class Git(WorkspaceServiceServicer):
 
     async def Merge(self, request: MergeCommits, context: Any) -> MergedCommits:
         self.paths["merged"] += 1
-        return MergedCommits(commit=self._merge(request.commits))
+        conflicts = self._conflicts(request.commits)
+        if conflicts and not request.with_conflicts:
+            return MergedCommits(conflicts=conflicts)
+        return MergedCommits(commit=self._merge(request.commits), conflicts=conflicts)
+
+    def _conflicts(self, commits: Sequence[str]) -> list[str]:
+        """Some changes do not fit together: always the same ones."""
+        different = sorted(set(commits) - {BASE_COMMIT})
+        fits_not = len(different) > 1 and hashlib.sha1(" ".join(different).encode()).digest()[0] < CONFLICTS
+        self.paths["conflict of files"] += fits_not
+        return ["contested"] if fits_not else []
 
     def _merge(self, commits: Sequence[str]) -> str:
         """The same commits give the same one."""

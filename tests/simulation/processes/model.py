@@ -13,11 +13,13 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Any
 
+from crewlog.domain.agent_state import FINISH_TOOL, SPAWN_TOOL, WAIT_TOOL
 from crewlog.eventlog import codec
 from crewlog.models import failures
 from crewlog.models.failures import ModelError
 from crewlog.models.legality import check_legal
 from crewlog.models.provider import ModelReply, ModelRequest
+from crewlog.tools.children import MESSAGE_TOOL
 from crewlog.v1.agent_pb2 import ContentBlock, ModelCallFailed, ModelCallStarted, ModelCallSucceeded, ToolUse
 from crewlog.v1.body_pb2 import Body
 from crewlog.v1.budget_pb2 import Usage
@@ -36,6 +38,10 @@ QUESTIONS: tuple[dict[str, Any], ...] = (
     {"question": " "},
 )
 CALLS_MAX = 4
+RESULTS: tuple[Any, ...] = ({"is_good": True}, {"is_good": True}, {}, None)
+PLAN = {"tasks": [{"id": "a", "role": "worker", "prompt": "go on"}]}
+PLANS: tuple[Any, ...] = (PLAN, PLAN, {"tasks": [{**PLAN["tasks"][0], "depends_on": ["b"]}]}, None)
+"""What is handed over: not all of it does, and None is said instead of being handed over."""
 
 
 @dataclass(slots=True)
@@ -143,7 +149,8 @@ def answer(seed: int, grant: Grant, request: ModelRequest) -> ModelReply:
     chance = Random(hashlib.sha256(f"{seed} {grant.agent_id} {said}".encode()).digest())
     turn = sum(message["role"] == "assistant" for message in request.messages) + 1
     last = Random(f"{seed} {grant.agent_id}").randrange(1, TURNS_MAX + 1)
-    uses = [] if turn >= last else [_use(chance, grant, turn, index) for index in range(chance.randrange(1, CALLS_MAX))]
+    is_last = turn >= last
+    uses = _ending(chance, grant, turn) if is_last else _working(chance, grant, turn)
     text = SENT_BACK if not uses and chance.random() < 0.3 else f"turn {turn} of {grant.agent_id}"
     content = [ContentBlock(text=text), *(ContentBlock(tool_use=use) for use in uses)]
     return ModelReply(
@@ -153,6 +160,34 @@ def answer(seed: int, grant: Grant, request: ModelRequest) -> ModelReply:
         provider_request_id=f"req_{chance.randrange(10**9)}",
         model=request.model,
     )
+
+
+def _working(chance: Random, grant: Grant, turn: int) -> list[ToolUse]:
+    uses = [_use(chance, grant, turn, index) for index in range(chance.randrange(1, CALLS_MAX))]
+    is_child = "_c" in grant.node.node_id
+    if grant.node.agent.children and not is_child and chance.random() < 0.8:
+        uses.append(_called(chance, turn, len(uses), *_about_children(chance, grant)))
+    return uses
+
+
+def _about_children(chance: Random, grant: Grant) -> tuple[str, dict[str, Any]]:
+    given: dict[str, dict[str, Any]] = {
+        SPAWN_TOOL: {"role": "worker", "task": "help"},
+        MESSAGE_TOOL: {"child": f"{grant.node.node_id}_c1", "text": "hurry"},
+        WAIT_TOOL: {},
+    }
+    tool = chance.choice((SPAWN_TOOL, SPAWN_TOOL, MESSAGE_TOOL, WAIT_TOOL, WAIT_TOOL))
+    return tool, given[tool]
+
+
+def _ending(chance: Random, grant: Grant, turn: int) -> list[ToolUse]:
+    """Whoever owes something hands it over, or means to have done so."""
+    agent = grant.node.agent
+    if not agent.output_schema and not agent.HasField("planning"):
+        return []
+    stubborn = Random(grant.agent_id).random() < 0.05
+    result = {} if stubborn else chance.choice(PLANS if agent.HasField("planning") else RESULTS)
+    return [] if result is None else [_called(chance, turn, 0, FINISH_TOOL, result)]
 
 
 def _use(chance: Random, grant: Grant, turn: int, index: int) -> ToolUse:
@@ -165,6 +200,10 @@ def _use(chance: Random, grant: Grant, turn: int, index: int) -> ToolUse:
     }
     if tool == ASK:
         given = chance.choice(QUESTIONS)
+    return _called(chance, turn, index, tool, given)
+
+
+def _called(chance: Random, turn: int, index: int, tool: str, given: dict[str, Any]) -> ToolUse:
     use_id = f"toolu_{turn}_{index}_{chance.randrange(10**6)}"
     return ToolUse(tool_use_id=use_id, tool=tool, input_json=Body(inline=json.dumps(given).encode()))
 

@@ -34,7 +34,7 @@ from crewlog.v1.workspace_pb2_grpc import WorkspaceServiceStub, add_WorkspaceSer
 
 from tests.simulation.processes import determinism
 from tests.simulation.processes.channel import Channel
-from tests.simulation.processes.effects import Effects
+from tests.simulation.processes.effects import Effects, Sandbox
 from tests.simulation.processes.git import Git
 from tests.simulation.processes.leases import LeaseClient
 from tests.simulation.processes.log import Disk, LogClient, LogFaults
@@ -179,11 +179,14 @@ class Platform:
         determinism.replace_everywhere(serve.start_server, self._listen)
         determinism.replace_everywhere(Models, lambda credentials: self.provider)
         determinism.replace_everywhere(registry.TOOLS, self.effects.tools())
-        determinism.replace_everywhere(sandbox.choose, _no_sandbox)
+        determinism.replace_everywhere(sandbox.choose, self._choose_sandbox)
         determinism.replace_everywhere(real_provider.warm_up, _nothing_to_warm_up)
         logger = logging.getLogger("crewlog")
         logger.setLevel(logging.INFO)
         logger.addHandler(_Listening(self))
+
+    async def _choose_sandbox(self, *_: Any, **__: Any) -> Sandbox:
+        return Sandbox(self.effects)
 
     async def _listen(self, registrations: Any, *, address: str, **_: Any) -> Listener:
         """As start_server."""
@@ -220,15 +223,6 @@ def _where(error: BaseException | None) -> str:
         places.append(f"{Path(trace.tb_frame.f_code.co_filename).name}:{trace.tb_lineno}")
         trace = trace.tb_next
     return f" at {' > '.join(places[-5:])}" if places else ""
-
-
-class _NoSandbox:
-    async def close(self) -> None:
-        return
-
-
-async def _no_sandbox(*_: Any, **__: Any) -> _NoSandbox:
-    return _NoSandbox()
 
 
 async def _nothing_to_warm_up() -> None:

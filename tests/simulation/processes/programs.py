@@ -5,7 +5,19 @@ from __future__ import annotations
 from random import Random
 
 from crewlog.v1.budget_pb2 import Limit, OnExhausted
-from crewlog.v1.node_pb2 import GateNode, GateNodeKind, JoinNode, RetryPolicy, WaitNode
+from crewlog.v1.node_pb2 import (
+    CommandNode,
+    Edge,
+    Files,
+    GateNode,
+    GateNodeKind,
+    Join,
+    JoinMode,
+    JoinNode,
+    Outcome,
+    RetryPolicy,
+    WaitNode,
+)
 from crewlog.v1.run_pb2 import (
     AgentLimits,
     AgentNode,
@@ -14,6 +26,7 @@ from crewlog.v1.run_pb2 import (
     Node,
     NoopNode,
     OnUnknown,
+    Planning,
     Role,
     StartRun,
     Workflow,
@@ -25,9 +38,11 @@ from tests.simulation.processes.git import BASE_COMMIT
 from tests.simulation.processes.model import MODEL, SENT_BACK
 
 NODES_MAX = 5
-AGENT_SHARE, NOOP_SHARE = 0.5, 0.2
+AGENT_SHARE, COMMAND_SHARE, NOOP_SHARE = 0.45, 0.15, 0.1
 SIGNAL = "go"
+SCHEMA = '{"type": "object", "required": ["is_good"]}'
 INNER = Workflow(name="inner", nodes=[Node(node_id="n0", noop=NoopNode(steps=2))])
+CONDITIONS = ("", "true", "false", 'task.outcome == "succeeded"', "task.visit < 2")
 
 
 def start_run(chance: Random, number: int, at_unix_micros: int) -> StartRun:
@@ -47,12 +62,14 @@ def start_run(chance: Random, number: int, at_unix_micros: int) -> StartRun:
 
 
 def workflow(chance: Random) -> Workflow:
-    """A chain, a fan, or something in between; sometimes with a way back."""
+    """A chain, a fan, or something in between; with conditions, and sometimes with a way back."""
     count = chance.randrange(1, NODES_MAX + 1)
     nodes = [_node(chance, number) for number in range(count)]
     for number, node in enumerate(nodes):
         before = [f"n{other}" for other in range(number)]
-        node.depends_on.extend(chance.sample(before, min(len(before), chance.choice((0, 1, 1, 2)))))
+        wanted = 3 if node.HasField("join_files") else chance.choice((0, 1, 1, 2))
+        node.depends_on.extend(chance.sample(before, min(len(before), wanted)))
+    ways = [way for node in nodes for way in _ways(chance, node)]
     edges = []
     agents = [number for number, node in enumerate(nodes) if node.HasField("agent")]
     if agents and chance.random() < 0.4:
@@ -61,13 +78,31 @@ def workflow(chance: Random) -> Workflow:
         edge = BackEdge(to=chance.choice(backs), output_contains=SENT_BACK, visits_max=chance.choice((2, 3)))
         setattr(edge, "from", f"n{last}")
         edges.append(edge)
-    return Workflow(name="random", nodes=nodes, back_edges=edges)
+    return Workflow(name="random", nodes=nodes, edges=ways, back_edges=edges)
+
+
+def _ways(chance: Random, node: Node) -> list[Edge]:
+    """What leads to the node in another way than by a success; and how many ways it waits for."""
+    if len(node.depends_on) > 1:
+        if chance.random() < 0.5:
+            modes = (JoinMode.JOIN_MODE_ANY, JoinMode.JOIN_MODE_FIRST, JoinMode.JOIN_MODE_QUORUM)
+            node.join.CopyFrom(Join(mode=chance.choice(modes), count=1, keep_rest=chance.random() < 0.5))
+        if chance.random() < 0.5:
+            node.files.CopyFrom(Files(with_conflicts=True))
+    if not node.depends_on or chance.random() < 0.6:
+        return []
+    source = node.depends_on.pop()
+    outcomes = (Outcome.OUTCOME_SUCCEEDED, Outcome.OUTCOME_FAILED, Outcome.OUTCOME_CONFLICTED)
+    edge = Edge(to=node.node_id, on=outcomes, when=chance.choice(CONDITIONS))
+    setattr(edge, "from", source)
+    return [edge]
 
 
 def _node(chance: Random, number: int) -> Node:
     node = _kind(chance)
     node.node_id = f"n{number}"
-    if chance.random() < 0.2:
+    node.continue_on_failure = chance.random() < 0.1
+    if chance.random() < 0.3:
         node.retry.CopyFrom(RetryPolicy(attempts_max=2, back_off_seconds=chance.choice((0, 5))))
     if chance.random() < 0.1:
         node.timeout_seconds = 60
@@ -77,17 +112,43 @@ def _node(chance: Random, number: int) -> Node:
 def _kind(chance: Random) -> Node:
     draw = chance.random()
     if draw < AGENT_SHARE:
-        return Node(agent=AgentNode(role=_role(chance), prompt="go on"))
-    if draw < AGENT_SHARE + NOOP_SHARE:
+        return _agent(chance)
+    if draw < AGENT_SHARE + COMMAND_SHARE:
+        return _command(chance)
+    if draw < AGENT_SHARE + COMMAND_SHARE + NOOP_SHARE:
         return Node(noop=NoopNode(steps=chance.randrange(4)))
     return chance.choice((_gate, _wait, _map, _child_run, _join))(chance)
 
 
+def _agent(chance: Random) -> Node:
+    """One that just works, or owes a result, or plans, or gives work to others."""
+    role, draw = _role(chance), chance.random()
+    if draw < 0.15:
+        return Node(agent=AgentNode(role=role, prompt="go on", output_schema=SCHEMA))
+    if draw < 0.25:
+        return Node(agent=AgentNode(role=role, prompt="plan it", planning=Planning(roles=[role])))
+    if draw < 0.4:
+        return Node(agent=AgentNode(role=role, prompt="go on", children=[role], children_max=2))
+    return Node(agent=AgentNode(role=role, prompt="go on"))
+
+
+def _command(chance: Random) -> Node:
+    argv = ["make", str(chance.randrange(10, 9_000)), chance.choice(("0", "0", "50"))]
+    return Node(command=CommandNode(argv=argv, network=chance.random() < 0.4))
+
+
 def _gate(chance: Random) -> Node:
-    choices = ["left", "right"]
-    default = chance.choice(("", "left"))
-    kind = GateNodeKind.GATE_NODE_KIND_CHOOSE
-    return Node(gate=GateNode(kind=kind, question="which?", choices=choices, default_answer=default))
+    kind = chance.choice((GateNodeKind.GATE_NODE_KIND_CHOOSE, GateNodeKind.GATE_NODE_KIND_APPROVE))
+    is_choice = kind == GateNodeKind.GATE_NODE_KIND_CHOOSE
+    return Node(
+        gate=GateNode(
+            kind=kind,
+            question="which?",
+            choices=["left", "right"] if is_choice else [],
+            default_answer=chance.choice(("", "left" if is_choice else "approve")),
+            expires_seconds=chance.choice((0, 4)),
+        )
+    )
 
 
 def _wait(chance: Random) -> Node:
@@ -96,8 +157,9 @@ def _wait(chance: Random) -> Node:
 
 
 def _map(chance: Random) -> Node:
-    body = Node(workflow=WorkflowNode(workflow=INNER)) if chance.random() < 0.3 else Node(noop=NoopNode(steps=1))
-    return Node(map=MapNode(body=body, times=chance.randrange(1, 5), at_once_max=chance.choice((0, 1, 2))))
+    bodies = (Node(workflow=WorkflowNode(workflow=INNER)), Node(noop=NoopNode(steps=1)), _command(chance))
+    body, times = chance.choice(bodies), chance.randrange(1, 5)
+    return Node(map=MapNode(body=body, times=times, at_once_max=chance.choice((0, 1, 2)), failures_max=1))
 
 
 def _child_run(chance: Random) -> Node:
