@@ -214,6 +214,12 @@ MEANING = [
         "nodes[0].output_schema",
     ),
     Case("a plan with a schema", ROLE % "plans: [tester], output_schema: {type: object}", "1:63", "has to be left out"),
+    Case(
+        "a value in a script",
+        COMMAND % "[bash, -ec, \"echo '{{ run.input }}'\"]",
+        "1:26",
+        "would run what the value contains",
+    ),
     Case("a command of nothing", COMMAND % "[]", "1:26", "has to be a program"),
     Case("a command as a text", COMMAND % "pytest -q", "1:26", "has to be a list"),
     Case(

@@ -37,7 +37,13 @@ nodes:
   - {id: inner, depends_on: [parts], workflow: inner}
   - id: check
     depends_on: [inner]
-    command: [sh, -c, "test '{{ tasks.hold.result.version }}' = 7 && test '{{ tasks.words.result.text }}' = better"]
+    command:
+      - sh
+      - -c
+      - test "$1" = 7 && test "$2" = better
+      - _
+      - "{{ tasks.hold.result.version }}"
+      - "{{ tasks.words.result.text }}"
 edges:
   - {from: ask, to: leftover, when: task.result.choice == "left"}
   - {from: ask, to: words, when: task.result.choice == "right"}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from crewlog.domain import names, roles, schemas
+from crewlog.domain.command_lines import script_with_values
 from crewlog.domain.errors import InvalidCommand
 from crewlog.domain.expressions import compile_expression
 from crewlog.domain.templates import Template
@@ -30,6 +31,10 @@ REPORT_PATH_CHARACTERS_MAX = 500
 
 Found = Iterator[tuple[str, str]]
 IN_BODIES = frozenset({"agent", "noop", "command", "workflow"})
+_INTO_A_SCRIPT = (
+    "puts a value into a script, and the shell would run what the value contains: hand it over as an argument, such as"
+    """ [bash, -c, 'echo "$1"', _, "{{ run.input }}"]"""
+)
 _TEMPLATES = {"run", "tasks"}
 _ITEM = {"item", "index"}
 
@@ -134,6 +139,9 @@ def _command(where: str, node: Node, variables: set[str]) -> Found:
         if "\0" in argument:
             yield f"{where}.command.argv[{number}]", "contains NUL"
         yield from _template(f"{where}.command.argv[{number}]", argument, ARGUMENTS_BYTES_MAX, variables)
+    script = script_with_values(command.argv)
+    if script is not None:
+        yield f"{where}.command.argv[{script}]", _INTO_A_SCRIPT
     path = command.report_path
     if path.startswith("/") or ".." in path.split("/") or "\0" in path or len(path) > REPORT_PATH_CHARACTERS_MAX:
         yield f"{where}.command.report_path", "has to be a path within the workspace"
