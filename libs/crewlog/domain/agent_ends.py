@@ -10,7 +10,7 @@ from crewlog.v1.answer_pb2 import Failure
 INVALID_OUTPUTS_MAX = 3
 OUTPUT_BYTES_MAX = 60_000
 
-_NOT_BEGUN = Failure(reason="command_failed", message="could not be run", what_to_do="read its output")
+_NOT_BEGUN = Failure(reason="command_failed", message="could not be run")
 _NOT_RUN = {
     "timed_out": Failure(
         reason="command_timed_out", message="took longer than it may", what_to_do="give it less to do, or split it"
@@ -36,13 +36,18 @@ def command_failure(agent: Agent) -> Failure | None:
     return Failure(
         reason="command_failed",
         message=f"{_shown(agent)} exited with {code}",
-        what_to_do="read its output: `crewlog show` has it",
+        what_to_do=_read_its_output(agent),
     )
 
 
 def _not_run(agent: Agent) -> Failure:
     why = _NOT_RUN.get(agent.ran.reason if agent.ran is not None else "", _NOT_BEGUN)
-    return Failure(reason=why.reason, message=f"{_shown(agent)} {why.message}", what_to_do=why.what_to_do)
+    what_to_do = why.what_to_do or _read_its_output(agent)
+    return Failure(reason=why.reason, message=f"{_shown(agent)} {why.message}", what_to_do=what_to_do)
+
+
+def _read_its_output(agent: Agent) -> str:
+    return f"read its output: `crewlog show {agent.started.run_id} --task {agent.started.task_id}` has it"
 
 
 def _shown(agent: Agent) -> str:

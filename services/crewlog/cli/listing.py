@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass
 
-from crewlog.cli import budgeting, costing, gates, receipts, tasks, telling, wording
+from crewlog.cli import budgeting, costing, gates, printed, receipts, tasks, telling, wording
 from crewlog.cli.gateway import Gateway
 from crewlog.cli.options import Output
 from crewlog.cli.output import table, write_line, write_message, write_messages, write_table
+from crewlog.domain.errors import NotFound
 from crewlog.v1.agent_pb2 import AgentStatus, AgentView, ListAgents
 from crewlog.v1.budget_service_pb2 import QueryCost
 from crewlog.v1.project_pb2 import ListProjects, ProjectView
@@ -70,6 +71,20 @@ async def show(gateway: Gateway, output: Output, run_id: str, *, with_items: boo
     return 0
 
 
+async def show_task(gateway: Gateway, output: Output, run_id: str, task_id: str) -> int:
+    view = await gateway.runs.Get(GetRun(run_id=run_id))
+    task = next((task for task in view.tasks if task.task_id == task_id), None)
+    if task is None:
+        raise NotFound(f"run {run_id!r} shows no task {task_id!r}", what_to_do=f"`crewlog show {run_id}` lists them")
+    if output is not Output.TABLE:
+        write_message(task, output)
+        return 0
+    _write_tasks(view, [task])
+    if text := printed.whole(task):
+        write_line(f"\n{text}")
+    return 0
+
+
 async def agents(gateway: Gateway, output: Output, run_id: str) -> int:
     found = await gateway.agents.List(ListAgents(run_id=run_id))
     if output is Output.TABLE:
@@ -99,6 +114,8 @@ def write_run(view: RunView, *, with_items: bool = False) -> None:
     for name, value in _facts(view):
         write_fact(name, value)
     _write_tasks(view, view.tasks if with_items else tasks.without_items(view.tasks))
+    for line in printed.by_failed(view.run_id, view.tasks):
+        write_line(line)
     if view.tasks_left_out and with_items:
         write_line(f"{wording.counted(view.tasks_left_out, 'task')} more: items that are done")
 

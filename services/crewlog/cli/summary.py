@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from crewlog.cli import tasks, wording
+from crewlog.cli import printed, tasks, wording
 from crewlog.cli.exits import ExitCode
 from crewlog.cli.gateway import Gateway
 from crewlog.cli.listing import elapsed, spent_usd_micros
@@ -17,7 +17,9 @@ _EXITS = {RunStatus.RUN_STATUS_SUCCEEDED: ExitCode.OK, RunStatus.RUN_STATUS_PAUS
 
 def in_words(view: RunView, *, scripted: bool) -> list[str]:
     """Without the commands: those depend on where the platform is."""
-    return [_headline(view), *(f"  {name:<9}{value}" for name, value in _facts(view, scripted)), "", *_tasks(view)]
+    facts = [f"  {name:<9}{value}" for name, value in _facts(view, scripted)]
+    outputs = [f"  {line}".rstrip() for line in printed.by_failed(view.run_id, view.tasks)]
+    return [_headline(view), *facts, "", *_tasks(view), *outputs]
 
 
 def next_commands(view: RunView, gateway: Gateway, repo: str = "") -> list[str]:

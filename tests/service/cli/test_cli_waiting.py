@@ -8,10 +8,11 @@ import json
 import sys
 
 import pytest
-from crewlog.cli import editing, starting, telling
+from crewlog.cli import editing, starting, summary, telling
 from crewlog.cli.exits import ExitCode, Failed
 from crewlog.domain.errors import InvalidCommand, WrongState
 from crewlog.v1.admission_pb2 import AdmissionDimension, AdmissionLimit, SetAdmissionLimit
+from crewlog.v1.body_pb2 import Body
 from crewlog.v1.run_pb2 import (
     AnswerGate,
     GateKind,
@@ -260,3 +261,37 @@ async def test_items_are_shown_when_they_are_asked_for(crewlog: Crewlog, remembe
     shown = (await crewlog("show", "demo", "--items")).stdout
     assert "do_0-1" in shown
     assert "7 tasks more: items that are done" in shown
+
+
+def _with_failed_command(output: str) -> RunView:
+    result = TaskResult(output=Body(inline=output.encode()))
+    task = TaskView(task_id="test-1", kind="command", status=TaskStatus.TASK_STATUS_FAILED, result=result)
+    return RunView(run_id="demo", status=RunStatus.RUN_STATUS_FAILED, tasks=[task])
+
+
+async def test_the_end_of_what_a_failed_command_has_printed_is_shown(
+    crewlog: Crewlog, remembering: Remembering
+) -> None:
+    remembering.view = _with_failed_command("\n".join(f"line {number}" for number in range(30)) + "\nred \x1b[31m\n")
+    for lines in (
+        (await crewlog("show", "demo")).stdout,
+        "\n".join(summary.in_words(remembering.view, scripted=False)),
+    ):
+        assert "`crewlog show demo --task test-1` shows all of it" in lines
+        assert "line 21\n" in lines and "line 20\n" not in lines
+        assert "red \\x1b[31m" in lines and "\x1b" not in lines
+
+
+async def test_a_task_is_shown_with_all_of_its_output(crewlog: Crewlog, remembering: Remembering) -> None:
+    remembering.view = _with_failed_command("\n".join(f"line {number}" for number in range(30)))
+    shown = (await crewlog("show", "demo", "--task", "test-1")).stdout
+    assert "line 0\n" in shown and "line 29\n" in shown
+    as_data = json.loads((await crewlog("show", "demo", "--task", "test-1", "-o", "json")).stdout)
+    assert as_data["task_id"] == "test-1"
+
+
+async def test_a_task_that_is_not_there_is_not_shown(crewlog: Crewlog, remembering: Remembering) -> None:
+    remembering.view = _with_failed_command("")
+    done = await crewlog("show", "demo", "--task", "test-7")
+    assert (done.returncode, done.stdout) == (ExitCode.FAILED, "")
+    assert "no task 'test-7'" in done.stderr

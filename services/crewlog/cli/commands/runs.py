@@ -112,10 +112,15 @@ def show(
     where: Where,
     run_id: RunId,
     items: Annotated[bool, typer.Option("--items", help="Each item of a map on a line of its own.")] = False,
+    task: Annotated[
+        str | None, typer.Option("--task", help="Only this task, such as test-1, with all of its output.")
+    ] = None,
 ) -> None:
     """Shows a run with its tasks."""
-    from crewlog.cli import listing
+    from crewlog.cli import controlling, listing
 
+    if task_id := controlling.named(task):
+        where.ask(lambda gateway: listing.show_task(gateway, where.output, run_id, task_id))
     where.ask(lambda gateway: listing.show(gateway, where.output, run_id, with_items=items))
 
 
