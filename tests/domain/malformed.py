@@ -221,7 +221,14 @@ MEANING = [
         "would run what the value contains",
     ),
     Case("a command of nothing", COMMAND % "[]", "1:26", "has to be a program"),
-    Case("a command as a text", COMMAND % "pytest -q", "1:26", "has to be a list"),
+    Case("a command as a text", COMMAND % "pytest -q", "1:26", "has to be a list of words, no shell reads it: write ["),
+    Case("a program alone", COMMAND % "make", "1:26", "write [make]"),
+    Case("words with quotes", COMMAND % "'grep \"a b\" 7 yes -1'", "1:26", 'write [grep, "a b", "7", "yes", "-1"]'),
+    Case("a command for a shell", COMMAND % "'ls | wc -l > n'", "1:26", 'write [bash, -c, "ls | wc -l > n"]'),
+    Case("a command in a field", COMMAND % "{argv: ls -la}", "1:33", "nodes[0].command.argv has to be a list of words"),
+    Case("a command with a value", COMMAND % "'echo {{ run.input }}'", "1:26", 'write [program, "argument"]'),
+    Case("a program with arguments in it", COMMAND % "[ls -la]", "1:27", "program with spaces: write [ls, -la]"),
+    Case("a program for a shell", COMMAND % "{argv: [a && b]}", "1:34", 'write [bash, -c, "a && b"]'),
     Case(
         "a report elsewhere", COMMAND % "{argv: [a], report: ../../etc/passwd}", "1:46", "a path within the workspace"
     ),

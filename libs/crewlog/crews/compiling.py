@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Literal, TypeVar
 
-from crewlog.crews import node_parts
+from crewlog.crews import command_words, node_parts
 from crewlog.crews.filling import Source
 from crewlog.crews.findings import quoted
 from crewlog.domain.errors import InvalidCommand, NotFound
@@ -96,6 +96,7 @@ class Compiler:
             case "workflow":
                 self._workflow(node, file, path)
             case kind if kind:
+                self._refuse_lines(file, path)
                 node_parts.SIMPLE[kind](node, file)
         return node
 
@@ -116,6 +117,12 @@ class Compiler:
             for field in OF_ROLES:
                 if self._source.has(f"{path}.{field}"):
                     self._source.refuse(f"{path}.{field}", "goes with a `role`: say who does it, or leave it out")
+
+    def _refuse_lines(self, file: NodeFile, path: str) -> None:
+        if command_words.is_line(file.command.argv):
+            line = file.command.argv[0]
+            why = f"is one word, so the name of a program with spaces: write {command_words.as_list(line)}"
+            self._source.refuse(self._item(f"{path}.command.argv", 0), why)
 
     def _agent(self, node: Node, file: NodeFile, path: str) -> None:
         agent = AgentNode(prompt=file.prompt, output_schema=file.output_schema, children_max=file.children_max)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from crewlog.crews import plain
+from crewlog.crews import command_words, plain
 from crewlog.crews.findings import Finding, InvalidFile, Mark, quoted, way_out
 from crewlog.crews.plain import Unreadable
 from crewlog.crews.strict_yaml import Fields, Items, Kind, Scalar, Value
@@ -105,7 +105,7 @@ def _set(message: Message, field: Any, value: Value, source: Source, path: str) 
             source.remember(where, inner)
             _add(message, field, inner, source, where)
     else:
-        source.refuse(path, f"has to be a list{_as_a_list(value)}")
+        source.refuse(path, f"has to be a list{_as_a_list(field, value)}")
 
 
 def _set_one(message: Message, field: Any, value: Value, source: Source, path: str) -> None:
@@ -160,7 +160,9 @@ def _is_nothing(value: Value) -> bool:
     return isinstance(value, Scalar) and value.kind is Kind.NOTHING
 
 
-def _as_a_list(value: Value) -> str:
+def _as_a_list(field: Any, value: Value) -> str:
+    if field.full_name == "crewlog.v1.CommandFile.argv" and isinstance(value, Scalar) and value.text.strip():
+        return f" of words, no shell reads it: write {command_words.as_list(value.text)}"
     return f": write [{value.text}]" if isinstance(value, Scalar) and len(value.text) < 40 else ""
 
 
