@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from crewlog.domain import run_context, run_state
+from crewlog.domain import run, run_context, run_state
 from crewlog.domain.errors import InvalidCommand
 from crewlog.domain.run_deadlines import next_due_at
 from crewlog.domain.run_view import view
@@ -36,6 +36,7 @@ from crewlog.v1.run_pb2 import (
     TaskResult,
     TaskRetried,
     TaskStatus,
+    TaskSucceeded,
     TaskUnparked,
 )
 
@@ -389,6 +390,45 @@ def test_a_signal_is_kept_until_somebody_waits_for_it_and_given_once() -> None:
     play.end("a-1")
     assert play.ready == ("z",)
     assert run_context.value_of(play.run, play.run.tasks["w-1"])["result"] == {"v": 1}
+
+
+def test_a_wait_uses_its_signal_up() -> None:
+    play = Play(node("a"), node("v", "a", wait=WaitNode(signal="go")), node("w", "v", wait=WaitNode(signal="go")))
+    play.do(SignalRun(name="go", payload_json="1"))
+    play.end("a-1")
+    assert (play.status("v-1"), play.status("w-1")) == ("succeeded", "parked")
+    play.do(SignalRun(name="go", payload_json="2"))
+    assert play.status("w-1") == "succeeded"
+    assert play.run.tasks["w-1"].result.structured_json == "2"
+    assert not play.run.signals
+
+
+def test_every_round_waits_for_a_signal_of_its_own() -> None:
+    play = Play(
+        node("w", wait=WaitNode(signal="go")), node("a", "w"), edges=(edge("a", "w", "succeeded", visits_max=3),)
+    )
+    play.do(SignalRun(name="go"))
+    play.end("a-1")
+    assert play.status("w-2") == "parked"
+
+
+def test_a_signal_ends_all_that_wait_for_it_and_nothing_later() -> None:
+    play = Play(
+        *(node(name, wait=WaitNode(signal="go")) for name in ("v", "w")),
+        node("z", "v", "w", wait=WaitNode(signal="go")),
+    )
+    play.do(SignalRun(name="other"))
+    play.do(SignalRun(name="go"))
+    assert [play.status(f"{name}-1") for name in "vwz"] == ["succeeded", "succeeded", "parked"]
+    assert list(play.run.signals) == ["other"]
+
+
+def test_a_history_in_which_one_signal_ended_several_waits_is_still_read() -> None:
+    play = Play(node("a"), node("v", "a", wait=WaitNode(signal="go")), node("w", "v", wait=WaitNode(signal="go")))
+    play.do(SignalRun(name="go", payload_json="1"))
+    play.end("a-1")
+    read = run.evolve(play.run, TaskSucceeded(task_id="w-1", result=TaskResult(structured_json="1")))
+    assert read.tasks["w-1"].status == SUCCEEDED
 
 
 def test_a_signal_that_does_not_come_times_out() -> None:

@@ -8,13 +8,7 @@ from crewlog.domain import names, run_control_events, run_graph_events, run_mone
 from crewlog.domain.amounts import Amounts
 from crewlog.domain.graph import Graph
 from crewlog.domain.replacing import replace
-from crewlog.domain.run_graph_events import (
-    begun,
-    plain_ways,
-    with_deadline,
-    without,
-    without_due,
-)
+from crewlog.domain.run_graph_events import begun, plain_ways, with_deadline, without, without_due, without_signal
 from crewlog.domain.run_map_events import item_ended, on_expanded
 from crewlog.domain.run_state import (
     GATE,
@@ -227,7 +221,8 @@ def _on_lapsed(run: Run, event: TaskClaimLapsed) -> Run:
 
 def _on_succeeded(run: Run, event: TaskSucceeded) -> Run:
     ended = _on_ended(run, event, TaskStatus.TASK_STATUS_SUCCEEDED, None)
-    return _gone_on(ended, ended.tasks[event.task_id], event.at_unix_micros)
+    heard = without_signal(ended, ended.tasks[event.task_id].signal)
+    return _gone_on(heard, ended.tasks[event.task_id], event.at_unix_micros)
 
 
 def _gone_on(run: Run, task: Task, at: int) -> Run:

@@ -345,6 +345,11 @@ def _on_spawned(run: Run, event: ChildSpawned) -> Run:
     return activated(run, (node_id,), event.at_unix_micros)
 
 
+def without_signal(run: Run, name: str) -> Run:
+    """A wait has ended with it: the next one waits for another."""
+    return replace(run, signals=run.signals.delete(name)) if name in run.signals else run
+
+
 def without(queue: tuple[str, ...], name: str) -> tuple[str, ...]:
     if queue and queue[0] == name:
         return queue[1:]
