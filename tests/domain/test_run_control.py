@@ -225,6 +225,20 @@ def test_nothing_is_claimed_while_a_run_is_paused_and_everything_after() -> None
     assert set(run_state.claimable(after(*WORKING, PAUSE, park(PAUSED), RESUME))) == {"a", "b"}
 
 
+@pytest.mark.parametrize(
+    ("commands", "has_to_do"),
+    [((*WORKING, end(), claim("b-1"), end("b-1"), claim("c-1"), end("c-1"), FINISH), False), (BROKEN, True)],
+    ids=["succeeded", "failed"],
+)
+@pytest.mark.parametrize("command", [PAUSE, RESUME])
+def test_a_retry_is_advised_only_where_there_can_be_one(
+    commands: Sequence[run.Command], command: run.Command, has_to_do: bool
+) -> None:
+    with pytest.raises(WrongState) as refused:
+        run.decide(after(*commands), command)
+    assert ("crewlog retry" in refused.value.what_to_do) is has_to_do
+
+
 def test_who_had_to_let_go_of_an_executor_that_ends_is_first_in_line() -> None:
     assert run_state.claimable(after(*WORKING, park(HANDED_OVER))) == ("a", "b")
     assert run_state.claimable(after(*WORKING, park(PAUSED))) == ("b", "a")

@@ -29,6 +29,7 @@ from crewlog.v1.run_pb2 import (
     GateOpened,
     Handling,
     MergeRequested,
+    RetryRun,
     SignalRun,
     TaskCancelRequested,
     TaskFailed,
@@ -399,7 +400,7 @@ def test_a_wait_uses_its_signal_up() -> None:
     assert (play.status("v-1"), play.status("w-1")) == ("succeeded", "parked")
     play.do(SignalRun(name="go", payload_json="2"))
     assert play.status("w-1") == "succeeded"
-    assert play.run.tasks["w-1"].result.structured_json == "2"
+    assert run_context.value_of(play.run, play.run.tasks["w-1"])["result"] == 2
     assert not play.run.signals
 
 
@@ -436,6 +437,19 @@ def test_a_signal_that_does_not_come_times_out() -> None:
     play.wait(5)
     assert play.status("w-1") == "timed_out"
     assert play.ready == ("z",)
+
+
+def test_what_is_advised_when_a_signal_has_not_come_can_be_done() -> None:
+    play = Play(node("w", wait=WaitNode(signal="deployed", seconds=5)))
+    play.wait(5)
+    assert play.finish() == "failed" and play.run.failure is not None
+    retry, signal = (
+        play.run.failure.what_to_do.index(verb) for verb in ("crewlog retry r", "crewlog signal r deployed")
+    )
+    assert retry < signal
+    play.do(RetryRun(request_id="again"))
+    play.do(SignalRun(name="deployed"))
+    assert play.finish() == "succeeded"
 
 
 def test_a_signal_has_to_be_json() -> None:

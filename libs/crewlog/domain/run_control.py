@@ -96,9 +96,8 @@ def _resume(run: Run, command: ResumeRun) -> list[Message]:
 
 def _check_active(run: Run, verb: str) -> None:
     if is_over(run):
-        raise WrongState(
-            f"run {run.started.run_id!r} is over", what_to_do="see `crewlog show`; `crewlog retry` takes it up"
-        )
+        again = "" if run.status == RunStatus.RUN_STATUS_SUCCEEDED else "; `crewlog retry` takes it up"
+        raise WrongState(f"run {run.started.run_id!r} is over", what_to_do=f"see `crewlog show`{again}")
     if is_stopping(run):
         raise WrongState(f"run {run.started.run_id!r} is being stopped: it is too late to {verb} it")
 

@@ -82,11 +82,12 @@ def _timed_out(run: Run, task: Task, now: int) -> list[Message]:
 
 
 def _took_too_long(run: Run, task: Task) -> Failure:
+    run_id = run.started.run_id
     if task.signal:
         return Failure(
             reason="wait_timed_out",
             message=f"{task.task_id} has waited for the signal {task.signal!r} for too long",
-            what_to_do="send it with `crewlog signal`, then `crewlog retry`",
+            what_to_do=f"take it up (`crewlog retry {run_id}`), then send it (`crewlog signal {run_id} {task.signal}`)",
         )
     return Failure(
         reason="task_timed_out",

@@ -115,7 +115,7 @@ class Finisher:
         merged = await merging.merge(self._workspaces, run, commits)
         finish.change.commit = merged.commit
         if not merged.commit:
-            finish.failure.CopyFrom(merging.conflict(list(merged.conflicts)))
+            finish.failure.CopyFrom(merging.conflict(merged.conflicts))
 
     def _delivery(self, run: Run) -> DeliverChange:
         started = run.started

@@ -6,9 +6,10 @@ The same merge asked for twice is the same commit, so a crash in between only me
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from crewlog.domain import run_state
 from crewlog.domain.errors import Refused, Unavailable
 from crewlog.domain.run_state import MERGE_CONFLICT, Run, Task
 from crewlog.eventlog.owner import Clock
@@ -24,6 +25,11 @@ if TYPE_CHECKING:
 
 CALL_SECONDS = 120.0
 PATHS_SHOWN_MAX = 20
+TASKS_SHOWN_MAX = 5
+_WHAT_TO_DO = (
+    "let one of them start from the other's files (`depends_on`), or let an edge `on: [conflicted]` lead from where "
+    "they meet to an agent, which gets both sides with conflict markers, or to a gate"
+)
 
 Wake = Callable[..., None]
 
@@ -59,7 +65,7 @@ class Merger:
         except Refused as refusal:
             end.failed.CopyFrom(TaskFailure(failure=as_failure(refusal)))
         else:
-            _tell(end, merged)
+            _tell(end, merged, makers_of(run, task))
         end.at_unix_micros = self._clock()
         self.wake(run_id, end)
 
@@ -80,13 +86,24 @@ async def merge(
     return await persistently(lambda: workspaces.Merge(command, timeout=CALL_SECONDS))
 
 
-def conflict(paths: list[str]) -> Failure:
-    shown = ", ".join(paths[:PATHS_SHOWN_MAX]) + (" ..." if len(paths) > PATHS_SHOWN_MAX else "")
+def conflict(paths: Sequence[str], makers: Sequence[str] = ()) -> Failure:
+    """`makers`: the tasks whose files do not fit."""
+    by = f" by {_few(makers, TASKS_SHOWN_MAX)}" if makers else ""
     return Failure(
         reason=MERGE_CONFLICT,
-        message=f"what was done side by side cannot be merged: {shown}",
-        what_to_do="give the node an edge for `conflicted` that leads to who resolves it; each side is on its branch",
+        message=f"what was done side by side{by} cannot be merged: {_few(paths, PATHS_SHOWN_MAX)}",
+        what_to_do=_WHAT_TO_DO,
     )
+
+
+def makers_of(run: Run, task: Task) -> list[str]:
+    """The tasks before it that have what is being merged."""
+    wanted = set(task.merging)
+    return [task_id for task_id in run_state.files_of(task) if wanted.intersection(run.tasks[task_id].commits)]
+
+
+def _few(names: Sequence[str], shown_max: int) -> str:
+    return ", ".join(names[:shown_max]) + (" ..." if len(names) > shown_max else "")
 
 
 def as_failure(refusal: Refused) -> Failure:
@@ -94,8 +111,8 @@ def as_failure(refusal: Refused) -> Failure:
     return Failure(reason="merge_refused", message=refusal.message, what_to_do=refusal.what_to_do)
 
 
-def _tell(end: EndTask, merged: MergedCommits) -> None:
+def _tell(end: EndTask, merged: MergedCommits, makers: Sequence[str]) -> None:
     if merged.commit:
         end.succeeded.CopyFrom(TaskResult(commit=merged.commit))
     else:
-        end.failed.CopyFrom(TaskFailure(failure=conflict(list(merged.conflicts))))
+        end.failed.CopyFrom(TaskFailure(failure=conflict(merged.conflicts, makers)))
