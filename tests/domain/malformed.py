@@ -13,6 +13,9 @@ LATER = "nodes: [{id: a, role: tester, %s}, {id: b, noop: {}, depends_on: [a]}]\
 BESIDE = "nodes: [{id: a, noop: {}}, {id: b, %s}]\n"
 ON_AGAIN = "edges: [{from: %s, to: %s, visits_max: 2, when: '%s'}]\n"
 COMMAND = "nodes: [{id: a, command: %s}]\n"
+FIELDS = 'nodes: [{id: a, command: [b]}, {id: c, role: tester, depends_on: [a], prompt: "{{ %s }}"}]\n'
+CODED = TWO.replace("noop: {}", "command: [b]", 1) + "edges: [{from: a, to: b, when: '%s'}]\n"
+ASKED = CODED.replace("command: [b]", "gate: good?")
 GATE = "nodes: [{id: a, gate: {question: q, %s}}]\n"
 MAP = "nodes: [{id: a, noop: {}, map: %s}]\n"
 
@@ -180,6 +183,17 @@ MEANING = [
         "2:32",
         "'x', which is no node",
     ),
+    Case("an unknown field of a task", FIELDS % "tasks.a.reslt", "1:79", "'reslt' of tasks.a, and there is no such"),
+    Case("what was meant", FIELDS % "tasks['a'].reslt", "1:79", "did you mean 'result'? there are: outcome, output"),
+    Case("an unknown field of a command", FIELDS % "tasks.a.result.code", "1:79", "there are: exit_code, output"),
+    Case("a field in brackets", FIELDS % "tasks.a.result['code']", "1:79", "'code' of tasks.a.result"),
+    Case("a field of a number", FIELDS % "tasks.a.visit.of", "1:79", "'of' of tasks.a.visit, which is a number"),
+    Case("an unknown field of a failure", FIELDS % "tasks.a.failure.why", "1:79", "there are: reason, message"),
+    Case("an unknown field of the run", FIELDS % "run.inptu", "1:79", "'inptu' of run, and there is no such field"),
+    Case("an unknown field of a gate", ASKED % "task.result.chioce == 1", "2:32", "did you mean 'choice'?"),
+    Case("a number as a condition", CODED % "task.result.exit_code", "2:32", "compare it: task.result.exit_code == 0"),
+    Case("a text as a condition", CODED % "task.outcome", "2:32", 'gives a text; compare it: task.outcome == "..."'),
+    Case("a task as a condition", CODED % "tasks.a", "2:32", "gives several fields: outcome, output"),
     Case("no template", ROLE % 'prompt: "{{ run. }}"', "1:39", "nodes[0].prompt"),
     Case("an open template", ROLE % 'prompt: "{{ run.input"', "1:39", "nodes[0].prompt"),
     Case("a template of an item", ROLE % 'prompt: "{{ item }}"', "1:39", "'item'"),

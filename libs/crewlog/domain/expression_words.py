@@ -69,6 +69,30 @@ def variables(found: Sequence[Word]) -> Iterator[tuple[int, str]]:
             yield place, name
 
 
+def path_at(found: Sequence[Word], place: int) -> tuple[tuple[str, ...], int]:
+    """The variable at this place with the fields that are named behind it, and where the next word stands."""
+    steps = [found[place].text]
+    place += 1
+    while step := _step(found, place):
+        steps.append(step)
+        place += 2 if at(found, place) == "." else 3
+    return tuple(steps), place
+
+
+def plain(literal: str) -> str | None:
+    """What a text says that has no escapes; None where it is something else."""
+    return literal[1:-1] if literal[:1] in ("'", '"') and "\\" not in literal else None
+
+
+def _step(found: Sequence[Word], place: int) -> str:
+    match [at(found, place), at(found, place + 1), at(found, place + 2)]:
+        case [".", name, mark] if mark != "(" and found[place + 1].kind == "name":
+            return name
+        case ["[", literal, "]"]:
+            return plain(literal) or ""
+    return ""
+
+
 def is_free(lists: Sequence[Loop], place: int, name: str) -> bool:
     """Whether no loop has given this name at this place."""
     return not any(loop.name == name and loop.begins <= place < loop.ends for loop in lists)

@@ -16,7 +16,19 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from crewlog.domain.errors import InvalidCommand
-from crewlog.domain.expression_words import LOOPS, Loop, Word, at, calls, is_free, loops, variables, words
+from crewlog.domain.expression_words import (
+    LOOPS,
+    Loop,
+    Word,
+    at,
+    calls,
+    is_free,
+    loops,
+    path_at,
+    plain,
+    variables,
+    words,
+)
 
 if TYPE_CHECKING:
     import cel
@@ -48,11 +60,14 @@ class ExpressionFailed(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Expression:
-    """`tasks` are the nodes that it names, `variables` everything that it needs."""
+    """`tasks` are the nodes that it names, `variables` everything that it needs. `paths` are the variables with the
+    fields that it names of them; `is_path`: it is nothing but one of these."""
 
     text: str
     tasks: frozenset[str]
     variables: frozenset[str]
+    paths: tuple[tuple[str, ...], ...]
+    is_path: bool
     _program: cel.Program
     _words: tuple[Word, ...]
     loops: tuple[Loop, ...]
@@ -122,11 +137,14 @@ def compile_expression(text: str) -> Expression:
         _refuse(f"cannot be read: {_position(str(problem))}")
     found = words(text)
     lists = loops(found)
-    free = frozenset(name for place, name in variables(found) if is_free(lists, place, name))
+    places = [place for place, name in variables(found) if is_free(lists, place, name)]
+    free = frozenset(found[place].text for place in places)
     for why in _violations(found, lists, free, program):
         _refuse(why)
     tasks = frozenset(filter(None, (_task(found, place) for place, name in variables(found) if name == "tasks")))
-    return Expression(text, tasks, free, program, tuple(found), tuple(lists))
+    paths = [path_at(found, place) for place in places]
+    is_path = places == [0] and paths[0][1] == len(found)
+    return Expression(text, tasks, free, tuple(path for path, _ in paths), is_path, program, tuple(found), tuple(lists))
 
 
 def _violations(
@@ -172,14 +190,10 @@ def _task(found: Sequence[Word], place: int) -> str | None:
         case [".", name, mark] if mark != "(":
             return name
         case ["[", literal, "]"]:
-            return _plain(literal)
+            return plain(literal)
         case [mark, _, _] if at(found, place - 1) == "in" and mark not in (".", "["):
-            return _plain(at(found, place - 2))
+            return plain(at(found, place - 2))
     return None
-
-
-def _plain(literal: str) -> str | None:
-    return literal[1:-1] if literal[:1] in ("'", '"') and "\\" not in literal else None
 
 
 def _is_wide(found: Sequence[Word], loop: Loop) -> bool:

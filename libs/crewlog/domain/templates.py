@@ -36,6 +36,11 @@ class Template:
         """Raises InvalidCommand that says which expression is wrong, and how."""
         return _compiled(text)
 
+    @property
+    def paths(self) -> tuple[tuple[str, ...], ...]:
+        """What its expressions name, with the fields."""
+        return tuple(path for part in self.parts if isinstance(part, Expression) for path in part.paths)
+
     def render(self, context: Mapping[str, Any]) -> str:
         """The text with the values. Raises ExpressionFailed, also where it becomes larger than RENDERED_BYTES_MAX."""
         looping = [part for part in self.parts if isinstance(part, Expression) and part.loops]

@@ -1,16 +1,18 @@
 """Which tasks the expressions of a workflow may name: those of its own nodes that edges lead from to where they are
-worked out, however far, ways back included. Whether one of them has run by then is for the expression to ask.
+worked out, however far, ways back included. Whether one of them has run by then is for the expression to ask. Which
+fields they have is in crewlog.domain.workflow_fields.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass
 
-from crewlog.domain.expressions import compile_expression
+from crewlog.domain.expressions import Expression, compile_expression
 from crewlog.domain.graph import Graph
 from crewlog.domain.graph_order import Earlier
 from crewlog.domain.templates import Template
+from crewlog.domain.workflow_fields import Known
 from crewlog.v1.run_pb2 import Node, Workflow
 
 Found = Iterator[tuple[str, str]]
@@ -18,27 +20,40 @@ Found = Iterator[tuple[str, str]]
 
 @dataclass(frozen=True, slots=True)
 class _Use:
-    """The tasks that a field names, which is worked out at this node. `sees_itself`: a visit of the node has ended by
-    then, whatever the graph says."""
+    """A field that is worked out at this node. `sees_itself`: a visit of the node has ended by then, whatever the graph
+    says."""
 
     where: str
     node_id: str
-    tasks: frozenset[str]
+    needs: Expression | Template
     sees_itself: bool
+    is_condition: bool = False
+
+    @property
+    def tasks(self) -> frozenset[str]:
+        return self.needs.tasks
 
 
 def violations(workflow: Workflow) -> Found:
     """All else of the workflow has to be in order."""
-    known = {node.node_id for node in workflow.nodes}
-    uses = [use for use in _uses(workflow) if use.tasks]
+    known = {node.node_id: node for node in workflow.nodes}
+    uses = list(_uses(workflow))
     for use in uses:
-        for name in sorted(use.tasks - known):
+        for name in sorted(use.tasks - known.keys()):
             yield use.where, f"names the task of {name[:80]!r}, which is no node"
-    if uses:
-        yield from _too_early(uses, Earlier.of(Graph.of(workflow)), known)
+        yield from _wrong_fields(use, known)
+    if any(use.tasks for use in uses):
+        yield from _too_early(uses, Earlier.of(Graph.of(workflow)), known.keys())
 
 
-def _too_early(uses: Iterable[_Use], earlier: Earlier, known: set[str]) -> Found:
+def _wrong_fields(use: _Use, nodes: Mapping[str, Node]) -> Found:
+    known = Known(nodes, nodes[use.node_id])
+    yield from ((use.where, why) for why in known.unknown(use.needs.paths))
+    if use.is_condition and isinstance(use.needs, Expression) and (why := known.no_condition(use.needs)):
+        yield use.where, why
+
+
+def _too_early(uses: Iterable[_Use], earlier: Earlier, known: Set[str]) -> Found:
     for use in uses:
         for name in sorted(use.tasks & known):
             is_itself = name == use.node_id
@@ -58,17 +73,17 @@ def _way_out(node_id: str, is_itself: bool, is_later: bool) -> str:
 def _uses(workflow: Workflow) -> Iterator[_Use]:
     for number, node in enumerate(workflow.nodes):
         retries = node.retry.attempts_max > 1
-        for where, tasks in _named(f"nodes[{number}]", node):
-            yield _Use(where, node.node_id, tasks, retries)
+        for where, needs in _needs(f"nodes[{number}]", node):
+            yield _Use(where, node.node_id, needs, retries)
     for number, edge in enumerate(workflow.edges):
         if edge.when:
-            tasks = compile_expression(edge.when).tasks
-            yield _Use(f"edges[{number}].when", getattr(edge, "from"), tasks, sees_itself=True)
+            condition = compile_expression(edge.when)
+            yield _Use(f"edges[{number}].when", getattr(edge, "from"), condition, sees_itself=True, is_condition=True)
 
 
-def _named(where: str, node: Node) -> Iterator[tuple[str, frozenset[str]]]:
-    yield from ((field, Template.of(text).tasks) for field, text in _texts(where, node) if "{{" in text)
-    yield from ((field, compile_expression(text).tasks) for field, text in _expressions(where, node))
+def _needs(where: str, node: Node) -> Iterator[tuple[str, Expression | Template]]:
+    yield from ((field, Template.of(text)) for field, text in _texts(where, node) if "{{" in text)
+    yield from ((field, compile_expression(text)) for field, text in _expressions(where, node))
 
 
 def _texts(where: str, node: Node) -> Iterator[tuple[str, str]]:
