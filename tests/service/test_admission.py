@@ -25,7 +25,8 @@ from crewlog.v1.admission_pb2 import (
 from crewlog.v1.admission_pb2_grpc import AdmissionServiceStub
 from crewlog.v1.agent_pb2 import AgentSucceeded
 from crewlog.v1.entry_pb2 import Entry
-from crewlog.v1.run_pb2 import Node, NoopNode, RunStarted, StartRun, TaskClaimed, Workflow
+from crewlog.v1.node_pb2 import GateNode
+from crewlog.v1.run_pb2 import Node, NoopNode, RunStarted, StartRun, TaskClaimed, Workflow, WorkflowNode
 from crewlog.v1.scheduler_pb2 import ExecutorReport, RunningTask
 from crewlog.v1.waiting_pb2 import ExplainWaiting, WaitingReason
 from google.protobuf.message import Message
@@ -203,6 +204,24 @@ async def test_it_is_said_what_tasks_wait_for(world: World) -> None:
         both = await scheduler.Explain(ExplainWaiting(tasks_max=2))
         assert [task.run_id for task in both.tasks] == ["kept", "kept"] and both.is_cut
         assert len((await scheduler.Explain(ExplainWaiting())).tasks) == 4
+
+
+async def test_of_a_run_it_is_said_what_its_child_runs_wait_for(world: World) -> None:
+    asks = Workflow(name="asks", nodes=[Node(node_id="ok", gate=GateNode(question="Go on?"))])
+    for name in ("inner", "outer"):
+        asks = Workflow(name=name, nodes=[Node(node_id=name, workflow=WorkflowNode(workflow=asks))])
+    async with world.scheduler(), client(world) as scheduler:
+        await scheduler.Start(StartRun(run_id="top", workflow=asks))
+        inner = (await world.until("top", lambda run: bool(run.child_runs))).child_runs["outer-1"]
+        lowest = (await world.until(inner, lambda run: bool(run.child_runs))).child_runs["inner-1"]
+        await world.until(lowest, lambda run: bool(run.gates))
+        found = {task.run_id: task.why for task in (await scheduler.Explain(ExplainWaiting(run_id="top"))).tasks}
+        assert found == {
+            "top": f"the child run {inner}",
+            inner: f"the child run {lowest}",
+            lowest: "gate ok-1-1: Go on?",
+        }
+        assert len((await scheduler.Explain(ExplainWaiting())).tasks) == 3
 
 
 async def test_an_explanation_of_nothing_is_refused(world: World) -> None:

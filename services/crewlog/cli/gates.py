@@ -49,8 +49,7 @@ async def write_list(gateway: Gateway, output: Output, *, run_id: str, with_clos
 
 async def answer(gateway: Gateway, output: Output, answered: Answered) -> int:
     """An answer is one of the gate's choices; where it has none, it is a text, which may come from standard input."""
-    found = await gateway.gates.List(ListGates(run_id=answered.run_id, with_closed=True))
-    gate = next((gate for gate in found.gates if gate.gate_id == answered.gate_id), None)
+    gate = await _find(gateway, answered, with_closed=False) or await _find(gateway, answered, with_closed=True)
     command = to_command(_worded(answered, gate), gate)
     receipt = await gateway.gates.Answer(command)
     controlling.write_receipt(output, receipt, run_id=command.run_id, gate_id=command.gate_id)
@@ -58,6 +57,13 @@ async def answer(gateway: Gateway, output: Output, answered: Answered) -> int:
     said = wording.one_line(command.choice or command.text)
     say(f"gate {command.gate_id} of run {command.run_id}: {said}{amount}")
     return 0
+
+
+async def _find(gateway: Gateway, answered: Answered, *, with_closed: bool) -> GateView | None:
+    """The gate of the run itself: the child runs, whose gates are listed too, may have one of the same name."""
+    found = await gateway.gates.List(ListGates(run_id=answered.run_id, with_closed=with_closed))
+    wanted = (answered.run_id, answered.gate_id)
+    return next((gate for gate in found.gates if (gate.run_id, gate.gate_id) == wanted), None)
 
 
 def _worded(answered: Answered, gate: GateView | None) -> Answered:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import secrets
 import sys
+from collections.abc import Iterable
 
 from crewlog.cli import wording
 from crewlog.cli.controlling import ID_BYTES, write_receipt
@@ -14,7 +15,7 @@ from crewlog.cli.output import say, write_line, write_message, write_messages, w
 from crewlog.domain.errors import InvalidCommand
 from crewlog.v1.admission_pb2 import AdmissionDimension, AdmissionLimit, ListAdmissionLimits, SetAdmissionLimit
 from crewlog.v1.run_pb2 import SignalRun
-from crewlog.v1.waiting_pb2 import ExplainWaiting, WaitingTask
+from crewlog.v1.waiting_pb2 import ExplainWaiting, WaitingReason, WaitingTask
 
 NO_LIMIT = -1
 
@@ -56,11 +57,19 @@ async def write_why(gateway: Gateway, output: Output, run_id: str) -> int:
         write_message(found, output)
     elif found.tasks:
         write_table(("run", "task", "since", "why", ">ahead"), [_waiting_row(task) for task in found.tasks])
+        _say_where_to_answer(gateway, found.tasks)
     else:
         write_line("nothing waits")
     if found.is_cut:
         say("there are more" if run_id else "there are more: name a run")
     return 0
+
+
+def _say_where_to_answer(gateway: Gateway, tasks: Iterable[WaitingTask]) -> None:
+    """For the first task that waits for a person."""
+    asking = next((task for task in tasks if task.reason == WaitingReason.WAITING_REASON_GATE), None)
+    if asking is not None:
+        say(f"see what to answer: {gateway.command(f'gates --run {asking.run_id}')}")
 
 
 def _limit_row(limit: AdmissionLimit) -> tuple[str, ...]:

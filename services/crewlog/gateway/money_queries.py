@@ -32,11 +32,18 @@ _SUMS = """
 coalesce(sum(usd), 0), coalesce(sum(lost), 0), coalesce(sum(saved), 0), coalesce(sum(input), 0),
 coalesce(sum(output), 0), coalesce(sum(cache_read), 0), coalesce(sum(cache_write), 0), count(*)
 """
+_FAMILY = """
+with recursive family (run_id) as (
+    select ? union select run.run_id from run join family on run.parent = family.run_id
+) select run_id from family
+"""
 _FROM = "from cost left join run on run.run_id = cost.run_id"
 
 
 @dataclass(frozen=True, slots=True)
 class GateFilter:
+    """Those of a run are also those of its child runs, and of theirs."""
+
     run_id: str = ""
     with_closed: bool = False
 
@@ -57,7 +64,7 @@ def gates(queries: Queries, wanted: GateFilter) -> list[GateView]:
     if not wanted.with_closed:
         conditions.append("is_open")
     if wanted.run_id:
-        conditions.append("run_id = ?")
+        conditions.append(f"run_id in ({_FAMILY})")
         values.append(wanted.run_id)
     query = f"select view from gate where {' and '.join(conditions)} order by opened, run_id, gate_id limit ?"
     with queries.snapshot() as connection:

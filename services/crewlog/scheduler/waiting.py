@@ -1,14 +1,14 @@
 """What every task waits for that has not ended and is not at work: worked out from the run, and from who has what.
 
-Of a run that is asked for by its id also the tasks are named that wait for others of the run. Of all runs they are left
-out: whatever they wait for is named, or is at work.
+Of a run that is asked for by its id, tasks of its child runs are named too, and those that wait for others of the run.
+Of all runs the latter are left out: whatever they wait for is named, or is at work.
 """
 
 from __future__ import annotations
 
 import asyncio
 import heapq
-import itertools
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -61,18 +61,25 @@ class Explainer:
         tasks_max = _tasks_max(request)
         found: list[WaitingTask] = []
         revision, resources = 0, Resources(self._dispatch, self._allotments)
-        run_ids = iter([request.run_id] if request.run_id else sorted(self._open_runs()))
-        while some := list(itertools.islice(run_ids, RUNS_PER_SLICE)):
-            for run_id in some:
-                run, run_revision = await self._owner.state(run_id)
-                if request.run_id and not run_revision:
-                    raise NotFound(f"there is no run {run_id!r}", what_to_do="see `crewlog runs`")
+        run_ids = deque([request.run_id] if request.run_id else sorted(self._open_runs()))
+        while run_ids:
+            for run_id in [run_ids.popleft() for _ in range(min(RUNS_PER_SLICE, len(run_ids)))]:
+                run, run_revision = await self._state(run_id, must_exist=run_id == request.run_id)
                 revision = max(revision, run_revision)
-                found.extend(tasks_of(run, resources, with_dependencies=bool(request.run_id)))
+                found.extend(tasks_of(run, resources, with_dependencies=run_id == request.run_id))
+                # Those of all runs are among them.
+                run_ids.extend(run.child_runs.values() if request.run_id else ())
             found = longest(found, tasks_max + 1)
             # Whatever else has to be done comes in between.
             await asyncio.sleep(0)
         return Waiting(tasks=found[:tasks_max], revision=revision, is_cut=len(found) > tasks_max)
+
+    async def _state(self, run_id: str, *, must_exist: bool) -> tuple[Run, int]:
+        """A child run may not have begun yet."""
+        run, revision = await self._owner.state(run_id)
+        if must_exist and not revision:
+            raise NotFound(f"there is no run {run_id!r}", what_to_do="see `crewlog runs`")
+        return run, revision
 
 
 def _tasks_max(request: ExplainWaiting) -> int:

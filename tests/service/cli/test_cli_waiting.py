@@ -117,6 +117,15 @@ async def test_what_tasks_wait_for_is_listed(crewlog: Crewlog, remembering: Reme
     assert remembering.asked == [ExplainWaiting(run_id="demo"), ExplainWaiting()]
 
 
+async def test_it_is_said_where_to_answer_what_a_child_run_asks(crewlog: Crewlog, remembering: Remembering) -> None:
+    reasons = WaitingReason.WAITING_REASON_CHILDREN, WaitingReason.WAITING_REASON_GATE
+    tasks = [WaitingTask(run_id=f"demo-{number}", reason=reason) for number, reason in enumerate(reasons)]
+    remembering.waiting = Waiting(tasks=tasks[:1])
+    assert "gates" not in (await crewlog("runs", "--why-waiting", "demo")).stderr
+    remembering.waiting = Waiting(tasks=tasks)
+    assert "gates --run demo-1" in (await crewlog("runs", "--why-waiting", "demo")).stderr
+
+
 async def test_that_nothing_waits_is_said(crewlog: Crewlog) -> None:
     assert (await crewlog("runs", "--why-waiting")).stdout == "nothing waits\n"
 

@@ -294,6 +294,13 @@ class TestGates:
         expected.MergeFrom(asked)
         assert remembering.asked == [expected]
 
+    async def test_a_gate_of_a_child_run_with_the_same_id_is_another(
+        self, crewlog: Crewlog, remembering: Remembering
+    ) -> None:
+        remembering.gates = (GateView(run_id="demo-child", gate_id="a-1-1", status=OPEN, choices=["x"]), self.QUESTION)
+        await crewlog("gates", "answer", "demo", "a-1-1", "tabs")
+        assert remembering.asked == [AnswerGate(run_id="demo", gate_id="a-1-1", text="tabs")]
+
     async def test_a_long_answer_comes_from_standard_input(
         self, crewlog: Crewlog, remembering: Remembering, monkeypatch: pytest.MonkeyPatch
     ) -> None:

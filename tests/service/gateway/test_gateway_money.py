@@ -19,6 +19,7 @@ from crewlog.v1.budget_pb2 import (
 )
 from crewlog.v1.budget_service_pb2 import GetBudget, ListBudgets, ListGates, QueryCost
 from crewlog.v1.events_pb2 import WatchEvents
+from crewlog.v1.node_pb2 import GateNode
 from crewlog.v1.run_pb2 import (
     AnswerGate,
     CancelRun,
@@ -26,7 +27,11 @@ from crewlog.v1.run_pb2 import (
     EndTask,
     GateStatus,
     GetRun,
+    Node,
+    Parent,
     ParkTask,
+    StartRun,
+    Workflow,
 )
 
 from tests.service.gateway.acting import DAY, NOON, Spending, answer, failure, plan, start
@@ -294,6 +299,22 @@ async def test_gates_are_listed_answered_once_and_gone(world: Any) -> None:
     )
     assert [(gate.status, gate.answered_by) for gate in every.gates] == [(GateStatus.GATE_STATUS_ANSWERED, "local")]
     assert every.gates == (await world.run_service.Get(GetRun(run_id="run-1"))).gates
+
+
+async def test_gates_of_child_runs_are_listed_with_those_of_their_parents(world: Any) -> None:
+    ask = Workflow(name="ask", nodes=[Node(node_id="ok", gate=GateNode(question="Go on?"))])
+    for run_id, above in (("top", ""), ("child", "top"), ("grandchild", "child"), ("other", "")):
+        parent = Parent(run_id=above, task_id="c-1", root_run_id="top", depth=1) if above else None
+        command = StartRun(run_id=run_id, workflow=ask, parent=parent, base_commit="b" * 40, at_unix_micros=NOON)
+        revision = await world.run_command(command)
+
+    async def listed(run_id: str) -> list[str]:
+        found = await world.gate_service.List(ListGates(run_id=run_id, at_least_revision=revision))
+        return sorted(gate.run_id for gate in found.gates)
+
+    assert await listed("top") == ["child", "grandchild", "top"]
+    assert await listed("grandchild") == ["grandchild"]
+    assert await listed("gone") == []
 
 
 @pytest.mark.parametrize(

@@ -128,7 +128,7 @@ def recover(
 def gates(
     where: Where,
     context: typer.Context,
-    run: Annotated[str, typer.Option("--run", help="Only those of this run.")] = "",
+    run: Annotated[str, typer.Option("--run", help="Only those of this run, and of its child runs.")] = "",
     with_closed: Annotated[bool, typer.Option("--all", help="Also those that are answered or have expired.")] = False,
 ) -> None:
     """Lists the questions that wait for an answer."""
