@@ -213,6 +213,25 @@ async def test_without_a_checkpoint_the_log_is_enough(world: World, tmp_path: Pa
         assert run_state.is_over(await world.until("r", run_state.is_over))
 
 
+async def test_a_scheduler_that_stops_while_it_opens_its_runs_forgets_none(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with world.scheduler(), client(world) as scheduler:
+        await scheduler.Start(StartRun(run_id="r", workflow=chain(5)))
+    reading = asyncio.Event()
+
+    async def read_for_ever(*_: object) -> None:
+        reading.set()
+        await asyncio.Event().wait()
+
+    with monkeypatch.context() as slow:
+        slow.setattr(MemoryLog, "read", read_for_ever)
+        async with world.scheduler(), asyncio.timeout(WAIT_SECONDS):
+            await reading.wait()
+    async with world.scheduler(), world.executor():
+        assert run_state.is_over(await world.until("r", run_state.is_over))
+
+
 async def test_an_executor_that_was_started_again_lets_another_take_over_at_once(world: World) -> None:
     async with world.scheduler(), client(world) as scheduler:
         await scheduler.Start(StartRun(run_id="r", workflow=chain(3)))

@@ -9,9 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 
 from crewlog.domain import names, run_state
 from crewlog.domain.errors import Unavailable, UnknownEvent, WrongState
@@ -20,6 +18,7 @@ from crewlog.eventlog.limits import check_head
 from crewlog.eventlog.owner import Clock, Owner
 from crewlog.eventlog.port import Stored
 from crewlog.scheduler.checkpoint import Checkpoint
+from crewlog.scheduler.checkpoint_writer import CheckpointWriter
 from crewlog.scheduler.claims import Claims
 from crewlog.scheduler.ends import end_of
 from crewlog.scheduler.funding import Funding
@@ -28,7 +27,6 @@ from crewlog.scheduler.reactor import Reactor
 from crewlog.scheduler.survey import says_over, survey
 from crewlog.v1.entry_pb2 import Entry
 
-CHECKPOINT_SECONDS = 1.0
 OPENING_AT_ONCE_MAX = 128
 LOOK_AGAIN_SECONDS = 30.0
 SLICES = 60
@@ -56,15 +54,11 @@ class Tail:
         self._funding = funding
         self._learn_limits = learn_limits
         self._checkpoint = checkpoint
-        self._may_save = may_save
+        self._writer = CheckpointWriter(checkpoint, may_save)
         self._clock = clock
-        self._saved: set[str] = set()
         self._opened_at: dict[str, int] = {}
-        self._saved_at = 0.0
         self._revision = 0
         self._moved, self._moved_before = set[str](), set[str]()
-        # One thread, so that a save that was given up has ended before the next one begins.
-        self._writer = ThreadPoolExecutor(1, "checkpoint")
 
     async def open(self) -> None:
         """Opens the runs of the checkpoint, or those that the log shows; until then the scheduler does not serve."""
@@ -73,7 +67,6 @@ class Tail:
             check_head(await self._log.head(), remembered.revision)
         position = remembered or await survey(self._log)
         self._revision = position.revision
-        self._saved = set(remembered.open_runs) if remembered else set()
         for budget_id in position.budgets:
             await self._funding.learn(budget_id)
         await self._learn_limits()
@@ -84,13 +77,15 @@ class Tail:
                 await self._open(run_id)
 
         await asyncio.gather(*(open_one(run_id) for run_id in position.open_runs))
+        self._writer.begin(remembered.open_runs if remembered else ())
 
     async def follow(self) -> None:
         """Runs until it is cancelled."""
         async for batch in self._log.follow(self._revision, ("run", "agent", "budget", "admission")):
             await self._see(batch)
             self._revision = batch[-1].revision
-            await self._save_sometimes()
+            if self._writer.is_due():
+                await self.save()
 
     async def look_again(self) -> None:
         """Looks at every open run within LOOK_AGAIN_SECONDS, a slice at a time, until it is cancelled."""
@@ -106,25 +101,15 @@ class Tail:
         self._reactor.opened(run_id)
 
     async def save(self) -> None:
-        """Nothing, when another scheduler may be writing the checkpoint now."""
-        if not self._may_save():
-            return
-        open_runs = set(self._reactor.open_runs)
-        opened, closed = open_runs - self._saved, self._saved - open_runs
         for run_id in self._reactor.closed_runs:
             self._opened_at.pop(run_id, None)
         self._reactor.closed_runs = set()
-        self._saved = open_runs
-        self._saved_at = time.monotonic()
-        loop = asyncio.get_running_loop()
-        budgets = tuple(self._funding.known)
-        await loop.run_in_executor(self._writer, self._checkpoint.save, self._revision, opened, closed, budgets)
+        await self._writer.save(self._revision, self._reactor.open_runs, self._funding.known)
 
     async def close(self) -> None:
         """Saves for the last time."""
         await self.save()
-        self._writer.shutdown()
-        self._checkpoint.close()
+        self._writer.close()
 
     async def _see(self, batch: Sequence[Stored]) -> None:
         for stored in batch:
@@ -182,10 +167,6 @@ class Tail:
             logger.warning("run %s waits: %s", run_id, reason)
             return
         self._reactor.look_again(run_id)
-
-    async def _save_sometimes(self) -> None:
-        if time.monotonic() - self._saved_at >= CHECKPOINT_SECONDS:
-            await self.save()
 
 
 def _slices(run_ids: list[str]) -> Iterator[list[str]]:
