@@ -11,7 +11,7 @@ from crewlog.domain.errors import InvalidCommand, Refused, StaleClaim
 from crewlog.domain.graph import map_of
 from crewlog.domain.run_view import view
 from crewlog.v1.answer_pb2 import Failure
-from crewlog.v1.budget_pb2 import Amounts, Limit
+from crewlog.v1.budget_pb2 import Amounts, Limit, OnExhausted
 from crewlog.v1.node_pb2 import (
     CommandNode,
     GateNode,
@@ -35,12 +35,14 @@ from crewlog.v1.run_pb2 import (
     ParkTask,
     PauseRun,
     Planning,
+    RaiseRunBudget,
     ResumeRun,
     RetryRun,
     Role,
     SpawnChild,
     TaskCancelRequested,
     TaskFailure,
+    TaskParked,
     TaskResult,
     TaskSkipped,
     TaskStatus,
@@ -83,6 +85,7 @@ def test_a_map_over_something_else_than_a_list_fails() -> None:
     play = Play(node("a"), node("m", "a", map=fan_out(over="tasks.a.result")))
     play.end("a-1", value={"x": 1})
     assert play.run.failure is not None and "list" in play.run.failure.message
+    assert "start another run" in play.run.failure.what_to_do
 
 
 def test_a_map_bears_as_many_failures_as_it_may_and_then_stops() -> None:
@@ -322,6 +325,24 @@ def test_children_do_not_outlive_their_parent() -> None:
     assert play.status("lead_c2-1") == "cancelled"
     play.do(EndTask(task_id="lead_c1-1", cancelled=TaskResult()))
     assert play.finish() == "succeeded"
+
+
+def test_a_child_run_that_cannot_be_paid_after_the_merge_waits_once_and_then_begins() -> None:
+    inner = node("c", "a", "b", workflow=WorkflowNode(workflow=workflow(node("n"))))
+    wait = OnExhausted.ON_EXHAUSTED_WAIT
+    play = Play(
+        node("a", agent=agent()), node("b", agent=agent()), inner, budget=Limit(usd_micros=90), on_exhausted=wait
+    )
+    play.claim("a-1", "b-1")
+    for task_id, commit in (("a-1", "a" * 40), ("b-1", "b" * 40)):
+        spent = TaskResult(commit=commit, spent=Amounts(usd_micros=45))
+        play.do(EndTask(task_id=task_id, succeeded=spent))
+    merged = EndTask(task_id="c-1", is_merge=True, succeeded=TaskResult(commit="c" * 40))
+    assert kinds(play.do(merged)) == [TaskParked]
+    assert (play.run.merging, play.run.parked, play.do(merged)) == ((), ("c-1",), [])
+    play.do(RaiseRunBudget(by=Amounts(usd_micros=10)))
+    assert play.run.merging == ("c-1",)
+    assert ChildRunRequested in kinds(play.do(merged))
 
 
 def test_a_parent_that_sends_the_work_back_stops_its_children_once() -> None:

@@ -346,8 +346,7 @@ def _on_over(
 
 
 def _on_parked(run: Run, event: TaskParked) -> Run:
-    known = run.tasks.get(event.task_id)
-    task = known or new_task(run, event.task_id, event.node_id, event.visit)
+    task = run.tasks.get(event.task_id) or new_task(run, event.task_id, event.node_id, event.visit)
     parked = replace(
         task,
         status=TaskStatus.TASK_STATUS_PARKED,
@@ -363,7 +362,8 @@ def _on_parked(run: Run, event: TaskParked) -> Run:
         ready=without(run.ready, task.node_id),
         pending=without(run.pending, task.node_id),
         open=run.open.delete(task.task_id) if task.task_id in run.open else run.open,
-        parked=(*run.parked, task.task_id),
+        parked=(*run_graph_events.without_parked(run, task), task.task_id),
+        merging=without(run.merging, task.task_id),
         adrift=(*run.adrift, task.task_id) if task.generation else run.adrift,
     )
 
