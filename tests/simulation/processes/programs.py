@@ -38,7 +38,7 @@ from tests.simulation.processes.git import BASE_COMMIT
 from tests.simulation.processes.model import MODEL, SENT_BACK
 
 NODES_MAX = 5
-AGENT_SHARE, COMMAND_SHARE, NOOP_SHARE = 0.45, 0.15, 0.1
+AGENT_SHARE, COMMAND_SHARE, NOOP_SHARE = 0.4, 0.2, 0.05
 SIGNAL = "go"
 SCHEMA = '{"type": "object", "required": ["is_good"]}'
 INNER = Workflow(name="inner", nodes=[Node(node_id="n0", noop=NoopNode(steps=2))])
@@ -65,6 +65,8 @@ def workflow(chance: Random) -> Workflow:
     """A chain, a fan, or something in between; with conditions, and sometimes with a way back."""
     count = chance.randrange(1, NODES_MAX + 1)
     nodes = [_node(chance, number) for number in range(count)]
+    if count > 2 and chance.random() < 0.3:
+        nodes[-1] = Node(node_id=f"n{count - 1}", join_files=JoinNode())
     for number, node in enumerate(nodes):
         before = [f"n{other}" for other in range(number)]
         wanted = 3 if node.HasField("join_files") else chance.choice((0, 1, 1, 2))
@@ -101,7 +103,7 @@ def _ways(chance: Random, node: Node) -> list[Edge]:
 def _node(chance: Random, number: int) -> Node:
     node = _kind(chance)
     node.node_id = f"n{number}"
-    node.continue_on_failure = chance.random() < 0.1
+    node.continue_on_failure = chance.random() < 0.2
     if chance.random() < 0.3:
         node.retry.CopyFrom(RetryPolicy(attempts_max=2, back_off_seconds=chance.choice((0, 5))))
     if chance.random() < 0.1:
@@ -133,8 +135,8 @@ def _agent(chance: Random) -> Node:
 
 
 def _command(chance: Random) -> Node:
-    argv = ["make", str(chance.randrange(10, 9_000)), chance.choice(("0", "0", "50"))]
-    return Node(command=CommandNode(argv=argv, network=chance.random() < 0.4))
+    argv = ["make", str(chance.randrange(10, 15_000)), chance.choice(("0", "0", "50"))]
+    return Node(command=CommandNode(argv=argv, network=chance.random() < 0.5))
 
 
 def _gate(chance: Random) -> Node:
