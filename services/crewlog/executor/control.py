@@ -7,7 +7,7 @@ interrupted when somebody wants to be heard at once. Whatever is cut off gets an
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Iterable
 from enum import IntEnum
 from typing import TypeVar
 
@@ -44,17 +44,22 @@ class Control:
         self._effects: set[asyncio.Future[str]] = set()
         self._sleepers: set[asyncio.Future[str]] = set()
         self._grace: asyncio.TimerHandle | None = None
+        self._is_grace_over = False
 
     def ask(self, leave: Leave, grace_seconds: float = 0.0) -> None:
         """Asks the host to leave. Doing it twice is doing it once; the grace runs from the first time."""
         self.leave = max(leave, self.leave or leave)
         _set(self._sleepers, CANCELLED)
         if leave is Leave.CANCEL and self._grace is None:
-            self._grace = asyncio.get_running_loop().call_later(grace_seconds, _set, self._effects, CANCELLED)
+            self._grace = asyncio.get_running_loop().call_later(grace_seconds, self._end_grace)
 
     def interrupt(self) -> None:
         """Cuts off what is under way now; the next effect is not meant."""
         _set(self._effects, INTERRUPTED)
+
+    def _end_grace(self) -> None:
+        self._is_grace_over = True
+        _set(self._effects, CANCELLED)
 
     def close(self) -> None:
         if self._grace is not None:
@@ -65,6 +70,8 @@ class Control:
         task = asyncio.ensure_future(effect)
         cut: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._effects.add(cut)
+        if self._is_grace_over:
+            _set((cut,), CANCELLED)
         self.step_seconds = seconds
         try:
             await asyncio.wait((task, cut), timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
@@ -97,7 +104,7 @@ async def _end(task: asyncio.Future[T]) -> None:
     await asyncio.wait((task,))
 
 
-def _set(waiting: set[asyncio.Future[str]], reason: str) -> None:
+def _set(waiting: Iterable[asyncio.Future[str]], reason: str) -> None:
     for future in waiting:
         if not future.done():
             future.set_result(reason)

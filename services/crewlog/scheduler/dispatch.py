@@ -168,12 +168,19 @@ def stop_of(run: Run, task: Task) -> Stop | None:
     if run_state.is_stopping(run) or run_state.is_to_stop(task):
         asked = task.cancel_requested or run.cancel_requested
         stop.kind, stop.reason = StopKind.STOP_KIND_CANCEL, asked.reason if asked else _why(task)
-        stop.grace_seconds = (asked.grace_seconds if asked else 0) or GRACE_SECONDS
+        stop.grace_seconds = (asked.grace_seconds if asked else 0) or _grace_seconds(run, task)
         return stop
     if run.paused is not None:
         stop.kind, stop.reason = StopKind.STOP_KIND_PAUSE, run.paused.reason or "the run is paused"
         return stop
     return None
+
+
+def _grace_seconds(run: Run, task: Task) -> int:
+    """A command whose time is over, or that nobody needs any more, hears SIGTERM at once, and may tidy up."""
+    asked = task.cancel_requested
+    is_needless = task.timed_out is not None or (asked is not None and asked.is_needless)
+    return 0 if is_needless and run_state.node_of(run, task).HasField("command") else GRACE_SECONDS
 
 
 def _why(task: Task) -> str:
