@@ -134,6 +134,7 @@ def test_a_condition_that_cannot_be_worked_out_fails_the_task() -> None:
     play = Play(node("a"), node("b"), edges=(edge("a", "b", when="task.result.size > 3"),))
     play.end("a-1", "no value")
     assert play.run.failure is not None and play.run.failure.reason == "condition_failed"
+    assert "start another run" in play.run.failure.what_to_do
 
 
 def test_a_way_back_is_taken_as_often_as_it_may() -> None:
@@ -164,6 +165,7 @@ def test_a_way_back_that_is_used_up_fails_what_would_go_on() -> None:
     play.end("write-1")
     play.end("review-1", value={"ok": False})
     assert play.run.failure is not None and play.run.failure.reason == "visits_exhausted"
+    assert "start another run" in play.run.failure.what_to_do
 
 
 def test_what_works_on_an_old_visit_is_stopped() -> None:

@@ -247,7 +247,7 @@ def _not_begun(task: Task, problem: ExpressionFailed, at: int) -> run_ends.End:
     failure = Failure(
         reason=run_ends.EXPRESSION_FAILED,
         message=f"what {task.node_id!r} starts from cannot be worked out: {problem}",
-        what_to_do="mend the expression in the workflow; it was given what the nodes before it handed over",
+        what_to_do=f"{run_ends.MEND_AND_START}; the expression was given what the nodes before it handed over",
     )
     return run_ends.failed(failure, None, at)
 

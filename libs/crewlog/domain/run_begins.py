@@ -364,7 +364,9 @@ def _handed_on(run: Run, task: Task) -> str:
 
 
 def _failed(run: Run, task: Task, reason: str, message: str, at: int) -> list[Message]:
-    failure = Failure(reason=reason, message=message, what_to_do="look at the workflow and at what its nodes gave")
+    is_broken = reason == run_ends.EXPRESSION_FAILED
+    what_to_do = run_ends.MEND_AND_START if is_broken else "look at the workflow and at what its nodes gave"
+    failure = Failure(reason=reason, message=message, what_to_do=what_to_do)
     return run_ends.events_of(run, task, run_ends.failed(failure, None, at))
 
 

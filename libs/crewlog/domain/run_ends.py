@@ -43,6 +43,7 @@ from google.protobuf.message import Message
 
 BACK_OFF_SECONDS_MAX = 3_600
 CONDITION_FAILED, EXPRESSION_FAILED, JOIN_MISSED = "condition_failed", "expression_failed", "join_missed"
+MEND_AND_START = "mend it in the workflow's file and start another run: this one keeps the workflow that it began with"
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +143,7 @@ def _led_on(run: Run, task: Task, end: End) -> list[Message]:
         broken = Failure(
             reason=CONDITION_FAILED,
             message=f"a condition of an edge from {task.node_id!r} cannot be worked out: {problem}",
-            what_to_do="mend the condition in the workflow; what was done so far is on the run's branch",
+            what_to_do=f"{MEND_AND_START}; what was done so far is on its branch",
         )
         return [_ended(task, failed(broken, end.result, end.at))]
 
@@ -278,7 +279,10 @@ def _visits_used_up(way: Way) -> Failure:
     return Failure(
         reason="visits_exhausted",
         message=f"{way.source!r} still sends the work back after {way.visits_max} visits of {way.target!r}",
-        what_to_do="look at its last output; the work so far is on the run's branch",
+        what_to_do=(
+            "look at its last output; start another run with more `visits_max` or a smaller task: a retry pays for one "
+            "more visit and ends in the same way. The work so far is on the run's branch"
+        ),
     )
 
 

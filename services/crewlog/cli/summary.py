@@ -27,17 +27,22 @@ def next_commands(view: RunView, gateway: Gateway, repo: str = "") -> list[str]:
     branch = wording.plain(view.change.branch)
     git = f"git -C {repo} " if repo else "git "
     inspect = [f"{git}log -p {wording.short_id(view.base_commit)}..{branch}"] if branch else []
-    return [*inspect, *(gateway.command(f"{verb} {view.run_id}") for verb in _verbs(view.status))]
+    return [*inspect, *(gateway.command(f"{verb} {view.run_id}") for verb in _verbs(view))]
+
+
+_OF_THE_WORKFLOW = frozenset({"condition_failed", "expression_failed", "visits_exhausted"})
+"""Reasons that a retry finds again: the run keeps the workflow that it began with."""
 
 
 def exit_code(view: RunView) -> ExitCode:
     return _EXITS.get(view.status, ExitCode.RUN_FAILED)
 
 
-def _verbs(status: RunStatus.ValueType) -> tuple[str, ...]:
-    if status == RunStatus.RUN_STATUS_PAUSED:
+def _verbs(view: RunView) -> tuple[str, ...]:
+    if view.status == RunStatus.RUN_STATUS_PAUSED:
         return ("resume", "watch", "cancel", "replay", "show")
-    again = ("retry",) if status in (RunStatus.RUN_STATUS_FAILED, RunStatus.RUN_STATUS_CANCELLED) else ()
+    is_over = view.status in (RunStatus.RUN_STATUS_FAILED, RunStatus.RUN_STATUS_CANCELLED)
+    again = ("retry",) if is_over and view.failure.reason not in _OF_THE_WORKFLOW else ()
     return ("diff", "replay", "trace", "show", *again)
 
 
