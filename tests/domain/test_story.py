@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from crewlog.cli import story, wording
 from crewlog.cli.lines import Tone
 from crewlog.cli.story import Story, tell, tell_all
+from crewlog.domain import agent_view
+from crewlog.domain.agent_state import Agent
 from crewlog.eventlog.codec import EVENT_TYPES, event_type
 from crewlog.v1.agent_pb2 import (
+    AgentStarted,
     AgentTakenOver,
     ContentBlock,
     EffectKey,
@@ -26,7 +30,8 @@ from crewlog.v1.answer_pb2 import Failure
 from crewlog.v1.body_pb2 import BlobRef, Body
 from crewlog.v1.budget_pb2 import Usage
 from crewlog.v1.entry_pb2 import Event, RecordedEntry
-from crewlog.v1.run_pb2 import RunSucceeded, TaskFailed, TaskResult, TaskSucceeded
+from crewlog.v1.node_pb2 import CommandNode
+from crewlog.v1.run_pb2 import AgentNode, NoopNode, RunSucceeded, TaskFailed, TaskResult, TaskSucceeded
 from crewlog.v1.workspace_pb2 import Change, ChangeCommitted, DiffStat, Snapshot
 
 Record = Callable[..., RecordedEntry]
@@ -50,6 +55,20 @@ def test_every_event_of_the_catalogue_is_told() -> None:
 def test_an_event_without_any_field_set_is_told_without_failing(record: Record, field: str) -> None:
     fact = getattr(Event(), field)
     assert tell_all([record("agent", AGENT, fact)])
+
+
+@pytest.mark.parametrize(
+    ("kind", "told"),
+    [
+        ({"node": AgentNode()}, "begins with m"),
+        ({"command": CommandNode()}, "begins"),
+        ({"noop": NoopNode()}, "begins"),
+    ],
+)
+def test_a_model_is_named_only_where_one_is_asked(record: Record, kind: dict[str, Any], told: str) -> None:
+    started = AgentStarted(run_id="r", task_id="a-1", model="m", **kind)
+    assert _texts(record("agent", AGENT, started)) == [told]
+    assert agent_view.view(Agent(started=started), AGENT).model == ("m" if "node" in kind else "")
 
 
 def test_an_outcome_says_what_was_called_and_how_long_it_took(record: Record) -> None:

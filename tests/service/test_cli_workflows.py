@@ -82,7 +82,8 @@ def test_the_list_says_where_from_and_survives_a_broken_one(crewlog: Crewlog, re
     rows = {row["name"]: row for row in json.loads(out)}
     assert status == ExitCode.OK
     assert (rows["mine"]["from"], rows["theirs"]["from"], rows["agent"]["from"]) == ("project", "user", "built in")
-    assert "not valid" in rows["broken"]["description"]
+    assert "not valid" in rows["broken"]["description"] and "broken.yaml:1:8" in rows["broken"]["why"]
+    assert "broken.yaml:1:8" in crewlog("list")[1]
     assert crewlog("list")[1].splitlines()[0].split() == ["NAME", "FROM", "NODES", "VERSION", "DESCRIPTION"]
 
 

@@ -18,6 +18,7 @@ from crewlog.eventlog.codec import EVENT_TYPES
 from crewlog.runtime.status import refusal_of
 from crewlog.v1.entry_pb2 import RecordedEntry
 from crewlog.v1.events_pb2 import WatchEvents
+from crewlog.v1.run_pb2 import GetRun
 
 PAUSE_SECONDS = 0.5
 TRIES_MAX = 120
@@ -37,6 +38,8 @@ class Wanted:
 async def write(gateway: Gateway, wanted: Wanted, output: Output) -> int:
     _check("kind", wanted.kinds, KINDS)
     _check("type", wanted.types, EVENT_TYPES)
+    if wanted.run_id:
+        await gateway.runs.Get(GetRun(run_id=wanted.run_id))  # refuses where there is no such run
     if output is Output.JSON and not wanted.follow:
         await _write_array(gateway, wanted)
         return 0

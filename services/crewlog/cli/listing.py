@@ -42,6 +42,8 @@ async def runs(gateway: Gateway, output: Output, listed: Listed) -> int:
         with_children=listed.with_children or bool(listed.parent),
         parent_run_id=listed.parent,
     )
+    if listed.parent:
+        await gateway.runs.Get(GetRun(run_id=listed.parent))  # refuses where there is no such run
     found: list[RunView] = []
     async for view in _all_runs(gateway, request):
         found.append(view)
@@ -114,6 +116,9 @@ def write_run(view: RunView, *, with_items: bool = False) -> None:
     for name, value in _facts(view):
         write_fact(name, value)
     _write_tasks(view, view.tasks if with_items else tasks.without_items(view.tasks))
+    if with_items and not view.tasks_left_out:
+        for line in tasks.not_begun(view.tasks):
+            write_line(line)
     for line in printed.by_failed(view.run_id, view.tasks):
         write_line(line)
     if view.tasks_left_out and with_items:

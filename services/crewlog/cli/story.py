@@ -129,7 +129,7 @@ def _run_cancelled(_: _Scene, fact: run.RunCancelled) -> Iterator[Line]:
 
 def _agent_started(scene: _Scene, fact: agent.AgentStarted) -> Iterator[Line]:
     role = f"{fact.node.role.name} " if fact.node.role.name else ""
-    model = f" with {fact.model}" if fact.model else ""
+    model = f" with {fact.model}" if fact.model and fact.HasField("node") else ""
     yield Line(scene.task, wording.plain(f"{role}begins{model}"))
 
 

@@ -42,6 +42,19 @@ def progress(task: TaskView, items: Iterable[TaskView]) -> str:
     return ", ".join([f"{task.items_ended} of {task.items} done", *beside])
 
 
+def not_begun(tasks: Sequence[TaskView]) -> list[str]:
+    """Items are tasks once they have begun: how many have not, by map."""
+    items = items_of(tasks)
+    counts = {
+        task.task_id: (task.items - len({item.node_id for item in items[task.task_id]}), task.items)
+        for task in tasks
+        if task.task_id in items
+    }
+    return [
+        f"{task_id}: {left} of {whole} items have not begun" for task_id, (left, whole) in counts.items() if left > 0
+    ]
+
+
 def what_came_of_it(task: TaskView, question: str = "", items: Iterable[TaskView] = ()) -> str:
     """The result, or what is in the way of it."""
     child = f"run {task.child_run_id}" if task.child_run_id else ""

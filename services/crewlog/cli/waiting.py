@@ -12,6 +12,7 @@ from crewlog.cli.controlling import ID_BYTES, write_receipt
 from crewlog.cli.gateway import Gateway
 from crewlog.cli.options import Output
 from crewlog.cli.output import say, write_line, write_message, write_messages, write_table
+from crewlog.domain.admission import EVERY_OTHER
 from crewlog.domain.errors import InvalidCommand
 from crewlog.v1.admission_pb2 import AdmissionDimension, AdmissionLimit, ListAdmissionLimits, SetAdmissionLimit
 from crewlog.v1.run_pb2 import SignalRun
@@ -40,7 +41,8 @@ async def set_limit(gateway: Gateway, output: Output, dimension: str, name: str,
 
 
 async def limits(gateway: Gateway, output: Output) -> int:
-    found = (await gateway.admission.List(ListAdmissionLimits())).limits
+    known = (await gateway.admission.List(ListAdmissionLimits())).limits
+    found = [limit for limit in known if _still_counts(limit, known)]
     if output is not Output.TABLE:
         write_messages(found, output)
     elif found:
@@ -74,7 +76,15 @@ def _say_where_to_answer(gateway: Gateway, tasks: Iterable[WaitingTask]) -> None
 
 def _limit_row(limit: AdmissionLimit) -> tuple[str, ...]:
     dimension = wording.admission_dimension(limit.dimension)
-    return dimension, wording.plain(limit.name), str(limit.tasks_max), str(limit.tasks_at_work)
+    most = "none" if limit.tasks_max == NO_LIMIT else str(limit.tasks_max)
+    return dimension, wording.plain(limit.name), most, str(limit.tasks_at_work)
+
+
+def _still_counts(limit: AdmissionLimit, known: Iterable[AdmissionLimit]) -> bool:
+    """One that was taken away does while tasks are at work under it, or where it frees a name from the limit of `*`."""
+    if limit.tasks_max != NO_LIMIT or limit.tasks_at_work:
+        return True
+    return any(each.dimension == limit.dimension and each.name == EVERY_OTHER for each in known)
 
 
 def _waiting_row(task: WaitingTask) -> tuple[str, ...]:

@@ -69,7 +69,14 @@ def write_list(repository: Path, output: Output) -> None:
         _write_rows(rows, output)
         return
     headings = ("name", "from", ">nodes", "version", "description")
-    write_table(headings, [[str(row[heading.lstrip(">")]) for heading in headings] for row in rows])
+    write_table(headings, [[_cell(row[heading.lstrip(">")]) for heading in headings] for row in rows])
+    for row in rows:
+        if "why" in row:
+            write_line(f"\n{wording.plain(row['why'])}")
+
+
+def _cell(value: object) -> str:
+    return wording.one_line(str(value), DESCRIPTION_CHARACTERS_MAX)
 
 
 def _row(found: Found, repository: Path) -> dict[str, Any]:
@@ -77,10 +84,9 @@ def _row(found: Found, repository: Path) -> dict[str, Any]:
     try:
         workflow = crew_files.load(found.name, repository)
     except Refused as refusal:
-        why = wording.one_line(refusal.message, DESCRIPTION_CHARACTERS_MAX)
-        return {**row, "nodes": "", "version": "", "description": f"not valid: {why}"}
-    description = wording.one_line(workflow.description, DESCRIPTION_CHARACTERS_MAX)
-    return {**row, "nodes": len(workflow.nodes), "version": workflow.version, "description": description}
+        why = "\n".join(lines_of(refusal)).removeprefix("crewlog: ")
+        return {**row, "nodes": "", "version": "", "description": "not valid: see below", "why": why}
+    return {**row, "nodes": len(workflow.nodes), "version": workflow.version, "description": workflow.description}
 
 
 def show(name: str, repository: Path, output: Output) -> None:

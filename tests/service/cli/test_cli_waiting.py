@@ -10,7 +10,7 @@ import sys
 import pytest
 from crewlog.cli import editing, starting, summary, telling
 from crewlog.cli.exits import ExitCode, Failed
-from crewlog.domain.errors import InvalidCommand, WrongState
+from crewlog.domain.errors import InvalidCommand, NotFound, WrongState
 from crewlog.v1.admission_pb2 import AdmissionDimension, AdmissionLimit, SetAdmissionLimit
 from crewlog.v1.body_pb2 import Body
 from crewlog.v1.run_pb2 import (
@@ -98,6 +98,30 @@ async def test_limits_are_listed_with_what_is_at_work(
     heading, line = (await crewlog(*arguments)).stdout.splitlines()
     assert heading.split() == ["DIMENSION", "NAME", "AT", "MOST", "AT", "WORK"]
     assert line.split() == ["role", "implementer", "4", "3"]
+
+
+async def test_a_limit_that_was_taken_away_is_listed_only_where_it_still_counts(
+    crewlog: Crewlog, remembering: Remembering
+) -> None:
+    gone = AdmissionLimit(dimension=ROLE, name="tester", tasks_max=-1)
+    remembering.limits = [gone]
+    assert (await crewlog("limits")).stdout == "there are no limits\n"
+    for limits in (
+        [AdmissionLimit(dimension=ROLE, name="tester", tasks_max=-1, tasks_at_work=2)],
+        [AdmissionLimit(dimension=ROLE, name="*", tasks_max=4), gone],
+    ):
+        remembering.limits = limits
+        assert (await crewlog("limits")).stdout.splitlines()[-1].split()[:3] == ["role", "tester", "none"]
+
+
+@pytest.mark.parametrize("arguments", [("runs", "zzz", "--children"), ("events", "--run", "zzz")])
+async def test_a_run_that_is_not_there_is_no_empty_list(
+    crewlog: Crewlog, remembering: Remembering, arguments: tuple[str, ...]
+) -> None:
+    remembering.blindness = NotFound("there is no run 'zzz'")
+    done = await crewlog(*arguments)
+    assert (done.returncode, done.stdout) == (ExitCode.FAILED, "")
+    assert "no run 'zzz'" in done.stderr
 
 
 async def test_what_tasks_wait_for_is_listed(crewlog: Crewlog, remembering: Remembering) -> None:
@@ -270,6 +294,9 @@ async def test_items_are_shown_when_they_are_asked_for(crewlog: Crewlog, remembe
     shown = (await crewlog("show", "demo", "--items")).stdout
     assert "do_0-1" in shown
     assert "7 tasks more: items that are done" in shown
+    remembering.view.tasks_left_out = 0
+    assert "do-1: 7 of 9 items have not begun" in (await crewlog("show", "demo", "--items")).stdout
+    assert "have not begun" not in (await crewlog("show", "demo")).stdout
 
 
 def _with_failed_command(output: str) -> RunView:
