@@ -100,6 +100,25 @@ def test_a_map_bears_as_many_failures_as_it_may_and_then_stops() -> None:
     assert play.run.failure is None, "the map ends when the last of its items has"
     play.do(EndTask(task_id="m_1-1", cancelled=TaskResult()))
     assert play.run.failure is not None and play.run.failure.reason == "map_failed"
+    told = "0 of 5 items of 'm' are done; m_0-1: failed, m_2-1: failed, m_1-1: cancelled, m_3-1: cancelled"
+    assert told in play.run.failure.message
+
+
+def test_a_map_with_a_cancelled_item_does_not_say_that_it_failed() -> None:
+    play = Play(node("m", map=fan_out(times=2)), node("z", "m"))
+    play.end("m_0-1", "good")
+    play.claim("m_1-1")
+    play.do(EndTask(task_id="m_1-1", cancelled=TaskResult()))
+    assert play.run.failure is not None
+    assert "1 of 2 items of 'm' are done; m_1-1: cancelled" in play.run.failure.message
+
+
+def test_a_map_names_only_the_first_of_many_items_that_are_not_done() -> None:
+    play = Play(node("m", map=fan_out(times=8, failures_max=7)), node("z", "m"))
+    for number in range(8):
+        play.end(f"m_{number}-1", fail="broken")
+    assert play.run.failure is not None
+    assert play.run.failure.message.endswith("m_4-1: failed, and 3 more")
 
 
 def test_an_item_is_tried_again_in_its_place() -> None:

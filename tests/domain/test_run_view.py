@@ -5,13 +5,19 @@ from __future__ import annotations
 from crewlog.domain import run
 from crewlog.domain.decider import fold
 from crewlog.domain.run_view import view
+from crewlog.v1.node_pb2 import WaitNode
 from crewlog.v1.run_pb2 import (
     AgentNode,
     GateOpened,
+    MapExpanded,
+    MapNode,
     Node,
     Role,
     RunStarted,
     TaskClaimed,
+    TaskSkipped,
+    TaskSucceeded,
+    WaitStarted,
     Workflow,
 )
 from google.protobuf.message import Message
@@ -36,6 +42,51 @@ def test_gates_stand_in_the_order_in_which_they_were_opened() -> None:
     assert [gate.gate_id for gate in view(fold(run, events)).gates] == [gate.gate_id for gate in opened]
 
 
-def test_tasks_that_were_claimed_at_once_have_an_order() -> None:
-    events: list[Message] = [started(), *(claim(name) for name in AT_ONCE)]
-    assert [task.node_id for task in view(fold(run, events)).tasks] == sorted(AT_ONCE)
+def test_tasks_that_were_claimed_at_once_stand_as_they_were_written() -> None:
+    events: list[Message] = [started(), *(claim(name) for name in reversed(AT_ONCE))]
+    assert [task.node_id for task in view(fold(run, events)).tasks] == list(AT_ONCE)
+
+
+def test_tasks_stand_as_they_flow() -> None:
+    """What was left out after what it would have followed, and what is to come after what it waits for."""
+    ways = {"last": ["late", "fallback"], "late": ["never"], "never": ["slow"], "fallback": ["slow"], "slow": []}
+    nodes = [Node(node_id=name, agent=AgentNode(role=Role(name="r")), depends_on=ways[name]) for name in ways]
+    workflow = Workflow(name="w", nodes=nodes)
+    events: list[Message] = [
+        RunStarted(run_id="r", project_id="p", workflow=workflow, at_unix_micros=1),
+        TaskClaimed(task_id="slow-1", node_id="slow", visit=1, executor_id="e", generation=1, at_unix_micros=2),
+        TaskSucceeded(task_id="slow-1", at_unix_micros=3),
+        TaskSkipped(task_id="late-1", node_id="late", visit=1, at_unix_micros=4),
+        TaskSkipped(task_id="never-1", node_id="never", visit=1, at_unix_micros=4),
+        TaskClaimed(task_id="fallback-1", node_id="fallback", visit=1, executor_id="e", generation=1, at_unix_micros=5),
+    ]
+    shown = [task.node_id for task in view(fold(run, events)).tasks]
+    assert shown == ["slow", "never", "late", "fallback", "last"]
+    to_come = [task.node_id for task in view(fold(run, events[:1])).tasks]
+    assert to_come == ["slow", "never", "fallback", "late", "last"]
+
+
+def test_items_of_a_map_stand_by_their_number() -> None:
+    body = Node(node_id="many", agent=AgentNode(role=Role(name="r")))
+    node = Node(node_id="many", map=MapNode(times=12, body=body))
+    events: list[Message] = [
+        RunStarted(run_id="r", project_id="p", workflow=Workflow(name="w", nodes=[node]), at_unix_micros=1),
+        MapExpanded(task_id="many-1", node_id="many", visit=1, items=12, at_once_max=12, at_unix_micros=2),
+        *(
+            TaskClaimed(task_id=f"many_{n}-1", node_id=f"many_{n}", visit=1, generation=1, at_unix_micros=3)
+            for n in reversed(range(12))
+        ),
+    ]
+    shown = [task.node_id for task in view(fold(run, events)).tasks]
+    assert shown == ["many", *(f"many_{number}" for number in range(12))]
+
+
+def test_a_wait_names_the_signal_that_it_waits_for() -> None:
+    workflow = Workflow(name="w", nodes=[Node(node_id="hold", wait=WaitNode(signal="released"))])
+    events: list[Message] = [
+        RunStarted(run_id="r", project_id="p", workflow=workflow, at_unix_micros=1),
+        WaitStarted(task_id="hold-1", node_id="hold", visit=1, signal="released", at_unix_micros=2),
+    ]
+    assert [task.signal for task in view(fold(run, events)).tasks] == ["released"]
+    over = [*events, TaskSucceeded(task_id="hold-1", at_unix_micros=3)]
+    assert [task.signal for task in view(fold(run, over)).tasks] == [""]

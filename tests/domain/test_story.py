@@ -31,7 +31,16 @@ from crewlog.v1.body_pb2 import BlobRef, Body
 from crewlog.v1.budget_pb2 import Usage
 from crewlog.v1.entry_pb2 import Event, RecordedEntry
 from crewlog.v1.node_pb2 import CommandNode
-from crewlog.v1.run_pb2 import AgentNode, NoopNode, RunSucceeded, TaskFailed, TaskResult, TaskSucceeded
+from crewlog.v1.run_pb2 import (
+    AgentNode,
+    NoopNode,
+    RunSucceeded,
+    TaskCancelled,
+    TaskFailed,
+    TaskResult,
+    TaskSucceeded,
+    TaskTimedOut,
+)
 from crewlog.v1.workspace_pb2 import Change, ChangeCommitted, DiffStat, Snapshot
 
 Record = Callable[..., RecordedEntry]
@@ -148,6 +157,15 @@ def test_the_end_of_a_task_and_of_the_run(record: Record) -> None:
         "failed: refusal: no",
         "succeeded: branch crewlog/demo, 2 files +10 -3",
     ]
+
+
+def test_a_task_that_is_out_of_time_is_told_once(record: Record) -> None:
+    timed_out = TaskTimedOut(task_id="a-1", failure=Failure(reason="task_timed_out", message="longer than 2 s"))
+    entries = [record("run", "demo", timed_out), record("run", "demo", TaskCancelled(task_id="a-1"))]
+    told = [line for line in tell_all(entries) if line.tone is not Tone.DETAIL]
+    assert [line.text for line in told] == ["timed out: task_timed_out: longer than 2 s"]
+    others = [record("run", "demo", TaskCancelled(task_id="b-1")), record("run", "other", TaskCancelled(task_id="a-1"))]
+    assert [line.text for line in tell_all([*entries, *others])[2:]] == ["cancelled", "cancelled"]
 
 
 def test_a_take_over_is_never_a_detail(record: Record) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from graphlib import TopologicalSorter
 
 from crewlog.v1.node_pb2 import JoinMode, Outcome
 from crewlog.v1.run_pb2 import Node, Workflow
@@ -61,6 +62,12 @@ class Graph:
     def roots(self) -> tuple[str, ...]:
         """The nodes that nothing leads to, in the order in which they were written."""
         return tuple(node_id for node_id in self.nodes if not self.incoming[node_id])
+
+    @property
+    def order(self) -> dict[str, int]:
+        """The place of each node where it comes after everything that leads to it."""
+        before = {node_id: [way.source for way in self.incoming[node_id]] for node_id in self.nodes}
+        return {node_id: place for place, node_id in enumerate(TopologicalSorter(before).static_order())}
 
     def node(self, node_id: str) -> Node:
         """Also of an item of a map, whose node is the body of the map."""

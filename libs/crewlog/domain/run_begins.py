@@ -45,6 +45,7 @@ from crewlog.v1.run_pb2 import (
     TaskCancelRequested,
     TaskResult,
     TaskSkipped,
+    TaskStatus,
     TaskTimedOut,
     WaitStarted,
 )
@@ -55,6 +56,8 @@ ITEMS_MAX = 10_000
 ITEMS_BYTES_MAX = 512 * 1024
 STRUCTURED_BYTES_MAX = 64 * 1024
 GATE_TEXT_CHARACTERS_MAX = 32_000
+ITEMS_NAMED_MAX = 5
+_ENDS = {TaskStatus.TASK_STATUS_CANCELLED: "cancelled", TaskStatus.TASK_STATUS_TIMED_OUT: "timed out"}
 APPROVE, REJECT = "approve", "reject"
 
 
@@ -296,10 +299,21 @@ def _end_of_map(run: Run, task: Task, at: int) -> list[Message]:
     if task.timed_out is not None or task.cancel_requested is not None:
         return run_ends.events_of(run, task, run_ends.stopped(task, None, at))
     if is_failing(run, expansion):
-        message = f"{expansion.failed} of {expansion.count} items of {task.node_id!r} have failed"
-        return _failed(run, task, "map_failed", message, at)
+        return _failed(run, task, "map_failed", _what_became_of(run, expansion), at)
     result = TaskResult(structured_json=_bounded(run_context.result_of(run, task)))
     return run_ends.events_of(run, task, run_ends.succeeded(result, at))
+
+
+def _what_became_of(run: Run, expansion: Expansion) -> str:
+    """How many items are done, and how the first of the others have ended: those that were only cancelled come last."""
+    node_ids = (names.item_node_id(expansion.node_id, index) for index in range(expansion.begun))
+    ended = [item for node_id in node_ids if (item := current(run, node_id)) is not None]
+    others = [item for item in ended if item.status != TaskStatus.TASK_STATUS_SUCCEEDED]
+    others.sort(key=lambda item: item.status == TaskStatus.TASK_STATUS_CANCELLED)
+    told = [f"{item.task_id}: {_ENDS.get(item.status, 'failed')}" for item in others[:ITEMS_NAMED_MAX]]
+    told += [f"and {len(others) - len(told)} more"] if len(others) > len(told) else []
+    done = f"{len(ended) - len(others)} of {expansion.count} items of {expansion.node_id!r} are done"
+    return f"{done}; {', '.join(told)}"
 
 
 def after_failed_item(run: Run, task: Task, at: int) -> list[Message]:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from crewlog.domain import names, run_state
+from crewlog.domain.graph import map_of
 from crewlog.domain.run_state import RETRY, TASK, WAIT, Gate, Run, Task, is_over, is_stopping
 from crewlog.v1.budget_pb2 import Usage
 from crewlog.v1.run_pb2 import GateStatus, GateView, ParkCause, RunStatus, RunView, TaskResult, TaskStatus, TaskView
@@ -12,7 +15,7 @@ _NOT_PARKED = ParkCause.PARK_CAUSE_UNSPECIFIED
 
 
 def view(run: Run, *, revision: int = 0, trace_id: str = "", with_tasks: bool = True) -> RunView:
-    """The run with its tasks: those that were claimed in the order of their claims, then those to come."""
+    """The run with its tasks as they flow: in the order in which they began or were left out, then those to come."""
     started = run.started
     tasks, left_out = _tasks(run) if with_tasks else ([], 0)
     return RunView(
@@ -79,15 +82,19 @@ def _opened(gate: Gate) -> tuple[int, str]:
     return gate.opened.at_unix_micros, gate.opened.gate_id
 
 
-def _begun(task: Task) -> tuple[int, int, str]:
-    return task.started_at_unix_micros, task.ended_at_unix_micros, task.task_id
+def _begun(task: Task, order: Mapping[str, int]) -> tuple[int, int, int, str]:
+    """What was left out stands where that was decided. Of those at the same time, items of a map stand by number."""
+    at = task.started_at_unix_micros or task.ended_at_unix_micros
+    place = order.get(task.node_id, order.get(map_of(task.node_id), 0))
+    return at, place, len(task.task_id), task.task_id
 
 
 def _tasks(run: Run) -> tuple[list[TaskView], int]:
     """The tasks that are shown, and how many are not."""
-    known = sorted(run.tasks.values(), key=_begun)
+    order = run.graph.order
+    known = sorted(run.tasks.values(), key=lambda task: _begun(task, order))
     shown = _few_items(run, known) if len(known) > ITEMS_SHOWN_MAX else known
-    to_come = (node_id for node_id in run.graph.nodes if names.task_id(node_id, run.visits[node_id]) not in run.tasks)
+    to_come = (node_id for node_id in order if names.task_id(node_id, run.visits[node_id]) not in run.tasks)
     views = [_task(run, task) for task in shown] + [_waiting(run, node_id) for node_id in to_come]
     return views, len(known) - len(shown)
 
@@ -128,6 +135,7 @@ def _task(run: Run, task: Task) -> TaskView:
         due_at_unix_micros=_due_at(run, task),
         based_on=task.based_on,
         skipped_why=task.skipped_why,
+        signal=task.signal if task.status == TaskStatus.TASK_STATUS_PARKED else "",
     )
 
 

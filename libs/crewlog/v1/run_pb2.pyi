@@ -3244,6 +3244,7 @@ class TaskView(_message.Message):
     DUE_AT_UNIX_MICROS_FIELD_NUMBER: _builtins.int
     BASED_ON_FIELD_NUMBER: _builtins.int
     SKIPPED_WHY_FIELD_NUMBER: _builtins.int
+    SIGNAL_FIELD_NUMBER: _builtins.int
     task_id: _builtins.str
     node_id: _builtins.str
     visit: _builtins.int
@@ -3271,6 +3272,8 @@ class TaskView(_message.Message):
     due_at_unix_micros: _builtins.int
     """When it goes on by itself, or times out; 0: never."""
     skipped_why: _builtins.str
+    signal: _builtins.str
+    """That a parked task waits for."""
     @_builtins.property
     def allotment(self) -> _budget_pb2.Limit: ...
     @_builtins.property
@@ -3309,10 +3312,11 @@ class TaskView(_message.Message):
         due_at_unix_micros: _builtins.int = ...,
         based_on: _abc.Iterable[_builtins.str] | None = ...,
         skipped_why: _builtins.str = ...,
+        signal: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["allotment", b"allotment", "failure", b"failure", "result", b"result"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "allotment", b"allotment", "based_on", b"based_on", "child_run_id", b"child_run_id", "due_at_unix_micros", b"due_at_unix_micros", "ended_at_unix_micros", b"ended_at_unix_micros", "executor_id", b"executor_id", "failure", b"failure", "generation", b"generation", "is_cancel_requested", b"is_cancel_requested", "items", b"items", "items_ended", b"items_ended", "kind", b"kind", "messages", b"messages", "node_id", b"node_id", "parent_task_id", b"parent_task_id", "park_cause", b"park_cause", "parked_on", b"parked_on", "result", b"result", "role", b"role", "skipped_why", b"skipped_why", "started_at_unix_micros", b"started_at_unix_micros", "status", b"status", "task_id", b"task_id", "visit", b"visit"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "allotment", b"allotment", "based_on", b"based_on", "child_run_id", b"child_run_id", "due_at_unix_micros", b"due_at_unix_micros", "ended_at_unix_micros", b"ended_at_unix_micros", "executor_id", b"executor_id", "failure", b"failure", "generation", b"generation", "is_cancel_requested", b"is_cancel_requested", "items", b"items", "items_ended", b"items_ended", "kind", b"kind", "messages", b"messages", "node_id", b"node_id", "parent_task_id", b"parent_task_id", "park_cause", b"park_cause", "parked_on", b"parked_on", "result", b"result", "role", b"role", "signal", b"signal", "skipped_why", b"skipped_why", "started_at_unix_micros", b"started_at_unix_micros", "status", b"status", "task_id", b"task_id", "visit", b"visit"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -25,9 +25,11 @@ from immutables import Map
 
 @dataclass(frozen=True, slots=True)
 class Story:
-    """What later lines need of earlier events: the calls that are open, by agent, turn and place."""
+    """What later lines need of earlier events: the calls that are open, by agent, turn and place, and the tasks that
+    are out of time: that they stop is no news."""
 
     calls: Map[tuple[str, int, int], str] = field(default_factory=Map)
+    out_of_time: Map[tuple[str, str], bool] = field(default_factory=Map)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,10 +67,14 @@ def tell(story: Story, recorded: RecordedEntry) -> tuple[Story, list[Line]]:
 
 
 def _remember(story: Story, entry: Entry, fact: Message | None) -> Story:
-    if not isinstance(fact, agent.ToolCallStarted):
-        return story
-    place = (entry.aggregate.id, fact.key.turn, fact.key.index)
-    return replace(story, calls=story.calls.set(place, effects.call_in_words(fact.call)))
+    match fact:
+        case agent.ToolCallStarted():
+            place = (entry.aggregate.id, fact.key.turn, fact.key.index)
+            return replace(story, calls=story.calls.set(place, effects.call_in_words(fact.call)))
+        case run.TaskTimedOut():
+            return replace(story, out_of_time=story.out_of_time.set((entry.aggregate.id, fact.task_id), True))
+        case _:
+            return story
 
 
 def _lines(scene: _Scene, fact: Message | None) -> Iterator[Line]:
@@ -111,8 +117,10 @@ def _task_failed(_: _Scene, fact: run.TaskFailed) -> Iterator[Line]:
     yield _ended(fact.task_id, _failed(fact.failure), Tone.BAD, fact.result)
 
 
-def _task_cancelled(_: _Scene, fact: run.TaskCancelled) -> Iterator[Line]:
-    yield _ended(fact.task_id, "cancelled" + _work(fact.result), Tone.BAD, fact.result)
+def _task_cancelled(scene: _Scene, fact: run.TaskCancelled) -> Iterator[Line]:
+    is_known = (scene.id, fact.task_id) in scene.story.out_of_time
+    what, tone = ("has stopped", Tone.DETAIL) if is_known else ("cancelled", Tone.BAD)
+    yield _ended(fact.task_id, what + _work(fact.result), tone, fact.result)
 
 
 def _run_succeeded(_: _Scene, fact: run.RunSucceeded) -> Iterator[Line]:

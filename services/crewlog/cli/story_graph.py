@@ -34,7 +34,7 @@ def _task_skipped(_: str, fact: run.TaskSkipped) -> Iterator[Line]:
 
 
 def _task_timed_out(_: str, fact: run.TaskTimedOut) -> Iterator[Line]:
-    yield Line(fact.task_id, wording.plain(f"out of time: {fact.failure.reason}: {fact.failure.message}"), Tone.BAD)
+    yield Line(fact.task_id, wording.plain(f"timed out: {fact.failure.reason}: {fact.failure.message}"), Tone.BAD)
 
 
 def _task_retried(_: str, fact: run.TaskRetried) -> Iterator[Line]:

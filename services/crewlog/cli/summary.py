@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from crewlog.cli import printed, tasks, wording
 from crewlog.cli.exits import ExitCode
@@ -81,14 +81,16 @@ def _cost(view: RunView) -> str:
 
 def _tasks(view: RunView) -> list[str]:
     headings = ("task", "status", ">turns", ">tools", ">tokens", ">cost", ">time")
-    return ["  " + line for line in table(headings, [_row(task) for task in tasks.without_items(view.tasks)])]
+    items = tasks.items_of(view.tasks)
+    rows = [_row(task, items.get(task.task_id, ())) for task in tasks.without_items(view.tasks)]
+    return ["  " + line for line in table(headings, rows)]
 
 
-def _row(task: TaskView) -> tuple[str, ...]:
+def _row(task: TaskView, items: Sequence[TaskView]) -> tuple[str, ...]:
     result = task.result
     return (
         wording.plain(task.task_id),
-        wording.task_status(task.status) + (f", {tasks.progress(task, ())}" if task.items else ""),
+        wording.task_status(task.status) + (f", {tasks.progress(task, items)}" if task.items else ""),
         str(result.turns or ""),
         str(result.tool_calls or ""),
         wording.count(wording.tokens(result.usage)) if result.turns else "",

@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
 from crewlog.cli import wording
 from crewlog.v1.run_pb2 import ParkCause, TaskStatus, TaskView
 
-_FAILED = (TaskStatus.TASK_STATUS_FAILED, TaskStatus.TASK_STATUS_TIMED_OUT)
 _AT_WORK = TaskStatus.TASK_STATUS_CLAIMED
 _PARKED = TaskStatus.TASK_STATUS_PARKED
+_FAILED, _CANCELLED = "failed", "cancelled"
+_STANDINGS = {
+    _AT_WORK: "at work",
+    _PARKED: "waiting",
+    TaskStatus.TASK_STATUS_FAILED: _FAILED,
+    TaskStatus.TASK_STATUS_TIMED_OUT: _FAILED,
+    TaskStatus.TASK_STATUS_CANCELLED: _CANCELLED,
+}
+"""How items that are not done stand."""
+_MAP_FAILED = "map_failed"
+"""Its message says what became of the items."""
 
 
 def items_of(tasks: Iterable[TaskView]) -> dict[str, list[TaskView]]:
@@ -33,13 +44,10 @@ def progress(task: TaskView, items: Iterable[TaskView]) -> str:
     if not task.items:
         return ""
     latest = {item.node_id: item for item in sorted(items, key=lambda item: item.visit)}.values()
-    counts = (
-        (sum(item.status == _AT_WORK for item in latest), "at work"),
-        (sum(item.status == _PARKED for item in latest), "waiting"),
-        (sum(item.status in _FAILED for item in latest), "failed"),
-    )
-    beside = [f"{number} {name}" for number, name in counts if number]
-    return ", ".join([f"{task.items_ended} of {task.items} done", *beside])
+    counts = Counter(_STANDINGS[item.status] for item in latest if item.status in _STANDINGS)
+    beside = [f"{counts[name]} {name}" for name in dict.fromkeys(_STANDINGS.values()) if counts[name]]
+    done = task.items_ended - counts[_FAILED] - counts[_CANCELLED]
+    return ", ".join([f"{done} of {task.items} done", *beside])
 
 
 def not_begun(tasks: Sequence[TaskView]) -> list[str]:
@@ -57,8 +65,9 @@ def not_begun(tasks: Sequence[TaskView]) -> list[str]:
 
 def what_came_of_it(task: TaskView, question: str = "", items: Iterable[TaskView] = ()) -> str:
     """The result, or what is in the way of it."""
-    child = f"run {task.child_run_id}" if task.child_run_id else ""
-    return ": ".join(part for part in (progress(task, items), child, _state(task, question)) if part)
+    far = "" if task.failure.reason == _MAP_FAILED else progress(task, items)
+    child, state = f"run {task.child_run_id}" if task.child_run_id else "", _state(task, question)
+    return ": ".join(part for part in (far, "" if state.startswith(f"{child}:") else child, state) if part)
 
 
 def _state(task: TaskView, question: str) -> str:
@@ -78,7 +87,7 @@ def _waits(task: TaskView, question: str) -> str:
         return ""  # how far it is says more
     if task.parked_on:
         return f"waits: what it needs does not fit into what {task.parked_on} has left"
-    return wording.park_cause(task.park_cause)
+    return f"waits for the signal {task.signal}" if task.signal else wording.park_cause(task.park_cause)
 
 
 def _due(task: TaskView, words: str) -> str:

@@ -123,7 +123,7 @@ _PARK_CAUSES = {
     ParkCause.PARK_CAUSE_QUESTION: "waits for an answer",
     ParkCause.PARK_CAUSE_MODEL: "the model's provider refuses: waits until its run is resumed",
     ParkCause.PARK_CAUSE_GATE: "waits for an answer",
-    ParkCause.PARK_CAUSE_WAIT: "waits for its time, or for a signal",
+    ParkCause.PARK_CAUSE_WAIT: "waits for its time",
     ParkCause.PARK_CAUSE_MAP: "its items are worked on",
     ParkCause.PARK_CAUSE_CHILD_RUN: "its child run is worked on",
     ParkCause.PARK_CAUSE_MERGE: "its files are being merged",

@@ -12,6 +12,7 @@ from crewlog.cli import editing, starting, summary, telling
 from crewlog.cli.exits import ExitCode, Failed
 from crewlog.domain.errors import InvalidCommand, NotFound, WrongState
 from crewlog.v1.admission_pb2 import AdmissionDimension, AdmissionLimit, SetAdmissionLimit
+from crewlog.v1.answer_pb2 import Failure
 from crewlog.v1.body_pb2 import Body
 from crewlog.v1.run_pb2 import (
     AnswerGate,
@@ -266,6 +267,7 @@ def graph() -> RunView:
         TaskView(task_id="do_1-1", node_id="do_1", parent_task_id="do-1", status=claimed),
         TaskView(task_id="left-1", kind="noop", status=skipped, skipped_why="the choice was right"),
         TaskView(task_id="hold-1", kind="wait", status=parked, park_cause=wait, due_at_unix_micros=NOON),
+        TaskView(task_id="hear-1", kind="wait", status=parked, park_cause=wait, signal="released"),
         TaskView(task_id="sub-1", kind="workflow", status=parked, park_cause=by_child, child_run_id="demo-sub"),
     ]
     parent = Parent(run_id="outer", task_id="inner-1")
@@ -285,8 +287,44 @@ async def test_a_graph_is_shown_with_maps_as_one_line(crewlog: Crewlog, remember
     assert "$0.0007" in lines["do-1"]
     assert lines["do-1"].endswith("1 of 9 done, 1 at work")
     assert lines["left-1"].endswith("the choice was right")
-    assert "waits for its time, or for a signal, until 2023-11-1" in lines["hold-1"]
+    assert "waits for its time, until 2023-11-1" in lines["hold-1"]
+    assert lines["hear-1"].endswith("waits for the signal released")
     assert lines["sub-1"].endswith("run demo-sub")
+
+
+def ended_map(*statuses: TaskStatus.ValueType) -> list[TaskView]:
+    items = [
+        TaskView(task_id=f"do_{n}-1", node_id=f"do_{n}", parent_task_id="do-1", status=status)
+        for n, status in enumerate(statuses)
+    ]
+    whole = TaskView(task_id="do-1", kind="map", items=len(items), items_ended=len(items))
+    return [whole, *items]
+
+
+async def test_an_item_that_was_cancelled_is_not_done(crewlog: Crewlog, remembering: Remembering) -> None:
+    done, cancelled = TaskStatus.TASK_STATUS_SUCCEEDED, TaskStatus.TASK_STATUS_CANCELLED
+    tasks = ended_map(done, done, cancelled, TaskStatus.TASK_STATUS_TIMED_OUT)
+    remembering.view = RunView(run_id="demo", tasks=tasks)
+    shown = (await crewlog("show", "demo")).stdout
+    assert "2 of 4 done, 1 failed, 1 cancelled" in shown
+    assert "2 of 4 done, 1 failed, 1 cancelled" in "\n".join(summary.in_words(remembering.view, scripted=False))
+
+
+async def test_what_became_of_items_is_said_once(crewlog: Crewlog, remembering: Remembering) -> None:
+    tasks = ended_map(TaskStatus.TASK_STATUS_SUCCEEDED, TaskStatus.TASK_STATUS_CANCELLED)
+    message = "1 of 2 items of 'do' are done; do_1-1: cancelled"
+    tasks[0].failure.CopyFrom(Failure(reason="map_failed", message=message))
+    remembering.view = RunView(run_id="demo", tasks=tasks)
+    [line] = [line for line in (await crewlog("show", "demo")).stdout.splitlines() if line.startswith("do-1 ")]
+    assert line.endswith(f"  {message}")
+
+
+async def test_a_child_run_is_named_once(crewlog: Crewlog, remembering: Remembering) -> None:
+    failure = Failure(reason="command_failed", message="run demo-sub: the command has failed")
+    task = TaskView(task_id="sub-1", kind="workflow", child_run_id="demo-sub", failure=failure)
+    remembering.view = RunView(run_id="demo", tasks=[task])
+    [line] = [line for line in (await crewlog("show", "demo")).stdout.splitlines() if line.startswith("sub-1 ")]
+    assert line.endswith("  run demo-sub: the command has failed")
 
 
 async def test_items_are_shown_when_they_are_asked_for(crewlog: Crewlog, remembering: Remembering) -> None:
