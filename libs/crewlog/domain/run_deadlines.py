@@ -31,16 +31,16 @@ WAITING_SECONDS_MAX = 7 * 24 * 3_600
 
 
 def next_due_at(run: Run) -> int | None:
-    """When the clock has to be looked at next for this run, in microseconds since 1970; None when it is over."""
+    """When the clock has to be looked at next for this run, in microseconds since 1970; None when nothing is due by
+    itself. Each of these times has to be gone once `check` has seen it: the clock would look again without end."""
     if is_over(run):
         return None
-    due = run_due_at(run, RUN_SECONDS_MAX)
-    if run.due:
-        due = min(due, *run.due.values())
-    if run.paused is not None and run.paused.resumes_at_unix_micros:
-        due = min(due, run.paused.resumes_at_unix_micros)
+    due = [*run.due.values()]
+    if not is_stopping(run):
+        due.append(run_due_at(run, RUN_SECONDS_MAX))
+        due += [run.paused.resumes_at_unix_micros] if run.paused and run.paused.resumes_at_unix_micros else []
     waiting = claimable(run)
-    return min(due, _waiting_due_at(run, waiting[0])) if waiting else due
+    return min([*due, *(_waiting_due_at(run, node_id) for node_id in waiting[:1])], default=None)
 
 
 def _waiting_due_at(run: Run, node_id: str) -> int:
@@ -49,11 +49,11 @@ def _waiting_due_at(run: Run, node_id: str) -> int:
 
 
 def check(run: Run, now: int) -> list[Message]:
-    """Everything that is due, one after the other."""
+    """Everything that is due, one after the other, as it became so."""
     if is_over(run):
         return []
     events: list[Message] = []
-    for key in sorted(key for key, at in run.due.items() if at <= now):
+    for _, key in sorted((at, key) for key, at in run.due.items() if at <= now):
         for event in _due(run, key, now) if key in run.due else ():
             events.append(event)
             run = evolve(run, event)  # type: ignore[arg-type]

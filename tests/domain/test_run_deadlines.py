@@ -1,0 +1,37 @@
+"""Tables of what is due, and in which order."""
+
+from __future__ import annotations
+
+from crewlog.domain.run_deadlines import next_due_at
+from crewlog.v1.answer_pb2 import Failure
+from crewlog.v1.node_pb2 import WaitNode
+from crewlog.v1.run_pb2 import ParkCause, ParkTask, RunLimits, RunTimedOut
+
+from tests.domain.playing import SECOND, Play, kinds, node
+
+
+def test_a_run_whose_time_is_over_is_not_due_again_while_it_stops() -> None:
+    play = Play(node("a"), limits=RunLimits(duration_seconds_max=60))
+    play.claim("a-1")
+    assert kinds(play.wait(61)) == [RunTimedOut]
+    assert next_due_at(play.run) is None
+    assert play.wait(1) == []
+
+
+def test_a_paused_run_that_is_being_stopped_does_not_go_on_by_itself() -> None:
+    play = Play(node("a"), node("b"))
+    play.claim("a-1", "b-1")
+    later = play.now + 10 * SECOND
+    parked = ParkTask(task_id="a-1", generation=1, cause=ParkCause.PARK_CAUSE_MODEL, not_before_unix_micros=later)
+    parked.failure.CopyFrom(Failure(reason="model_overloaded"))
+    play.do(parked)
+    assert next_due_at(play.run) == later
+    play.end("b-1", fail="broken")
+    assert next_due_at(play.run) is None
+    assert play.wait(11) == []
+
+
+def test_what_was_due_first_comes_first_also_when_nobody_looked_in_time() -> None:
+    play = Play(node("w", wait=WaitNode(seconds=3_600), timeout_seconds=7_200))
+    play.wait(10_000)
+    assert play.status("w-1") == "succeeded"
