@@ -207,6 +207,16 @@ def test_the_end_of_a_merge_done_twice_does_not_end_the_child_run() -> None:
     assert play.do(merged) == []
 
 
+def test_an_input_that_cannot_be_worked_out_after_a_merge_fails_its_task() -> None:
+    sub = WorkflowNode(workflow=workflow(node("only")), input="{{ tasks.a.result.nothing }}")
+    play = Play(node("a"), node("b"), node("sub", "a", "b", workflow=sub))
+    play.end("a-1", commit="a" * 40)
+    play.end("b-1", commit="b" * 40)
+    play.do(EndTask(task_id="sub-1", is_merge=True, succeeded=TaskResult(commit="c" * 40)))
+    assert play.run.failure is not None and play.run.failure.reason == "expression_failed"
+    assert play.finish() == "failed"
+
+
 def test_a_run_that_is_stopped_waits_for_its_child_runs() -> None:
     play = Play(node("sub", workflow=child()))
     play.do(CancelRun(reason="enough"))

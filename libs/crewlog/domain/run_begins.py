@@ -81,7 +81,7 @@ def _next(run: Run, node_id: str, at: int) -> list[Message]:
     try:
         return [*events, *_begin(run, task, at)]
     except ExpressionFailed as problem:
-        return [*events, *_failed(run, task, run_ends.EXPRESSION_FAILED, f"{node_id!r}: {problem}", at)]
+        return [*events, *_not_worked_out(run, task, problem, at)]
 
 
 def _has_enough(run: Run, node_id: str) -> bool:
@@ -265,9 +265,12 @@ def _merge(run: Run, task: Task, commits: tuple[str, ...], at: int) -> MergeRequ
 def merged(run: Run, task: Task, commit: str, at: int) -> list[Message]:
     """The files of several are one commit now: that was all, or a child run starts from it."""
     node = run.graph.node(task.node_id)
-    if node.HasField("workflow"):
+    if not node.HasField("workflow"):
+        return run_ends.events_of(run, task, run_ends.succeeded(_joined(run, task, (commit,)), at))
+    try:
         return _request(run, task, node, commit, at)
-    return run_ends.events_of(run, task, run_ends.succeeded(_joined(run, task, (commit,)), at))
+    except ExpressionFailed as problem:
+        return _not_worked_out(run, task, problem, at)
 
 
 def _map(run: Run, task: Task, node: Node, at: int) -> list[Message]:
@@ -375,6 +378,10 @@ def _handed_on(run: Run, task: Task) -> str:
     for other in (run.tasks[task_id] for task_id in task.based_on):
         parts.append(f"What {other.node_id!r} handed over:\n\n{run_context.output_of(other).strip()}")
     return "\n\n".join(parts)
+
+
+def _not_worked_out(run: Run, task: Task, problem: ExpressionFailed, at: int) -> list[Message]:
+    return _failed(run, task, run_ends.EXPRESSION_FAILED, f"{task.node_id!r}: {problem}", at)
 
 
 def _failed(run: Run, task: Task, reason: str, message: str, at: int) -> list[Message]:
