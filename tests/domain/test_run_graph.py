@@ -31,6 +31,7 @@ from crewlog.v1.run_pb2 import (
     MergeRequested,
     RetryRun,
     SignalRun,
+    TaskCancelled,
     TaskCancelRequested,
     TaskFailed,
     TaskFailure,
@@ -424,6 +425,15 @@ def test_a_signal_ends_all_that_wait_for_it_and_nothing_later() -> None:
     play.do(SignalRun(name="go"))
     assert [play.status(f"{name}-1") for name in "vwz"] == ["succeeded", "succeeded", "parked"]
     assert list(play.run.signals) == ["other"]
+
+
+def test_a_wait_that_is_sent_back_by_the_end_of_another_does_not_end_again() -> None:
+    waits = (node(name, "a", wait=WaitNode(signal="go")) for name in ("w", "x"))
+    play = Play(node("a"), *waits, edges=(edge("w", "a", visits_max=2),))
+    play.end("a-1")
+    events = play.do(SignalRun(name="go"))
+    assert [e.task_id for e in of(events, TaskSucceeded)] == ["w-1"]
+    assert [e.task_id for e in of(events, TaskCancelled)] == ["x-1"]
 
 
 def test_a_history_in_which_one_signal_ended_several_waits_is_still_read() -> None:

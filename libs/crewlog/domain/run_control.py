@@ -283,7 +283,7 @@ def _signal(run: Run, command: SignalRun) -> list[Message]:
     events: list[Message] = [received]
     after = evolve(run, received)
     for task_id in run.parked if run.failure is None else ():
-        if run.tasks[task_id].signal == command.name:
+        if run.tasks[task_id].signal == command.name and task_id in after.parked:
             ended = run_begins.arrived(after, task_id, payload, at)
             events += ended
             for event in ended:
