@@ -86,7 +86,7 @@ async def write_list(gateway: Gateway, output: Output) -> int:
 
 
 def budget_id(name: str) -> str:
-    """`run:ID` and `project:ID` and `named:NAME` are other ways to write what has a `_`."""
+    """`run:ID`, `project:ID` and `named:NAME` are understood as well: everything that is printed has a `_`."""
     kind, colon, rest = name.partition(":")
     return f"{kind}_{rest}" if colon else name
 
@@ -116,7 +116,8 @@ def facts(view: BudgetView) -> Iterator[tuple[str, str]]:
     yield "limit", in_words(view.limit) + _each(view.period)
     yield "used", f"{percent} %  {costing.bar(percent, 100, BAR_CHARACTERS)}".rstrip()
     yield "spent", in_words(view.spent)
-    yield "allotted", f"{in_words(view.allotted)}, to {wording.counted(view.open_allotments, 'task')}"
+    to = f", to {wording.counted(view.open_allotments, 'task')}" if view.allotted.ByteSize() else ""
+    yield "allotted", in_words(view.allotted) + to
     if view.is_overdrawn:
         yield "overdrawn", "more is spent than the limit: nothing more is allotted"
     if view.bounds.end_unix_micros:

@@ -82,6 +82,8 @@ def budget_id(field: str, value: str) -> None:
     """Of a budget, that of a run included."""
     if value.startswith(RUN):
         names.check_name(field, value.removeprefix(RUN), names.RUN_ID_CHARACTERS_MAX)
+    elif not value.startswith((PROJECT, NAMED)) and value != TENANT:
+        refuse(field, value, f"has to be `{TENANT}`, `{PROJECT}ID`, `{NAMED}NAME` or `{RUN}ID`")
     else:
         standing_budget_id(field, value)
 
@@ -95,7 +97,7 @@ def standing_budget_id(field: str, value: str) -> None:
     elif value.startswith(RUN):
         refuse(field, value, "is the budget of a run, which is given when the run starts: raise or lower it")
     elif value != TENANT:
-        refuse(field, value, f"has to be `{TENANT}`, `{PROJECT}<project id>` or `{NAMED}<name>`")
+        refuse(field, value, f"has to be `{TENANT}`, `{PROJECT}ID` or `{NAMED}NAME`")
 
 
 def time_zone(value: str) -> None:

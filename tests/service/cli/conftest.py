@@ -13,7 +13,11 @@ from crewlog.runtime.auth import Access, Verifier
 from crewlog.runtime.serve import Registration, start_server
 from crewlog.v1.admission_pb2_grpc import add_AdmissionServiceServicer_to_server
 from crewlog.v1.agent_pb2_grpc import add_AgentServiceServicer_to_server
-from crewlog.v1.budget_service_pb2_grpc import add_CostServiceServicer_to_server, add_GateServiceServicer_to_server
+from crewlog.v1.budget_service_pb2_grpc import (
+    add_BudgetServiceServicer_to_server,
+    add_CostServiceServicer_to_server,
+    add_GateServiceServicer_to_server,
+)
 from crewlog.v1.events_pb2_grpc import add_EventServiceServicer_to_server
 from crewlog.v1.run_service_pb2_grpc import add_RunServiceServicer_to_server
 from grpc.aio import Server
@@ -27,6 +31,7 @@ _SERVICES: dict[str, Callable[[Any, Server], None]] = {
     "crewlog.v1.RunService": add_RunServiceServicer_to_server,
     "crewlog.v1.GateService": add_GateServiceServicer_to_server,
     "crewlog.v1.EventService": add_EventServiceServicer_to_server,
+    "crewlog.v1.BudgetService": add_BudgetServiceServicer_to_server,
     "crewlog.v1.CostService": add_CostServiceServicer_to_server,
 }
 

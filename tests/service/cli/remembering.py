@@ -9,7 +9,8 @@ from crewlog.domain.errors import Refused
 from crewlog.v1.admission_pb2 import AdmissionLimit, AdmissionLimitList, ListAdmissionLimits
 from crewlog.v1.agent_pb2 import AgentList, AgentView, ListAgents
 from crewlog.v1.answer_pb2 import Receipt
-from crewlog.v1.budget_service_pb2 import CostTable, GateList
+from crewlog.v1.budget_pb2 import BudgetView
+from crewlog.v1.budget_service_pb2 import BudgetList, CostTable, GateList, GetBudget, ListBudgets
 from crewlog.v1.entry_pb2 import RecordedEntry
 from crewlog.v1.events_pb2 import PlatformStatus
 from crewlog.v1.recovery_pb2 import RecoverRun, Recovery
@@ -32,6 +33,7 @@ class Remembering:
     gates: Sequence[GateView] = ()
     agents: Sequence[AgentView] = ()
     limits: Sequence[AdmissionLimit] = ()
+    budgets: Sequence[BudgetView] = ()
     waiting: Waiting = field(default_factory=Waiting)
 
     async def command(self, request: Message, context: object) -> Receipt:
@@ -40,7 +42,7 @@ class Remembering:
             raise self.refusal
         return Receipt(revision=7)
 
-    Pause = Resume = Cancel = CancelTask = Retry = Send = Answer = Signal = Set = command
+    Pause = Resume = Cancel = CancelTask = Retry = Send = Answer = Signal = Set = Raise = Lower = command
 
     async def Explain(self, request: ExplainWaiting, context: object) -> Waiting:
         self.asked.append(request)
@@ -50,7 +52,10 @@ class Remembering:
         self.asked.append(request)
         return self.recovery
 
-    async def Get(self, request: object, context: object) -> RunView:
+    async def Get(self, request: object, context: object) -> RunView | BudgetView:
+        if isinstance(request, GetBudget):
+            self.asked.append(request)
+            return BudgetView(budget_id=request.budget_id)
         if self.blindness is not None:
             raise self.blindness
         return self.view
@@ -66,6 +71,8 @@ class Remembering:
             case ListRuns():
                 self.asked.append(request)
                 return RunList(runs=[self.view])
+            case ListBudgets():
+                return BudgetList(budgets=self.budgets)
             case ListAdmissionLimits():
                 return AdmissionLimitList(limits=self.limits)
             case _:

@@ -209,6 +209,11 @@ async def test_a_budget_is_set_changed_and_read(world: Any) -> None:
         await world.budget_service.Set(SetBudget(budget_id="project_none", limit=LIMIT))
 
 
+async def test_who_names_a_run_and_not_its_budget_is_told_how_it_is_called(world: Any) -> None:
+    with pytest.raises(InvalidCommand, match="`run_ID`"):
+        await world.budget_service.Get(GetBudget(budget_id="demo"))
+
+
 @pytest.mark.parametrize(
     ("by", "field"),
     [

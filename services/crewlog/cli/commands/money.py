@@ -11,12 +11,15 @@ from crewlog.cli.options import Where, located
 PANEL = "Money"
 BudgetId = Annotated[
     str,
-    typer.Argument(metavar="ID", help="tenant, project:ID, named:NAME, or run:ID.", show_default=False),
+    typer.Argument(metavar="ID", help="tenant, project_ID, named_NAME, or run_ID.", show_default=False),
 ]
 Dollars = Annotated[str, typer.Argument(metavar="DOLLARS", help="US dollars, such as 1.50.", show_default=False)]
 InputTokens = Annotated[int, typer.Option("--input-tokens", min=0, help="Tokens that go in.", show_default=False)]
 OutputTokens = Annotated[int, typer.Option("--output-tokens", min=0, help="Tokens that come out.", show_default=False)]
 Calls = Annotated[int, typer.Option("--calls", min=0, help="Model calls.", show_default=False)]
+
+
+StandingId = Annotated[str, typer.Argument(metavar="ID", help="tenant, project_ID or named_NAME.", show_default=False)]
 
 
 class By(StrEnum):
@@ -70,7 +73,7 @@ def cost(
 
 def set_(
     where: Where,
-    budget: BudgetId,
+    budget: StandingId,
     limit: Annotated[str, typer.Option("--limit", help="US dollars.", show_default="no limit")] = "",
     input_tokens: InputTokens = 0,
     output_tokens: OutputTokens = 0,
