@@ -37,6 +37,7 @@ from crewlog.domain import (
     run_ends,
     run_gates,
     run_money,
+    run_stopping,
     workflow,
 )
 from crewlog.domain.amounts import ZERO, Amounts
@@ -142,7 +143,7 @@ def _beside_an_end(run: Run, after: Run, command: EndTask) -> list[Message]:
     owner = after.tasks.get(owner_of(after, after.tasks[command.task_id]))
     stopped: list[Message] = []
     if owner is not None and owner.task_id in after.expansions:
-        stopped = run_begins.after_failed_item(after, owner, command.at_unix_micros)
+        stopped = run_stopping.after_failed_item(after, owner, command.at_unix_micros)
     return [*stopped, *run_money.warnings(run, after, command.at_unix_micros)]
 
 

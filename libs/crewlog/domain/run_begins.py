@@ -9,7 +9,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from crewlog.domain import names, run_context, run_ends, run_money
+from crewlog.domain import names, run_context, run_ends, run_money, run_stopping
 from crewlog.domain.amounts import ZERO
 from crewlog.domain.expressions import ExpressionFailed
 from crewlog.domain.graph import EXECUTOR_KINDS
@@ -37,16 +37,12 @@ from crewlog.v1.run_pb2 import (
     ChildRunRequested,
     GateKind,
     GateOpened,
-    Handling,
     MapExpanded,
     MergeRequested,
     Node,
-    TaskCancelled,
-    TaskCancelRequested,
     TaskResult,
     TaskSkipped,
     TaskStatus,
-    TaskTimedOut,
     WaitStarted,
 )
 from google.protobuf.message import Message
@@ -77,7 +73,7 @@ def _next(run: Run, node_id: str, at: int) -> list[Message]:
         return _end_of_map(run, task, at)
     if not run.graph.is_item(node_id) and not _has_enough(run, node_id):
         return _left_out(run, task, at)
-    events = _left_behind(run, node_id, at)
+    events = run_stopping.left_behind(run, node_id, at)
     try:
         return [*events, *_begin(run, task, at)]
     except ExpressionFailed as problem:
@@ -98,57 +94,6 @@ def _left_out(run: Run, task: Task, at: int) -> list[Message]:
         return _failed(run, task, run_ends.JOIN_MISSED, message, at)
     why = "no edge that leads here was taken"
     return [TaskSkipped(task_id=task.task_id, node_id=node_id, visit=task.visit, why=why, at_unix_micros=at)]
-
-
-def _left_behind(run: Run, node_id: str, at: int) -> list[Message]:
-    """Who is not waited for any more is stopped."""
-    join = run.graph.node(node_id).join
-    if join.keep_rest or node_id not in run.graph.nodes or not run.graph.is_early(node_id):
-        return []
-    arrived = {number for number, _ in run.arrivals.get(node_id, ())}
-    late = [way.source for way in run.graph.incoming[node_id] if way.number not in arrived]
-    return dropped(run, late, {node_id}, f"{node_id} has enough", at)
-
-
-def dropped(run: Run, node_ids: list[str], needless: set[str], why: str, at: int) -> list[Message]:
-    """Stops nodes, and those before them, that lead to nothing else than what does not need them."""
-    events: list[Message] = []
-    waiting, seen = list(node_ids), set[str]()
-    while waiting:
-        node_id = waiting.pop()
-        leads_to = {way.target for way in run.graph.forward[node_id]}
-        if node_id in seen or not leads_to <= needless | seen:
-            continue
-        seen.add(node_id)
-        events += _dropped(run, node_id, why, at)
-        waiting += [way.source for way in run.graph.incoming[node_id]]
-    return events
-
-
-def _dropped(run: Run, node_id: str, why: str, at: int) -> list[Message]:
-    task = current(run, node_id)
-    if task is not None:
-        return stop(
-            run, task, TaskCancelRequested(task_id=task.task_id, reason=why, is_needless=True, at_unix_micros=at)
-        )
-    if node_id not in run.ready and node_id not in run.pending:
-        return []  # it is left out when those before it are
-    task_id, visit = names.task_id(node_id, run.visits[node_id]), run.visits[node_id]
-    return [TaskSkipped(task_id=task_id, node_id=node_id, visit=visit, why=why, at_unix_micros=at)]
-
-
-def stop(run: Run, task: Task, asked: TaskCancelRequested | TaskTimedOut) -> list[Message]:
-    """Whoever works on the task is told; where nobody does, it has ended."""
-    if task.ended_at_unix_micros or task.cancel_requested is not None:
-        return []
-    if task.generation or task.task_id in run.child_runs:
-        return [asked]
-    at = asked.at_unix_micros
-    if task.task_id in run.expansions:
-        return [asked, *_stopped_items(run, task, at)]
-    after = evolve(run, asked)
-    task = after.tasks[task.task_id]
-    return [asked, *run_ends.events_of(after, task, run_ends.stopped(task, None, at))]
 
 
 def _begin(run: Run, task: Task, at: int) -> list[Message]:
@@ -317,34 +262,6 @@ def _what_became_of(run: Run, expansion: Expansion) -> str:
     told += [f"and {len(others) - len(told)} more"] if len(others) > len(told) else []
     done = f"{len(ended) - len(others)} of {expansion.count} items of {expansion.node_id!r} are done"
     return f"{done}; {', '.join(told)}"
-
-
-def after_failed_item(run: Run, task: Task, at: int) -> list[Message]:
-    """A map that has failed for good does not go on with the rest of its items."""
-    expansion = run.expansions.get(task.task_id)
-    return _stopped_items(run, task, at) if expansion is not None and is_failing(run, expansion) else []
-
-
-def _stopped_items(run: Run, task: Task, at: int) -> list[Message]:
-    expansion = run.expansions[task.task_id]
-    events: list[Message] = []
-    for node_id in _open_items(run, expansion):
-        item = next_task(run, node_id)
-        if item.cancel_requested is not None:
-            continue
-        events.append(
-            TaskCancelRequested(task_id=item.task_id, reason=f"{task.task_id} goes no further", at_unix_micros=at)
-        )
-        if not item.generation and item.task_id not in run.child_runs:
-            tolerated = Handling.HANDLING_TOLERATED
-            events.append(TaskCancelled(task_id=item.task_id, at_unix_micros=at, handling=tolerated))
-    return events
-
-
-def _open_items(run: Run, expansion: Expansion) -> list[str]:
-    node_ids = (names.item_node_id(expansion.node_id, index) for index in range(expansion.begun))
-    found = ((node_id, current(run, node_id)) for node_id in node_ids)
-    return [node_id for node_id, item in found if item is None or not item.ended_at_unix_micros]
 
 
 def _workflow(run: Run, task: Task, node: Node, at: int) -> list[Message]:

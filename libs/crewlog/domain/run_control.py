@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterable
 from typing import TypeAlias, assert_never
 
-from crewlog.domain import amounts, names, run_begins, run_deadlines, run_ends
+from crewlog.domain import amounts, names, run_begins, run_deadlines, run_ends, run_stopping
 from crewlog.domain.amounts import Amounts
 from crewlog.domain.budget import check_raised, check_units
 from crewlog.domain.errors import Conflict, InvalidCommand, NotFound, WrongState
@@ -108,7 +108,7 @@ def _cancel_task(run: Run, command: CancelTask) -> list[Message]:
         return _cancel_unbegun(run, command)
     if task.status in ENDED or task.cancel_requested is not None or is_over(run):
         return []
-    return run_begins.stop(run, task, _cancel_request(command))
+    return run_stopping.stop(run, task, _cancel_request(command))
 
 
 def _cancel_request(command: CancelTask) -> TaskCancelRequested:

@@ -5,7 +5,7 @@ What is due is part of the folded state, so the clock of the scheduler only has 
 
 from __future__ import annotations
 
-from crewlog.domain import names, run_begins, run_ends, run_gates
+from crewlog.domain import names, run_ends, run_gates, run_stopping
 from crewlog.domain.run_events import evolve
 from crewlog.domain.run_resuming import resumed
 from crewlog.domain.run_state import (
@@ -78,7 +78,7 @@ def _due(run: Run, key: str, now: int) -> list[Message]:
 
 def _timed_out(run: Run, task: Task, now: int) -> list[Message]:
     timed_out = TaskTimedOut(task_id=task.task_id, failure=_took_too_long(run, task), at_unix_micros=now)
-    return run_begins.stop(run, task, timed_out) or [timed_out]
+    return run_stopping.stop(run, task, timed_out) or [timed_out]
 
 
 def _took_too_long(run: Run, task: Task) -> Failure:
