@@ -89,10 +89,10 @@ def _left_out(run: Run, task: Task, at: int) -> list[Message]:
     node_id = task.node_id
     ways, arrived = len(run.graph.incoming[node_id]), len(run.arrivals.get(node_id, ()))
     is_strict = run.graph.nodes[node_id].join.mode != JoinMode.JOIN_MODE_UNSPECIFIED
-    if is_strict and run.lost.get(node_id, 0) < ways:
+    if is_strict and run.lost.get(node_id, 0) < ways and run_stopping.is_needed(run, node_id):
         message = f"{node_id!r} needs {run.graph.needed(node_id)} of {ways} before it, and {arrived} have come"
         return _failed(run, task, run_ends.JOIN_MISSED, message, at)
-    why = "no edge that leads here was taken"
+    why = "nothing waits for it any more" if arrived else "no edge that leads here was taken"
     return [TaskSkipped(task_id=task.task_id, node_id=node_id, visit=task.visit, why=why, at_unix_micros=at)]
 
 

@@ -47,6 +47,19 @@ def _dropped(run: Run, node_id: str, why: str, at: int) -> list[Message]:
     return [TaskSkipped(task_id=task_id, node_id=node_id, visit=visit, why=why, at_unix_micros=at)]
 
 
+def is_needed(run: Run, node_id: str) -> bool:
+    """Whether something waits for the node: not where all that it leads to comes to joins that have enough."""
+    waiting, seen = [node_id], {node_id}
+    while waiting:
+        targets = {way.target for way in run.graph.forward[waiting.pop()]}
+        if not targets:
+            return True
+        further = {each for each in targets - seen if not run.graph.is_early(each) or current(run, each) is None}
+        waiting += further
+        seen |= further
+    return False
+
+
 def stop(run: Run, task: Task, asked: TaskCancelRequested | TaskTimedOut) -> list[Message]:
     """Whoever works on the task is told; where nobody does, it has ended."""
     if task.ended_at_unix_micros or task.cancel_requested is not None:
