@@ -9,6 +9,7 @@ NOOP = "nodes: [{id: a, noop: {}}]\n"
 ROLE = "nodes: [{id: a, role: tester, %s}]\n"
 NODE = "nodes: [{id: a, noop: {}, %s}]\n"
 TWO = "nodes: [{id: a, noop: {}}, {id: b, noop: {}, depends_on: [a]}]\n"
+OVER = "nodes: [{id: a, command: [b]}, {id: c, role: tester, depends_on: [a], map: '%s'}]\n"
 LATER = "nodes: [{id: a, role: tester, %s}, {id: b, noop: {}, depends_on: [a]}]\n"
 BESIDE = "nodes: [{id: a, noop: {}}, {id: b, %s}]\n"
 ON_AGAIN = "edges: [{from: %s, to: %s, visits_max: 2, when: '%s'}]\n"
@@ -194,6 +195,24 @@ MEANING = [
     Case("a number as a condition", CODED % "task.result.exit_code", "2:32", "compare it: task.result.exit_code == 0"),
     Case("a text as a condition", CODED % "task.outcome", "2:32", 'gives a text; compare it: task.outcome == "..."'),
     Case("a task as a condition", CODED % "tasks.a", "2:32", "gives several fields: outcome, output"),
+    Case("a map over a text", OVER % "tasks.a.output", "1:76", "goes through a list: lines(tasks.a.output), or parse"),
+    Case("a map over a command", OVER % "tasks.a.result", "1:76", "gives several fields: exit_code, output, report"),
+    Case("a map over a number", OVER % "tasks.a.cost_usd", "1:76", "gives a number, and a map goes through a list"),
+    Case(
+        "lines of a command", OVER % "lines(tasks.a.result)", "1:76", "several fields, to lines(), which needs a text"
+    ),
+    Case(
+        "lines of a number", OVER % "lines(7)", "1:76", "calls 'lines', which needs one text: lines(tasks.list.output)"
+    ),
+    Case("lines of two texts", OVER % "lines(run.input, run.id)", "1:76", "calls 'lines', which needs one text"),
+    Case("lines of nothing", OVER % "lines()", "1:76", "calls 'lines', which needs one text"),
+    Case("lines as a method", OVER % "run.input.lines()", "1:76", "calls 'lines', which needs one text"),
+    Case("lines of an unknown task", OVER % "lines(tasks.x.output)", "1:76", "'x', which is no node"),
+    Case(
+        "JSON of a number", FIELDS % "parse_json(tasks.a.visit)", "1:79", "a number, to parse_json(), which needs a t"
+    ),
+    Case("lines as a condition", CODED % "lines(task.output)", "2:32", "compare it: size(lines(task.output)) > 0"),
+    Case("an unknown function", CODED % "split(task.output)", "2:32", "calls 'split'; there are all, bool"),
     Case("no template", ROLE % 'prompt: "{{ run. }}"', "1:39", "nodes[0].prompt"),
     Case("an open template", ROLE % 'prompt: "{{ run.input"', "1:39", "nodes[0].prompt"),
     Case("a template of an item", ROLE % 'prompt: "{{ item }}"', "1:39", "'item'"),

@@ -62,6 +62,55 @@ def test_what_people_write_is_worked_out(text: str, value: Any) -> None:
         assert compile_expression(text).value(LARGE) == value
 
 
+LONG = {
+    "task": {"output": "\n".join(map(str, range(12_000)))},
+    "item": json.dumps([0] * 20_000),
+    "index": "[0]\n" * 500,
+}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "lines(task.output).map(x, x)",
+        "lines(task.output).filter(x, x != '')",
+        "lines(index).map(x, lines(task.output))",
+        "lines(index).map(x, lines(index).map(y, y))",
+        "(lines(index) + lines(index) + lines(index)).map(x, x)",
+        "parse_json(item).exists(x, parse_json(item).exists(y, y > x))",
+        "lines(task.output).all(x, x.matches('[0-9]+'))",
+        " && ".join(["size(lines(task.output)) > 0"] * 12),
+    ],
+)
+def test_what_is_made_of_a_text_counts_like_what_is_given(text: str) -> None:
+    with soon(), pytest.raises(ExpressionFailed, match="more values than can be gone through"):
+        compile_expression(text).value(LONG)
+
+
+@pytest.mark.parametrize(
+    "text,value",
+    [
+        ("size(lines(task.output))", 12_000),
+        ("lines(task.output)[11999]", "11999"),
+        ("'11999' in lines(task.output)", True),
+        ("lines(task.output).exists(x, x == '11999')", True),
+        ("size(parse_json(item))", 20_000),
+        ("size(lines(index).map(x, parse_json(x)[0]))", 500),
+    ],
+)
+def test_long_texts_are_read(text: str, value: Any) -> None:
+    with soon():
+        assert compile_expression(text).value(LONG) == value
+
+
+def test_what_the_expressions_of_a_template_make_counts_together() -> None:
+    once = "{{ size(lines(task.output)) }}"
+    with soon():
+        assert Template.of(once * 5).render(LONG) == "12000" * 5
+        with pytest.raises(ExpressionFailed, match="more values"):
+            Template.of(once * 20).render(LONG)
+
+
 def test_values_that_are_too_large_or_too_deep_are_not_looked_at() -> None:
     deep: Any = 1
     for _ in range(200):
@@ -145,7 +194,26 @@ def test_what_is_no_number_in_json_is_no_value() -> None:
 _PIECES = (
     *("tasks", "run", "item", ".plan", "['plan']", ".map(", ".exists(", ".filter(", "x,", "x", "(", ")", "[", "]"),
     *("1", "-1", "2u", "0.5", "'a'", '"b"', "r'c'", "b'd'", "null", "true", "+", "-", "*", "/", "%", "==", "<", "in"),
-    *("&&", "||", "!", "?", ":", ",", ".", " ", "\n", "//", "size(", "has(", "int(", "double(", ".matches('a')", "\\"),
+    *(
+        "&&",
+        "||",
+        "!",
+        "?",
+        ":",
+        ",",
+        ".",
+        " ",
+        "\n",
+        "//",
+        "size(",
+        "has(",
+        "lines(",
+        "parse_json(",
+        "int(",
+        "double(",
+        ".matches('a')",
+        "\\",
+    ),
     *("{", "}", "9223372036854775807", "-9223372036854775808", "\ud800", "\0", "é"),
 )
 

@@ -40,6 +40,60 @@ def test_what_an_expression_is_worth(text: str, value: Any) -> None:
     assert compile_expression(text).value(CONTEXT) == value
 
 
+PRINTED = {
+    "tasks": {"list": {"output": "b.py\r\n\n  \na b.py\n c.md", "result": {"report": None}}},
+    "run": {"input": '{"parts": [{"n": 1}, {"n": 2.5}], "é": null}', "id": '{"n": 1}\n{"n": 2}'},
+    "item": "[" * 20_000,
+}
+
+
+@pytest.mark.parametrize(
+    "text,value",
+    [
+        ("lines(tasks.list.output)", ["b.py", "a b.py", " c.md"]),
+        ("lines('')", []),
+        ("lines(tasks.list.output + '\\nd.py').filter(f, f.endsWith('.py'))", ["b.py", "a b.py", "d.py"]),
+        ("size(lines(tasks.list.output)) > 2", True),
+        ("'b.py' in lines(tasks.list.output)", True),
+        ("parse_json(run.input).parts.map(p, p.n)", [1, 2.5]),
+        ("parse_json(run.input)", {"parts": [{"n": 1}, {"n": 2.5}], "é": None}),
+        ("has(parse_json(run.input).other)", False),
+        ("parse_json(' true ')", True),
+        ("lines(run.id).map(each, parse_json(each).n)", [1, 2]),
+        ("false && parse_json(tasks.list.output)", False),
+    ],
+)
+def test_what_was_printed_becomes_values(text: str, value: Any) -> None:
+    assert compile_expression(text).value(PRINTED) == value
+    assert Template.of(f"<{{{{ {text} }}}}>").render(PRINTED) == f"<{json.dumps(value, ensure_ascii=False)}>"
+
+
+@pytest.mark.parametrize(
+    "text,why",
+    [
+        ("lines(tasks.list.result.report)", r"lines\(...\) needs a text, and is given nothing"),
+        ("lines(tasks.list.result)", "needs a text, and is given several fields"),
+        ("parse_json(tasks.list.output)", r"parse_json\(...\) is given no JSON: Expecting value \(line 1, column 1\)"),
+        ("parse_json('[1, ]')", r"line 1, column 5"),
+        ("parse_json('')", "no JSON"),
+        ("parse_json('NaN')", "NaN is no number"),
+        ("parse_json('[1e999]')", "a number that is too large: 1e999"),
+        ("parse_json('9223372036854775808')", "a number of more than 64 bits: 9223372036854775808"),
+        ("parse_json(item)", "nested too deep"),
+        (r"parse_json('\"\\ud800\"')", "half of a character"),
+        ("parse_json('no') || true", "no JSON"),
+        ("parse_json('no').x == 1 ? 1 : 2", "no JSON"),
+        ("size(parse_json('7')) == 1", r"size\(...\) cannot be given this value"),
+    ],
+)
+def test_what_was_printed_can_be_something_else(
+    text: str, why: str, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    with pytest.raises(ExpressionFailed, match=why):
+        compile_expression(text).value(PRINTED)
+    assert (*capfd.readouterr(), caplog.text) == ("", "", "")
+
+
 def test_an_expression_knows_what_it_needs() -> None:
     expression = compile_expression("tasks.plan.result.parts.all(p, p > 0) && tasks['write-tests'].output == run.input")
     assert expression.tasks == {"plan", "write-tests"}
@@ -75,6 +129,17 @@ def test_what_is_refused_before_it_is_worked_out(text: str, why: str) -> None:
 def test_what_has_no_value(text: str) -> None:
     with pytest.raises(ExpressionFailed):
         compile_expression(text).value(CONTEXT)
+
+
+def test_values_stand_in_the_same_order_each_time() -> None:
+    """That of the value where the whole of it is named, else that of the alphabet."""
+    value = {"tasks": {"plan": {"result": {name: {"z": 1, "a": 2} for name in "hgfedcba"}}}}
+    for _ in range(5):
+        assert "".join(compile_expression("tasks.plan['result']").value(value)) == "hgfedcba"
+        assert "".join(compile_expression("tasks.plan.result.h").value(value)) == "za"
+        made = compile_expression("[tasks.plan.result]").value(value)
+        assert ("".join(made[0]), "".join(made[0]["h"])) == ("abcdefgh", "az")
+    assert Template.of("{{ tasks.plan.result.h }}").render(value) == '{"z": 1, "a": 2}'
 
 
 def test_a_condition_is_true_or_false() -> None:

@@ -134,14 +134,14 @@ def test_a_schema_keeps_its_order_and_its_numbers(load: Load) -> None:
     )
 
 
-@pytest.mark.parametrize("fan", ["run.input", "{over: run.input, at_once_max: 4, failures_max: 2}"])
+@pytest.mark.parametrize("fan", ["lines(run.input)", "{over: lines(run.input), at_once_max: 4, failures_max: 2}"])
 def test_what_stands_beside_a_map_is_that_of_an_item(load: Load, fan: str) -> None:
     common = "timeout: 5m, retry: 2, budget: 1, runs_on: [gpu], files: {none: true}"
     node = _node(
         load, f"map: {fan}, role: tester, prompt: 'p {{{{ item }}}}', {common}, on_failure: continue, join: all"
     )
     body = node.map.body
-    assert (node.map.over, body.agent.prompt) == ("run.input", "p {{ item }}")
+    assert (node.map.over, body.agent.prompt) == ("lines(run.input)", "p {{ item }}")
     assert (node.map.at_once_max, node.map.failures_max) == ((4, 2) if "at_once_max" in fan else (0, 0))
     assert (body.timeout_seconds, body.retry.attempts_max, body.budget.usd_micros) == (300, 2, 1_000_000)
     assert (list(body.executor_labels), body.files.none) == (["gpu"], True)

@@ -27,12 +27,12 @@ CHANGES_A_MESSAGE = {
 CHANGES_A_COLLECTION = {"append", "extend", "add", "insert", "remove", "pop", "clear", "update", "sort", "reverse"}
 
 
-# They check histories and hold the state of no aggregate: they keep books while they read.
+# They check histories, or count what one evaluation costs: they hold no state of an aggregate, and keep books.
 KEEPS_BOOKS = {
     f"{DOMAIN}{name}.py"
     for name in (
         *("invariants", "ledgers", "agent_conduct", "effect_conduct", "message_conduct", "run_conduct"),
-        *("flow_conduct", "graph_conduct", "fan_conduct"),
+        *("flow_conduct", "graph_conduct", "fan_conduct", "expression_costs", "expression_functions"),
     )
 }
 

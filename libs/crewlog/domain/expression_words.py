@@ -13,6 +13,7 @@ LOOPS = frozenset({"all", "exists", "exists_one", "filter", "map"})
 _LITERALS = frozenset({"true", "false", "null", "in"})
 # What the library takes for a loop under another name.
 _SYNONYMS = frozenset({"existsOne"})
+_OPENING, _CLOSING = frozenset("([{"), frozenset(")]}")
 _WORD = re.compile(
     r"""(?P<space>\s+|//[^\n]*)
       | (?P<text>(?:[rR][bB]?|[bB][rR])(?:"[^"\n]*"|'[^'\n]*') | [bB]?(?:"(?:\\.|[^"\\\n])*"|'(?:\\.|[^'\\\n])*'))
@@ -40,6 +41,21 @@ class Loop:
     ends: int
 
 
+@dataclass(frozen=True, slots=True)
+class Call:
+    """Of a function: how many arguments it is given, all of them the words from `begins` to before `ends`. `path`: the
+    only one is a variable with fields."""
+
+    function: str
+    begins: int
+    ends: int
+    given: int
+    is_method: bool
+    is_literal: bool
+    is_text: bool
+    path: tuple[str, ...]
+
+
 def words(text: str) -> list[Word]:
     found = (Word(match.lastgroup or "", match[0]) for match in _WORD.finditer(text))
     return [word for word in found if word.kind != "space"]
@@ -60,6 +76,28 @@ def loops(found: Sequence[Word]) -> list[Loop]:
 def calls(found: Sequence[Word]) -> Iterator[tuple[int, str]]:
     """The names of what is called, with their places."""
     return ((place, name) for place, name in _names(found) if at(found, place + 1) == "(")
+
+
+def arguments(found: Sequence[Word]) -> Iterator[Call]:
+    """Every call of a function, with what it is given."""
+    for place, name in calls(found):
+        begins, ends = place + 2, _closed(found, place + 1)
+        only = found[begins] if ends - begins == 1 else None
+        is_literal = only is not None and not _is_name(only)
+        path, end = path_at(found, begins) if begins < ends and _is_name(found[begins]) else ((), begins)
+        given = _given(found, begins, ends)
+        is_text = only is not None and only.kind == "text"
+        is_method = at(found, place - 1) == "."
+        yield Call(name, begins, ends, given, is_method, is_literal, is_text, path if end == ends else ())
+
+
+def _given(found: Sequence[Word], begins: int, ends: int) -> int:
+    """How many arguments stand there."""
+    depth, commas = 0, 0
+    for word in found[begins:ends]:
+        depth += (word.text in _OPENING) - (word.text in _CLOSING)
+        commas += word.text == "," and not depth
+    return commas + 1 if begins < ends else 0
 
 
 def variables(found: Sequence[Word]) -> Iterator[tuple[int, str]]:

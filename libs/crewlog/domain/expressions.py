@@ -1,6 +1,5 @@
 """Conditions and values of workflows, in the Common Expression Language (https://cel.dev): no loops but over lists that
-are there, no side effects, no clock. What one would cost is known before it is worked out, because the library copies
-the lists that it makes, and nobody can interrupt it.
+are there, no side effects, no clock. What one may cost is bounded (crewlog.domain.expression_costs).
 
 `tasks` is used with the id of a node that stands in the text, `tasks.plan` or `tasks["write-tests"]`, so that what an
 expression needs is known before it is worked out.
@@ -12,14 +11,18 @@ import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, reduce
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from crewlog.domain.errors import InvalidCommand
+from crewlog.domain.expression_costs import COPIES_MAX, VALUES_MAX, Cost, Spent, weighed
+from crewlog.domain.expression_functions import FUNCTIONS, Calls
 from crewlog.domain.expression_words import (
     LOOPS,
+    Call,
     Loop,
     Word,
+    arguments,
     at,
     calls,
     is_free,
@@ -38,19 +41,15 @@ LOOPS_MAX = 2
 """Loops over lists may stand in each other: this bounds what an expression costs to a power of what it is given."""
 COMPILED_KEPT_MAX = 4_096
 PATTERN_CHARACTERS_MAX = 200
-VALUES_MAX = 100_000
-"""Of what an expression is given: each value counts as one, and 800 bytes of text as another one."""
-VALUES_DEPTH_MAX = 100
-COPIES_MAX = 2_000_000
-"""Values that are copied on the way: some tenths of a second."""
 
-_BYTES_OF_ONE = 800
-_COPIES_OF_A_CHARACTER = 1_000
-_FUNCTIONS = frozenset(
+FUNCTIONS_OF_CEL = frozenset(
     {"size", "contains", "startsWith", "endsWith", "matches", "string", "int", "uint", "double", "bool", "dyn", "has"}
 )
+_FUNCTIONS = FUNCTIONS_OF_CEL | FUNCTIONS.keys()
 _COUNTED = re.compile(r"\{\s*[0-9]")
 _ESCAPED = re.compile(r"\\[0-9uUxX]")
+_UNFIT = re.compile(rf"Undefined variable or function: '({'|'.join(sorted(FUNCTIONS_OF_CEL))})'")
+"""What the library says of a function that it has, but not for values of this kind."""
 _KNOWN = frozenset({"run", "task", "tasks", "item", "index"})
 
 
@@ -61,61 +60,56 @@ class ExpressionFailed(Exception):
 @dataclass(frozen=True, slots=True)
 class Expression:
     """`tasks` are the nodes that it names, `variables` everything that it needs. `paths` are the variables with the
-    fields that it names of them; `is_path`: it is nothing but one of these."""
+    fields that it names of them; `is_path`: it is nothing but one of these. `calls` are those of our own functions;
+    `gives`: the one that it is nothing but a call of."""
 
     text: str
     tasks: frozenset[str]
     variables: frozenset[str]
     paths: tuple[tuple[str, ...], ...]
     is_path: bool
+    calls: tuple[Call, ...]
+    gives: str
     _program: cel.Program
-    _words: tuple[Word, ...]
-    loops: tuple[Loop, ...]
+    _cost: Cost
 
-    def value(self, context: Mapping[str, Any]) -> Any:
-        """Its value, of the types of JSON. Raises ExpressionFailed."""
-        seen = self.seen_of(context)
-        if self.copies(seen) > COPIES_MAX:
-            raise ExpressionFailed(f"`{self.text}`: the lists that it goes through are too long")
-        try:
-            value = self._program.execute(seen)
-        except _FAILURES as problem:
-            raise ExpressionFailed(f"`{self.text}`: {_first_line(problem)}") from None
+    def value(self, context: Mapping[str, Any], spent: Spent | None = None) -> Any:
+        """Its value, of the types of JSON, always in the same order. Raises ExpressionFailed, also where it would cost
+        too much together with what was spent before."""
+        spent = spent or Spent()
+        seen = {name: context[name] for name in self.variables if name in context}
+        weight, longest = weighed([*seen.values()])
+        if weight > VALUES_MAX:
+            raise self._failed("the values that it names are too large")
+        calls = Calls(self._cost, spent, weight, longest)
+        if spent.copies > COPIES_MAX:
+            raise self._failed("the lists that it goes through are too long")
+        value = self._worked_out(seen, calls)
         if not _is_json(value):
-            raise ExpressionFailed(f"`{self.text}` gives {type(value).__name__}, which is no value of JSON")
+            raise self._failed(f"gives {type(value).__name__}, which is no value of JSON")
+        return reduce(lambda held, name: held[name], self.paths[0], seen) if self.is_path else _in_order(value)
+
+    def _worked_out(self, seen: Mapping[str, Any], calls: Calls) -> Any:
+        import cel
+
+        try:
+            given = cel.Context(dict(seen), calls.functions()) if self.calls else dict(seen)
+            value = self._program.execute(given)
+        except _FAILURES as problem:
+            raise self._failed(calls.failure or _first_line(problem)) from None
+        if calls.failure:
+            raise self._failed(calls.failure)
         return value
 
     def holds(self, context: Mapping[str, Any]) -> bool:
         """Raises ExpressionFailed also where the value is neither true nor false."""
         value = self.value(context)
         if not isinstance(value, bool):
-            raise ExpressionFailed(f"`{self.text}` gives {str(value)[:80]!r}, and has to give true or false")
+            raise self._failed(f"gives {str(value)[:80]!r}, and has to give true or false")
         return value
 
-    def seen_of(self, context: Mapping[str, Any]) -> dict[str, Any]:
-        return {name: context[name] for name in self.variables if name in context}
-
-    def copies(self, seen: Mapping[str, Any]) -> int:
-        """How many values are copied on the way, at most. Raises ExpressionFailed where there are too many at once."""
-        weight, longest = _weighed([*seen.values()])
-        if weight > VALUES_MAX:
-            raise ExpressionFailed(f"`{self.text}`: the values that it names are too large")
-        sums = 1 + _count(self._words, "+")
-        length = (longest + _count(self._words, ",") + 1) * sums
-        patterns = sum(len(at(self._words, place + 2)) for place in _matches(self._words)) * _COPIES_OF_A_CHARACTER
-        turns: int = length ** len(self.loops)
-        return turns * patterns + self._in_loops(weight * sums, length)
-
-    def _in_loops(self, weight: int, length: int) -> int:
-        """Each element is looked at once; or all that there is, once for each; or a list is made of it each time."""
-        if not self.loops:
-            return 0
-        around: int = length ** (len(self.loops) - 1)
-        is_wide = any(_is_wide(self._words, loop) for loop in self.loops)
-        if any(loop.function in ("map", "filter") for loop in self.loops):
-            makes = any(loop.function == "map" for loop in self.loops) and is_wide
-            return around * length * weight * (length if makes else 1)
-        return around * (length * weight if is_wide else length + weight)
+    def _failed(self, why: str) -> ExpressionFailed:
+        return ExpressionFailed(f"`{self.text}`: {why}")
 
 
 _FAILURES = (ValueError, LookupError, TypeError, ArithmeticError, RuntimeError)
@@ -143,8 +137,18 @@ def compile_expression(text: str) -> Expression:
         _refuse(why)
     tasks = frozenset(filter(None, (_task(found, place) for place, name in variables(found) if name == "tasks")))
     paths = [path_at(found, place) for place in places]
-    is_path = places == [0] and paths[0][1] == len(found)
-    return Expression(text, tasks, free, tuple(path for path, _ in paths), is_path, program, tuple(found), tuple(lists))
+    own = _own_calls(found)
+    return Expression(
+        text,
+        tasks,
+        free,
+        tuple(path for path, _ in paths),
+        places == [0] and paths[0][1] == len(found),
+        tuple(own),
+        own[0].function if own and (own[0].begins, own[0].ends + 1) == (2, len(found)) else "",
+        program,
+        Cost.of(found, lists),
+    )
 
 
 def _violations(
@@ -168,9 +172,16 @@ def _wrong_calls(found: Sequence[Word]) -> Iterator[str]:
     for place, name in calls(found):
         if name not in _FUNCTIONS and not (name in LOOPS and at(found, place - 1) == "."):
             yield f"calls {name[:80]!r}; there are {', '.join(sorted(_FUNCTIONS | LOOPS))}"
+    for call in _own_calls(found):
+        if call.is_method or call.given != 1 or (call.is_literal and not call.is_text):
+            yield f"calls {call.function!r}, which needs one text: {call.function}(tasks.list.output)"
     for place in _matches(found):
         if not _is_pattern(at(found, place + 2)) or at(found, place + 3) != ")":
             yield f"matches what is no text of at most {PATTERN_CHARACTERS_MAX} characters without counts such as {{3}}"
+
+
+def _own_calls(found: Sequence[Word]) -> list[Call]:
+    return [call for call in arguments(found) if call.function in FUNCTIONS]
 
 
 def _matches(found: Sequence[Word]) -> list[int]:
@@ -196,28 +207,6 @@ def _task(found: Sequence[Word], place: int) -> str | None:
     return None
 
 
-def _is_wide(found: Sequence[Word], loop: Loop) -> bool:
-    """Whether it does something with more than the element."""
-    return any(name != loop.name for place, name in variables(found) if loop.begins <= place < loop.ends)
-
-
-def _count(found: Sequence[Word], mark: str) -> int:
-    return sum(word.text == mark for word in found)
-
-
-def _weighed(values: Sequence[Any]) -> tuple[int, int]:
-    """How much the values are, and how long the longest list among them is."""
-    weight, longest, level = 0, 0, values
-    for _ in range(VALUES_DEPTH_MAX):
-        weight += sum(1 + len(each) // _BYTES_OF_ONE if isinstance(each, str) else 1 for each in level)
-        if weight > VALUES_MAX or not level:
-            return weight, longest
-        held = [each for each in level if isinstance(each, (list, Mapping))]
-        longest = max([longest, *map(len, held)])
-        level = [part for each in held for part in (each.values() if isinstance(each, Mapping) else each)]
-    return VALUES_MAX + 1, longest
-
-
 def _refuse(why: str) -> NoReturn:
     raise InvalidCommand(f"the expression {why}", violations={"expression": why})
 
@@ -229,9 +218,18 @@ def _position(problem: str) -> str:
 
 
 def _first_line(problem: object) -> str:
+    if function := _UNFIT.match(str(problem)):
+        return f"{function[1]}(...) cannot be given this value"
     if isinstance(problem, KeyError):
         return f"there is no {problem.args[0]!r}" if problem.args else "something is missing"
     return (str(problem).strip() or type(problem).__name__).splitlines()[0][:200]
+
+
+def _in_order(value: Any) -> Any:
+    """The library gives the fields of a value in another order each time."""
+    if isinstance(value, list):
+        return [_in_order(each) for each in value]
+    return {name: _in_order(value[name]) for name in sorted(value)} if isinstance(value, dict) else value
 
 
 def _is_json(value: Any) -> bool:

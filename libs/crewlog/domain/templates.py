@@ -14,7 +14,9 @@ from functools import lru_cache
 from typing import Any
 
 from crewlog.domain.errors import InvalidCommand
-from crewlog.domain.expressions import COPIES_MAX, Expression, ExpressionFailed, compile_expression
+from crewlog.domain.expression_costs import Spent
+from crewlog.domain.expression_words import Call
+from crewlog.domain.expressions import Expression, ExpressionFailed, compile_expression
 
 RENDERED_BYTES_MAX = 256 * 1024
 EXPRESSIONS_MAX = 100
@@ -41,12 +43,15 @@ class Template:
         """What its expressions name, with the fields."""
         return tuple(path for part in self.parts if isinstance(part, Expression) for path in part.paths)
 
+    @property
+    def calls(self) -> tuple[Call, ...]:
+        """Of our own functions."""
+        return tuple(call for part in self.parts if isinstance(part, Expression) for call in part.calls)
+
     def render(self, context: Mapping[str, Any]) -> str:
         """The text with the values. Raises ExpressionFailed, also where it becomes larger than RENDERED_BYTES_MAX."""
-        looping = [part for part in self.parts if isinstance(part, Expression) and part.loops]
-        if sum(part.copies(part.seen_of(context)) for part in looping) > COPIES_MAX:
-            raise ExpressionFailed("the lists that its expressions go through are too long")
-        text = "".join(part if isinstance(part, str) else shown(part.value(context)) for part in self.parts)
+        spent = Spent()
+        text = "".join(part if isinstance(part, str) else shown(part.value(context, spent)) for part in self.parts)
         if len(text.encode(errors="replace")) > RENDERED_BYTES_MAX:
             raise ExpressionFailed(f"the text becomes larger than {RENDERED_BYTES_MAX} bytes")
         return text

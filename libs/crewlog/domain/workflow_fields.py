@@ -8,20 +8,23 @@ import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from crewlog.domain.expression_words import Call
 from crewlog.domain.expressions import Expression
 from crewlog.v1.run_pb2 import Node
 
-TRUE_OR_FALSE, NUMBER, TEXT, ANYTHING = "true or false", "a number", "a text", ""
+TRUE_OR_FALSE, NUMBER, TEXT, LIST, ANYTHING = "true or false", "a number", "a text", "a list", ""
 
 Shape = str | Mapping[str, "Shape"]
 
 _RUN: Shape = {"id": TEXT, "project": TEXT, "workflow": TEXT, "input": TEXT}
 _FAILURE: Shape = {"reason": TEXT, "message": TEXT}
 _RESULTS: Mapping[str, Shape] = {
+    "map": LIST,
     "command": {"exit_code": NUMBER, "output": TEXT, "report": TEXT},
     "gate": {"choice": TEXT, "text": TEXT, "answered_by": TEXT, "is_expired": TRUE_OR_FALSE},
 }
-_EXAMPLES = {NUMBER: "0", TEXT: '"..."'}
+_COMPARED = {NUMBER: "{} == 0", TEXT: '{} == "..."', LIST: "size({}) > 0"}
+_GIVES = {"lines": LIST}
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,16 +40,42 @@ class Known:
             shape, names = self._shape(path)
             yield from _wrong(shape, path, names)
 
+    def no_text(self, calls: Sequence[Call]) -> Iterator[str]:
+        """What is wrong with what our functions are given, where it is nothing but a field."""
+        for call in calls:
+            shape = self._shape_of(call.path)
+            if shape not in (TEXT, ANYTHING):
+                fields = f"; it has {', '.join(shape)}" if isinstance(shape, Mapping) else ""
+                yield f"gives {'.'.join(call.path)}, {_said(shape)}, to {call.function}(), which needs a text{fields}"
+
     def no_condition(self, condition: Expression) -> str:
         """Why it cannot be one, where it is nothing but a field that is neither true nor false; empty else."""
-        shape, names = self._shape(condition.paths[0]) if condition.is_path else (ANYTHING, ())
-        for name in names:
-            shape = shape.get(name, ANYTHING) if isinstance(shape, Mapping) else ANYTHING
+        shape = self._given(condition)
         if isinstance(shape, Mapping):
             return f"gives several fields: {', '.join(shape)}; compare one of them"
-        if shape in _EXAMPLES:
-            return f"gives {shape}; compare it: {condition.text} == {_EXAMPLES[shape]}"
-        return ""
+        return f"gives {shape}; compare it: {_COMPARED[shape].format(condition.text)}" if shape in _COMPARED else ""
+
+    def no_list(self, over: Expression) -> str:
+        """Why a map cannot go through it, where it is nothing but a field that is no list; empty else."""
+        shape = self._given(over)
+        if shape == TEXT:
+            return f"gives a text, and a map goes through a list: lines({over.text}), or parse_json({over.text})"
+        if isinstance(shape, Mapping):
+            return f"gives several fields: {', '.join(shape)}; a map goes through a list, such as lines() of a text"
+        return "" if shape in (LIST, ANYTHING) else f"gives {shape}, and a map goes through a list"
+
+    def _given(self, expression: Expression) -> Shape:
+        """What the whole of it gives, as far as that is known."""
+        if expression.is_path:
+            return self._shape_of(expression.paths[0])
+        return _GIVES.get(expression.gives, ANYTHING)
+
+    def _shape_of(self, path: tuple[str, ...]) -> Shape:
+        """Of what the whole path names."""
+        shape, names = self._shape(path)
+        for name in names:
+            shape = shape.get(name, ANYTHING) if isinstance(shape, Mapping) else ANYTHING
+        return shape
 
     def _shape(self, path: tuple[str, ...]) -> tuple[Shape, tuple[str, ...]]:
         """Of what the path begins with, and the fields of it that are named."""
@@ -71,6 +100,10 @@ def _task(node: Node | None) -> Shape:
         "cost_usd": NUMBER,
         "failure": _FAILURE,
     }
+
+
+def _said(shape: Shape) -> str:
+    return shape if isinstance(shape, str) else "several fields"
 
 
 def _wrong(shape: Shape, path: tuple[str, ...], names: Sequence[str]) -> Iterator[str]:

@@ -28,6 +28,7 @@ class _Use:
     needs: Expression | Template
     sees_itself: bool
     is_condition: bool = False
+    is_list: bool = False
 
     @property
     def tasks(self) -> frozenset[str]:
@@ -49,8 +50,10 @@ def violations(workflow: Workflow) -> Found:
 def _wrong_fields(use: _Use, nodes: Mapping[str, Node]) -> Found:
     known = Known(nodes, nodes[use.node_id])
     yield from ((use.where, why) for why in known.unknown(use.needs.paths))
-    if use.is_condition and isinstance(use.needs, Expression) and (why := known.no_condition(use.needs)):
-        yield use.where, why
+    yield from ((use.where, why) for why in known.no_text(use.needs.calls))
+    if isinstance(use.needs, Expression):
+        why = known.no_condition(use.needs) if use.is_condition else known.no_list(use.needs) if use.is_list else ""
+        yield from [(use.where, why)] if why else []
 
 
 def _too_early(uses: Iterable[_Use], earlier: Earlier, known: Set[str]) -> Found:
@@ -74,7 +77,7 @@ def _uses(workflow: Workflow) -> Iterator[_Use]:
     for number, node in enumerate(workflow.nodes):
         retries = node.retry.attempts_max > 1
         for where, needs in _needs(f"nodes[{number}]", node):
-            yield _Use(where, node.node_id, needs, retries)
+            yield _Use(where, node.node_id, needs, retries, is_list=where.endswith(".map.over"))
     for number, edge in enumerate(workflow.edges):
         if edge.when:
             condition = compile_expression(edge.when)
