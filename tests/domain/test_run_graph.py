@@ -42,7 +42,7 @@ from crewlog.v1.run_pb2 import (
     TaskUnparked,
 )
 
-from tests.domain.playing import BASE, SECOND, Play, edge, kinds, node, of
+from tests.domain.playing import BASE, SECOND, Play, agent, edge, kinds, node, of
 
 SUCCEEDED, FAILED = TaskStatus.TASK_STATUS_SUCCEEDED, TaskStatus.TASK_STATUS_FAILED
 
@@ -221,6 +221,23 @@ def test_a_join_that_another_does_not_wait_for_any_more_is_left_out(begun: tuple
         play.do(EndTask(task_id=task_id, cancelled=TaskResult()))
     assert (play.status("x-1"), play.status("y-1")) == ("skipped", "skipped")
     assert play.finish() == "succeeded"
+
+
+@pytest.mark.parametrize("kind", [{}, {"agent": agent()}, {"join_files": JoinNode()}, {"gate": GateNode(question="?")}])
+def test_whatever_goes_on_with_the_first_stops_the_rest(kind: dict[str, Any]) -> None:
+    play = Play(node("a"), node("b"), node("c"), node("j", "a", "b", "c", **join("ANY"), **kind))
+    play.claim("a-1", "b-1")
+    play.end("a-1")
+    assert play.run.cancelling == ("b-1",)
+    assert play.status("c-1") == "skipped"
+    play.do(EndTask(task_id="b-1", cancelled=TaskResult()))
+    assert play.run.failure is None
+
+
+def test_what_is_stopped_by_one_that_goes_on_leads_to_nothing_else() -> None:
+    play = Play(node("a"), node("b"), node("x", "b", join_files=JoinNode()), node("j", "a", "x", **join("ANY")))
+    play.end("a-1")
+    assert (play.status("b-1"), play.status("x-1"), play.ready) == ("skipped", "skipped", ("j",))
 
 
 def test_any_can_let_the_rest_go_on() -> None:

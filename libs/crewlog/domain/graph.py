@@ -43,7 +43,8 @@ class Way:
 
 @dataclass(frozen=True, slots=True)
 class Graph:
-    """`forward` and `back` are the ways by their source, in the order in which they are tried."""
+    """`forward` and `back` are the ways by their source, in the order in which they are tried; `overtaking` are nodes
+    of executors that go on before every way that leads to them was decided, and stop the rest."""
 
     nodes: Mapping[str, Node] = field(default_factory=dict)
     ways: Sequence[Way] = ()
@@ -52,6 +53,7 @@ class Graph:
     incoming: Mapping[str, tuple[Way, ...]] = field(default_factory=dict)
     label_sets: frozenset[frozenset[str]] = frozenset()
     is_plain: Mapping[str, bool] = field(default_factory=dict)
+    overtaking: frozenset[str] = frozenset()
 
     @classmethod
     def of(cls, workflow: Workflow) -> Graph:
@@ -111,7 +113,7 @@ class Graph:
 
     def is_early(self, node_id: str) -> bool:
         """Whether the node goes on before every way that leads to it was decided."""
-        return self.nodes[node_id].join.mode in (JoinMode.JOIN_MODE_ANY, JoinMode.JOIN_MODE_FIRST)
+        return _is_early(self.nodes[node_id])
 
     def is_tolerant(self, node_id: str) -> bool:
         """Whether the node can do without some of those before it."""
@@ -177,7 +179,17 @@ def _built(nodes: dict[str, Node], ways: Sequence[Way]) -> Graph:
             node_id: not nodes[node_id].exclusive and all(way.is_plain for way in out)
             for node_id, out in forward.items()
         },
+        overtaking=frozenset(node_id for node_id, node in nodes.items() if _is_overtaking(node)),
     )
+
+
+def _is_early(node: Node) -> bool:
+    return node.join.mode in (JoinMode.JOIN_MODE_ANY, JoinMode.JOIN_MODE_FIRST)
+
+
+def _is_overtaking(node: Node) -> bool:
+    is_performed = (node.WhichOneof("kind") or "noop") in EXECUTOR_KINDS
+    return is_performed and _is_early(node) and not node.join.keep_rest
 
 
 def _performed(node: Node) -> Node:

@@ -122,11 +122,21 @@ def decide_and_evolve(run: Run, command: Command) -> tuple[list[Message], Run]:
         return events, after
     if isinstance(command, EndTask):
         events, after = _with(events, after, _beside_an_end(run, after, command))
-    if after.pending:
-        events, after = _with(events, after, run_begins.following(after, at))
+    events, after = _with_all_that_follows(run, events, after, at)
     if after.messages:
         events, after = _with(events, after, run_control.given_back(after, events, at))
     return events, after
+
+
+def _with_all_that_follows(before: Run, events: list[Message], run: Run, at: int) -> tuple[list[Message], Run]:
+    """What one node stops may be what another waits for."""
+    while run is not before:
+        seen = run
+        events, run = _with(events, run, run_stopping.overtaken(before, run, at))
+        if run.pending:
+            events, run = _with(events, run, run_begins.following(run, at))
+        before = seen
+    return events, run
 
 
 def _with(events: list[Message], run: Run, more: list[Message]) -> tuple[list[Message], Run]:

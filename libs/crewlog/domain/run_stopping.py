@@ -5,9 +5,23 @@ from __future__ import annotations
 from crewlog.domain import names, run_ends
 from crewlog.domain.run_events import evolve
 from crewlog.domain.run_map_events import is_failing
-from crewlog.domain.run_state import Expansion, Run, Task, current, next_task
+from crewlog.domain.run_state import Expansion, Run, Task, current, is_stopping, next_task
 from crewlog.v1.run_pb2 import Handling, TaskCancelled, TaskCancelRequested, TaskSkipped, TaskTimedOut
 from google.protobuf.message import Message
+
+
+def overtaken(before: Run, run: Run, at: int) -> list[Message]:
+    """Those that nodes of executors do not wait for any more, since their turn has come."""
+    if not run.graph.overtaking or is_stopping(run):
+        return []
+    going = [node_id for node_id in run.ready if node_id in run.graph.overtaking and node_id not in before.ready]
+    events: list[Message] = []
+    for node_id in going:
+        more = left_behind(run, node_id, at)
+        events += more
+        for event in more:
+            run = evolve(run, event)  # type: ignore[arg-type]
+    return events
 
 
 def left_behind(run: Run, node_id: str, at: int) -> list[Message]:
