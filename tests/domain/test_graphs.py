@@ -98,7 +98,7 @@ ONE_OF_TWO = _all_of(_noop("n0"), _noop("n1"), edges=[_edge("n0", "n1", when="fa
 BROKEN_RULES: list[tuple[str, str, object, Workflow]] = [
     ("are not decided", "run_graph_events._goes_on", lambda *_, **__: True, _all_of(*BOTH)),
     ("visits that the workflow allows", "run_ends._may_visit", lambda run, _: run.visited < 20, AGAIN_AND_AGAIN),
-    ("ways to it were taken", "run_graph_events._has_enough", lambda *_: True, ONE_OF_TWO),
+    ("ways to it were taken", "run_graph_events.has_enough", lambda *_: True, ONE_OF_TWO),
     ("has not ended", "run_graph_events._goes_on", lambda *_, **__: False, _all_of(_noop("n0"), _noop("n1", "n0"))),
     ("goes above the budget", "run_money.first_allotment", lambda run, *_: run.limit, _all_of(*AGENTS)),
 ]

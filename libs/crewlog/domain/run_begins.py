@@ -15,6 +15,7 @@ from crewlog.domain.expressions import ExpressionFailed
 from crewlog.domain.graph import EXECUTOR_KINDS
 from crewlog.domain.replacing import replace
 from crewlog.domain.run_events import evolve
+from crewlog.domain.run_graph_events import has_enough
 from crewlog.domain.run_map_events import is_failing
 from crewlog.domain.run_state import (
     RUN_VISITS_MAX,
@@ -71,17 +72,13 @@ def _next(run: Run, node_id: str, at: int) -> list[Message]:
     task = next_task(run, node_id)
     if task.task_id in run.expansions:
         return _end_of_map(run, task, at)
-    if not run.graph.is_item(node_id) and not _has_enough(run, node_id):
+    if not run.graph.is_item(node_id) and not has_enough(run, node_id):
         return _left_out(run, task, at)
     events = run_stopping.left_behind(run, node_id, at)
     try:
         return [*events, *_begin(run, task, at)]
     except ExpressionFailed as problem:
         return [*events, *_not_worked_out(run, task, problem, at)]
-
-
-def _has_enough(run: Run, node_id: str) -> bool:
-    return not run.graph.incoming[node_id] or len(run.arrivals.get(node_id, ())) >= run.graph.needed(node_id)
 
 
 def _left_out(run: Run, task: Task, at: int) -> list[Message]:

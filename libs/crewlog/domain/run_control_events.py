@@ -6,7 +6,7 @@ from typing import TypeAlias, assert_never
 
 from crewlog.domain import names
 from crewlog.domain.replacing import replace
-from crewlog.domain.run_graph_events import activated
+from crewlog.domain.run_graph_events import activated, with_cancelling
 from crewlog.domain.run_map_events import more_items, reopened
 from crewlog.domain.run_state import Run, Task, current, next_task, with_request
 from crewlog.v1.run_pb2 import (
@@ -50,7 +50,7 @@ def evolve(run: Run, event: Event) -> Run:
 def _on_cancel_requested(run: Run, event: TaskCancelRequested) -> Run:
     task = run.tasks.get(event.task_id) or next_task(run, names.node_of(event.task_id))
     asked = replace(task, cancel_requested=event)
-    return replace(run, tasks=run.tasks.set(task.task_id, asked), cancelling=(*run.cancelling, task.task_id))
+    return replace(run, tasks=run.tasks.set(task.task_id, asked), cancelling=with_cancelling(run, task.task_id))
 
 
 def _on_retried(run: Run, event: RunRetried) -> Run:

@@ -103,7 +103,7 @@ def unpaid(run: Run, task: Task, budget_id: str, at: int) -> list[Message]:
 
 def _events_of(run: Run, task: Task, end: End) -> list[Message]:
     if not is_current(run, task):
-        return [_ended(task, end)]
+        return [_part_ended(task, end)]
     if task.node_id in run.spawned:
         return [_part_ended(task, end), *run_children.told(run, task, end.failure, end.result, end.at)]
     end, planned = _with_plan(run, task, end)
@@ -115,7 +115,8 @@ def _events_of(run: Run, task: Task, end: End) -> list[Message]:
 
 
 def _part_ended(task: Task, end: End) -> Message:
-    """An item, or a child: what its failure means is for the map, or for its parent, to say."""
+    """Not for itself: what the failure of an item or a child means is for the map, or the parent, to say; that of an
+    older visit means nothing any more."""
     return _ended(task, end, Handling.HANDLING_UNSPECIFIED if end.is_success else Handling.HANDLING_TOLERATED)
 
 

@@ -59,6 +59,9 @@ Event: TypeAlias = (
 )
 Begun: TypeAlias = WaitStarted | MergeRequested | ChildRunRequested
 
+_WAY_BACK = -1
+"""Stands among the arrivals for the number of a way: ways back have none."""
+
 
 def evolve(run: Run, event: Event) -> Run:
     match event:
@@ -145,16 +148,19 @@ def activated(run: Run, node_ids: Iterable[str], at: int) -> Run:
     """They may go on: an executor takes them, or the run decides what becomes of them."""
     ready, pending, since, visited = list(run.ready), list(run.pending), run.waiting_since, run.visited
     for node_id in node_ids:
-        queue = ready if is_performed(run.graph.node(node_id)) and _has_enough(run, node_id) else pending
+        queue = ready if is_performed(run.graph.node(node_id)) and has_enough(run, node_id) else pending
         queue.append(node_id)
         since = since.set(node_id, at)
         visited += 1
     return replace(run, ready=tuple(ready), pending=tuple(pending), waiting_since=since, visited=visited)
 
 
-def _has_enough(run: Run, node_id: str) -> bool:
-    incoming = run.graph.incoming.get(node_id)
-    return not incoming or len(run.arrivals.get(node_id, ())) >= run.graph.needed(node_id)
+def has_enough(run: Run, node_id: str) -> bool:
+    """Whether as much has come as its join needs. A node that the work is sent back to has had that before."""
+    arrived = run.arrivals.get(node_id, ())
+    if not run.graph.incoming.get(node_id) or any(number == _WAY_BACK for number, _ in arrived):
+        return True
+    return len(arrived) >= run.graph.needed(node_id)
 
 
 def decided(run: Run, task_id: str, ways: Iterable[tuple[Way, bool]], at: int, *, is_lost: bool = False) -> Run:
@@ -201,30 +207,40 @@ def _on_edge(run: Run, event: EdgeTaken | EdgeSkipped, *, is_taken: bool) -> Run
 
 def _on_sent_back(run: Run, event: EdgeTaken) -> Run:
     """`to` and all that comes after it go into their next visit; what was not reached in this one still is in it."""
-    to, graph = event.to_node_id, run.graph
-    again = {to, *graph.descendants(to)}
-    visits, unmet, arrivals, lost, tries = run.visits, run.unmet, run.arrivals, run.lost, run.tries
+    to, source = event.to_node_id, run.tasks[event.from_task_id]
+    again = {to, *run.graph.descendants(to)}
+    visits, tries, feedback = run.visits, run.tries, run.feedback
     for node_id in again:
-        visits = visits.set(node_id, next_visit(run, node_id))
-        ways = graph.incoming[node_id]
-        waits = [way for way in ways if way.source in again or not is_settled(current(run, way.source))]
-        inner = {way.number for way in waits}
-        unmet = unmet.set(node_id, len(waits))
-        arrivals = arrivals.set(node_id, tuple(each for each in arrivals.get(node_id, ()) if each[0] not in inner))
-        lost, tries = lost.set(node_id, 0), tries.set(node_id, 0)
-    source = run.tasks[event.from_task_id]
+        visits, tries = visits.set(node_id, next_visit(run, node_id)), tries.set(node_id, 0)
+        feedback = feedback.delete(node_id) if node_id in feedback else feedback
     run = replace(
-        run,
+        _with_ways_from_outside(run, to, again, source),
         visits=visits,
-        unmet=unmet.set(to, 0),
-        arrivals=arrivals.set(to, ((-1, source.task_id),)),
-        lost=lost,
         tries=tries,
-        feedback=run.feedback.set(to, source.task_id),
+        feedback=feedback.set(to, source.task_id),
         ready=tuple(node_id for node_id in run.ready if not _is_part(node_id, again)),
         pending=tuple(node_id for node_id in run.pending if not _is_part(node_id, again)),
     )
     return activated(run, (to,), source.ended_at_unix_micros)
+
+
+def _with_ways_from_outside(run: Run, to: str, again: set[str], source: Task) -> Run:
+    """Of the ways into what is visited again, those from elsewhere stay decided; `to` waits for none."""
+    unmet, arrivals, lost = run.unmet, run.arrivals, run.lost
+    for node_id in again:
+        ways = run.graph.incoming[node_id]
+        outside = [way for way in ways if way.source not in again and is_settled(current(run, way.source))]
+        numbers = {way.number for way in outside}
+        unmet = unmet.set(node_id, len(ways) - len(outside))
+        arrivals = arrivals.set(node_id, tuple(each for each in arrivals.get(node_id, ()) if each[0] in numbers))
+        lost = lost.set(node_id, sum(_is_left_out(run, way.source) for way in outside))
+    arrived = ((_WAY_BACK, source.task_id),)
+    return replace(run, unmet=unmet.set(to, 0), arrivals=arrivals.set(to, arrived), lost=lost)
+
+
+def _is_left_out(run: Run, node_id: str) -> bool:
+    task = current(run, node_id)
+    return task is not None and task.status == TaskStatus.TASK_STATUS_SKIPPED
 
 
 def _is_part(node_id: str, again: set[str]) -> bool:
@@ -252,8 +268,8 @@ def _on_skipped(run: Run, event: TaskSkipped) -> Run:
 
 def _on_timed_out(run: Run, event: TaskTimedOut) -> Run:
     task = replace(run.tasks[event.task_id], timed_out=event.failure)
-    due = without_due(run.due, TASK + task.task_id)
-    return replace(run, tasks=run.tasks.set(task.task_id, task), due=due, cancelling=(*run.cancelling, task.task_id))
+    due, cancelling = without_due(run.due, TASK + task.task_id), with_cancelling(run, task.task_id)
+    return replace(run, tasks=run.tasks.set(task.task_id, task), due=due, cancelling=cancelling)
 
 
 def _on_retried(run: Run, event: TaskRetried) -> Run:
@@ -348,6 +364,10 @@ def _on_spawned(run: Run, event: ChildSpawned) -> Run:
 def without_signal(run: Run, name: str) -> Run:
     """A wait has ended with it: the next one waits for another."""
     return replace(run, signals=run.signals.delete(name)) if name in run.signals else run
+
+
+def with_cancelling(run: Run, task_id: str) -> tuple[str, ...]:
+    return run.cancelling if task_id in run.cancelling else (*run.cancelling, task_id)
 
 
 def without(queue: tuple[str, ...], name: str) -> tuple[str, ...]:
