@@ -16,8 +16,8 @@ _KINDS = {type(None): "nothing", bool: "true or false", int: "a number", float: 
 
 
 class Calls:
-    """The calls of one evaluation, which is paid for here. The library logs what a function raises, and `||` hides it: so
-    the first failure is kept instead, and whoever evaluates has to look at it."""
+    """The calls of one evaluation, which is paid for here. The library logs what a function raises, and `||` hides it:
+    so the first failure is kept instead, and whoever evaluates has to look at it."""
 
     def __init__(self, cost: Cost, spent: Spent, weight: int, longest: int) -> None:
         self.failure = ""

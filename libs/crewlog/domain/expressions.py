@@ -43,7 +43,7 @@ COMPILED_KEPT_MAX = 4_096
 PATTERN_CHARACTERS_MAX = 200
 
 FUNCTIONS_OF_CEL = frozenset(
-    {"size", "contains", "startsWith", "endsWith", "matches", "string", "int", "uint", "double", "bool", "dyn", "has"}
+    {"size", "contains", "startsWith", "endsWith", "matches", "string", "int", "uint", "double", "dyn", "has"}
 )
 _FUNCTIONS = FUNCTIONS_OF_CEL | FUNCTIONS.keys()
 _COUNTED = re.compile(r"\{\s*[0-9]")

@@ -543,7 +543,9 @@ class MapFile(_message.Message):
     AT_ONCE_MAX_FIELD_NUMBER: _builtins.int
     FAILURES_MAX_FIELD_NUMBER: _builtins.int
     over: _builtins.str
-    """An expression that gives the list, such as `tasks.plan.result.parts`. `item` and `index` stand for each of them."""
+    """An expression that gives the list: `tasks.plan.result.parts`, or `lines(tasks.list.output)` of what was printed.
+    `item` and `index` stand for each of them.
+    """
     times: _builtins.int
     """Instead of a list: so many times; `index` counts from 0."""
     at_once_max: _builtins.int
