@@ -225,6 +225,14 @@ def test_a_run_that_is_stopped_waits_for_its_child_runs() -> None:
     assert play.finish() == "cancelled"
 
 
+def test_a_child_run_that_somebody_has_cancelled_fails_its_parent() -> None:
+    play = Play(node("sub", workflow=child()), node("z", "sub"))
+    play.do(EndTask(task_id="sub-1", cancelled=TaskResult()))
+    assert play.run.failure is not None and play.run.failure.reason == "task_cancelled"
+    assert play.run.tasks["sub-1"].child_run_id in play.run.failure.message
+    assert play.finish() == "failed"
+
+
 def test_a_child_run_that_failed_is_taken_up_with_its_parent() -> None:
     play = Play(node("sub", workflow=child()), budget=Limit(usd_micros=1_000))
     spent = TaskResult(spent=Amounts(usd_micros=200))

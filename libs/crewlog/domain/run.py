@@ -53,6 +53,8 @@ from crewlog.domain.run_state import (
     closable,
     is_finishing,
     is_over,
+    is_stopping,
+    is_to_stop,
     next_task,
     owner_of,
 )
@@ -83,6 +85,7 @@ from crewlog.v1.run_pb2 import (
     SignalRun,
     SpawnChild,
     StartRun,
+    TaskCancelRequested,
     TaskClaimed,
     TaskClaimLapsed,
     TaskStatus,
@@ -321,7 +324,19 @@ def _ended(run: Run, task: Task, command: EndTask) -> list[Message]:
         case "failed":
             return run_ends.events_of(run, task, run_ends.stopped(task, command.failed.result, at))
         case _:
-            return run_ends.events_of(run, task, run_ends.stopped(task, command.cancelled, at))
+            return _cancelled(run, task, command)
+
+
+def _cancelled(run: Run, task: Task, command: EndTask) -> list[Message]:
+    """Also where this run has not asked for it: somebody has cancelled the child run itself."""
+    asked: list[Message] = []
+    if not is_to_stop(task) and not is_stopping(run):
+        reason = f"its run {task.child_run_id} was cancelled" if task.child_run_id else ""
+        asked = [TaskCancelRequested(task_id=task.task_id, reason=reason, at_unix_micros=command.at_unix_micros)]
+        run = fold_all(run, asked)
+        task = run.tasks[task.task_id]
+    end = run_ends.stopped(task, command.cancelled, command.at_unix_micros)
+    return [*asked, *run_ends.events_of(run, task, end)]
 
 
 def _cancel(run: Run, command: CancelRun) -> list[Message]:
