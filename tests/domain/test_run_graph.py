@@ -23,6 +23,7 @@ from crewlog.v1.node_pb2 import (
 )
 from crewlog.v1.run_pb2 import (
     AnswerGate,
+    CancelTask,
     EdgeSkipped,
     EdgeTaken,
     EndTask,
@@ -349,6 +350,15 @@ def test_only_the_reasons_that_are_named_are_tried_again() -> None:
     play = Play(node("a", retry=RetryPolicy(attempts_max=3, reasons=["command_failed"])))
     play.end("a-1", fail="other")
     assert play.run.failure is not None
+
+
+def test_what_nobody_wants_any_more_is_not_tried_again() -> None:
+    again = RetryPolicy(attempts_max=3)
+    play = Play(node("a", retry=again), node("b"), node("c", retry=again), node("j", "a", "b", **join("ANY")))
+    play.claim("a-1", "c-1")
+    play.end("b-1")
+    play.do(CancelTask(task_id="c-1"))
+    assert not of([*play.end("a-1", fail="broken"), *play.end("c-1", fail="broken")], TaskRetried)
 
 
 def test_a_task_that_takes_too_long_is_stopped_and_leads_on() -> None:

@@ -300,6 +300,7 @@ def _may_retry(run: Run, task: Task, end: End) -> bool:
     policy = node_of(run, task).retry
     if (
         end.outcome == Outcome.OUTCOME_CANCELLED
+        or task.cancel_requested is not None  # it has failed before it heard of it
         or _is_for_good(end)
         or run.tries.get(task.node_id, 0) + 1 >= policy.attempts_max
     ):
