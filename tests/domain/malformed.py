@@ -212,7 +212,7 @@ MEANING = [
         "JSON of a number", FIELDS % "parse_json(tasks.a.visit)", "1:79", "a number, to parse_json(), which needs a t"
     ),
     Case("lines as a condition", CODED % "lines(task.output)", "2:32", "compare it: size(lines(task.output)) > 0"),
-    Case("an unknown function", CODED % "split(task.output)", "2:32", "calls 'split'; there are all, bool"),
+    Case("an unknown function", CODED % "split(task.output)", "2:32", "calls 'split'; there are all, contains"),
     Case("no template", ROLE % 'prompt: "{{ run. }}"', "1:39", "nodes[0].prompt"),
     Case("an open template", ROLE % 'prompt: "{{ run.input"', "1:39", "nodes[0].prompt"),
     Case("a template of an item", ROLE % 'prompt: "{{ item }}"', "1:39", "'item'"),
