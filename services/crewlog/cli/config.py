@@ -64,6 +64,18 @@ def may_colour(environment: Mapping[str, str] = os.environ) -> bool:
     return not environment.get("NO_COLOR") and environment.get("TERM") != "dumb"
 
 
+def completed_words(environment: Mapping[str, str] = os.environ) -> list[str] | None:
+    """The words before the one that a shell completes; None where no shell has asked."""
+    if not environment.get("_CREWLOG_COMPLETE", "").startswith("complete_"):
+        return None
+    number = environment.get("COMP_CWORD", "")
+    if number.isdecimal():
+        return environment.get("COMP_WORDS", "").split()[: int(number)]
+    line = environment.get("_TYPER_COMPLETE_ARGS", "")
+    words = line.split()
+    return words if line.endswith(" ") else words[:-1]
+
+
 def model_access(environment: Mapping[str, str] = os.environ) -> ModelAccess:
     """The key and the address as the `anthropic` package names them; CREWLOG_MODEL is the default model."""
     return ModelAccess(

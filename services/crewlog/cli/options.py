@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import functools
 import inspect
 import typing
@@ -53,6 +52,8 @@ class Where:
 
     def ask(self, question: Callable[[Gateway], Awaitable[int | None]]) -> None:
         """Runs `question` with a connection to the gateway; what it returns is the exit status of the command."""
+        import asyncio
+
         from crewlog.cli import gateway
 
         status = asyncio.run(gateway.ask(self, question))

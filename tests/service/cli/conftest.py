@@ -19,6 +19,7 @@ from crewlog.v1.budget_service_pb2_grpc import (
     add_GateServiceServicer_to_server,
 )
 from crewlog.v1.events_pb2_grpc import add_EventServiceServicer_to_server
+from crewlog.v1.project_pb2_grpc import add_ProjectServiceServicer_to_server
 from crewlog.v1.run_service_pb2_grpc import add_RunServiceServicer_to_server
 from grpc.aio import Server
 
@@ -32,6 +33,7 @@ _SERVICES: dict[str, Callable[[Any, Server], None]] = {
     "crewlog.v1.GateService": add_GateServiceServicer_to_server,
     "crewlog.v1.EventService": add_EventServiceServicer_to_server,
     "crewlog.v1.BudgetService": add_BudgetServiceServicer_to_server,
+    "crewlog.v1.ProjectService": add_ProjectServiceServicer_to_server,
     "crewlog.v1.CostService": add_CostServiceServicer_to_server,
 }
 

@@ -13,6 +13,7 @@ from crewlog.v1.budget_pb2 import BudgetView
 from crewlog.v1.budget_service_pb2 import BudgetList, CostTable, GateList, GetBudget, ListBudgets
 from crewlog.v1.entry_pb2 import RecordedEntry
 from crewlog.v1.events_pb2 import PlatformStatus
+from crewlog.v1.project_pb2 import ListProjects, ProjectList, ProjectView
 from crewlog.v1.recovery_pb2 import RecoverRun, Recovery
 from crewlog.v1.run_pb2 import GateView, ListRuns, RunList, RunView
 from crewlog.v1.run_service_pb2 import WatchRun, WatchRunMessage
@@ -34,6 +35,8 @@ class Remembering:
     agents: Sequence[AgentView] = ()
     limits: Sequence[AdmissionLimit] = ()
     budgets: Sequence[BudgetView] = ()
+    runs: Sequence[RunView] = ()
+    projects: Sequence[ProjectView] = ()
     waiting: Waiting = field(default_factory=Waiting)
 
     async def command(self, request: Message, context: object) -> Receipt:
@@ -70,7 +73,9 @@ class Remembering:
                 return AgentList(agents=self.agents)
             case ListRuns():
                 self.asked.append(request)
-                return RunList(runs=[self.view])
+                return RunList(runs=self.runs or [self.view])
+            case ListProjects():
+                return ProjectList(projects=self.projects)
             case ListBudgets():
                 return BudgetList(budgets=self.budgets)
             case ListAdmissionLimits():

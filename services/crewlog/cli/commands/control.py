@@ -6,6 +6,7 @@ from enum import StrEnum
 from typing import Annotated
 
 import typer
+from crewlog.cli import completing
 from crewlog.cli.commands.money import Calls, Dollars, InputTokens, OutputTokens
 from crewlog.cli.commands.runs import RunId
 from crewlog.cli.options import Where, located
@@ -49,7 +50,10 @@ def cancel(
     where: Where,
     run_id: RunId,
     task: Annotated[
-        str | None, typer.Option("--task", help="Only this task, with its visit, such as tester-2.")
+        str | None,
+        typer.Option(
+            "--task", help="Only this task, with its visit, such as tester-2.", autocompletion=completing.tasks
+        ),
     ] = None,
     grace: Annotated[
         str, typer.Option("--grace", help="How long what is under way may take to end by itself.", show_default="5s")
@@ -96,7 +100,13 @@ def send(
         ),
     ] = Mode.STEER,
     task: Annotated[
-        str | None, typer.Option("--task", help="To the agent of this task.", show_default="the only one at work")
+        str | None,
+        typer.Option(
+            "--task",
+            help="To the agent of this task.",
+            show_default="the only one at work",
+            autocompletion=completing.tasks,
+        ),
     ] = None,
     message_id: Annotated[
         str, typer.Option("--message-id", help="Your own id: the same id twice is the same message.")
@@ -111,7 +121,10 @@ def send(
 
 def recover(
     where: Where,
-    run_id: Annotated[str, typer.Argument(metavar="[RUN]", help="The id of the run.", show_default=False)] = "",
+    run_id: Annotated[
+        str,
+        typer.Argument(metavar="RUN", help="The id of the run.", show_default=False, autocompletion=completing.runs),
+    ] = "",
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only say what is reused, run again or unknown. Without RUN: of all runs.")
     ] = False,
@@ -128,7 +141,10 @@ def recover(
 def gates(
     where: Where,
     context: typer.Context,
-    run: Annotated[str, typer.Option("--run", help="Only those of this run, and of its child runs.")] = "",
+    run: Annotated[
+        str,
+        typer.Option("--run", help="Only those of this run, and of its child runs.", autocompletion=completing.runs),
+    ] = "",
     with_closed: Annotated[bool, typer.Option("--all", help="Also those that are answered or have expired.")] = False,
 ) -> None:
     """Lists the questions that wait for an answer."""
@@ -141,14 +157,18 @@ def gates(
 def answer(
     where: Where,
     run_id: RunId,
-    gate: Annotated[str, typer.Argument(metavar="GATE", help="The id of the gate.", show_default=False)],
+    gate: Annotated[
+        str,
+        typer.Argument(metavar="GATE", help="The id of the gate.", show_default=False, autocompletion=completing.gates),
+    ],
     said: Annotated[
         str,
         typer.Argument(
-            metavar="[ANSWER]",
+            metavar="ANSWER",
             help="One of its choices; a text where it has none, and - reads it from standard input. "
             "Without it, a text that is to be changed is opened in $EDITOR.",
             show_default=False,
+            autocompletion=completing.answers,
         ),
     ] = "",
     dollars: Dollars = "",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
+from crewlog.cli import completing
 from crewlog.cli.commands.runs import RunId
 from crewlog.cli.options import Where, located
 
@@ -17,8 +18,10 @@ def register(app: typer.Typer) -> None:
 def events(
     where: Where,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with what happens from now on.")] = False,
-    run: Annotated[str, typer.Option("--run", help="Only entries of this run.")] = "",
-    project: Annotated[str, typer.Option("--project", help="Only entries of this project.")] = "",
+    run: Annotated[str, typer.Option("--run", help="Only entries of this run.", autocompletion=completing.runs)] = "",
+    project: Annotated[
+        str, typer.Option("--project", help="Only entries of this project.", autocompletion=completing.projects)
+    ] = "",
     kind: Annotated[list[str] | None, typer.Option("--kind", help="run, agent, ... Can be repeated.")] = None,
     type: Annotated[list[str] | None, typer.Option("--type", help="task_succeeded, ... Can be repeated.")] = None,
     from_revision: Annotated[int, typer.Option("--from", min=0, help="Only entries after this revision.")] = 0,

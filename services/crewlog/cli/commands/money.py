@@ -6,12 +6,19 @@ from enum import StrEnum
 from typing import Annotated
 
 import typer
+from crewlog.cli import completing
+from crewlog.cli.commands.runs import ProjectId
 from crewlog.cli.options import Where, located
 
 PANEL = "Money"
 BudgetId = Annotated[
     str,
-    typer.Argument(metavar="ID", help="tenant, project_ID, named_NAME, or run_ID.", show_default=False),
+    typer.Argument(
+        metavar="ID",
+        help="tenant, project_ID, named_NAME, or run_ID.",
+        show_default=False,
+        autocompletion=completing.budgets_of_runs,
+    ),
 ]
 Dollars = Annotated[str, typer.Argument(metavar="DOLLARS", help="US dollars, such as 1.50.", show_default=False)]
 InputTokens = Annotated[int, typer.Option("--input-tokens", min=0, help="Tokens that go in.", show_default=False)]
@@ -19,7 +26,12 @@ OutputTokens = Annotated[int, typer.Option("--output-tokens", min=0, help="Token
 Calls = Annotated[int, typer.Option("--calls", min=0, help="Model calls.", show_default=False)]
 
 
-StandingId = Annotated[str, typer.Argument(metavar="ID", help="tenant, project_ID or named_NAME.", show_default=False)]
+StandingId = Annotated[
+    str,
+    typer.Argument(
+        metavar="ID", help="tenant, project_ID or named_NAME.", show_default=False, autocompletion=completing.budgets
+    ),
+]
 
 
 class By(StrEnum):
@@ -56,8 +68,8 @@ def register(app: typer.Typer) -> None:
 def cost(
     where: Where,
     by: Annotated[list[By] | None, typer.Option("--by", help="One row for each. Can be repeated.")] = None,
-    run: Annotated[str, typer.Option("--run", help="Only this run.")] = "",
-    project: Annotated[str, typer.Option("--project", help="Only runs of this project.")] = "",
+    run: Annotated[str, typer.Option("--run", help="Only this run.", autocompletion=completing.runs)] = "",
+    project: ProjectId = "",
     since: Annotated[str, typer.Option("--since", help="From this day on, such as 2026-03-01.")] = "",
     until: Annotated[str, typer.Option("--until", help="Up to this day and with it.")] = "",
     zone: Annotated[str, typer.Option("--zone", help="Whose days, such as Europe/Berlin.", show_default="UTC")] = "",
@@ -80,7 +92,10 @@ def set_(
     calls: Calls = 0,
     period: Annotated[Period | None, typer.Option("--period", help="What is spent counts anew each ...")] = None,
     zone: Annotated[str, typer.Option("--zone", help="Whose days, such as Europe/Berlin.", show_default="UTC")] = "",
-    parent: Annotated[str, typer.Option("--parent", help="The budget above it.", show_default="tenant")] = "",
+    parent: Annotated[
+        str,
+        typer.Option("--parent", help="The budget above it.", show_default="tenant", autocompletion=completing.budgets),
+    ] = "",
     warn: Annotated[list[int] | None, typer.Option("--warn", help="Percent. Can be repeated. [default: 80]")] = None,
 ) -> None:
     """Sets a budget, or changes everything of it but what was spent."""

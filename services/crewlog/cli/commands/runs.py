@@ -7,9 +7,16 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from crewlog.cli import completing
 from crewlog.cli.options import Where, located
 
-RunId = Annotated[str, typer.Argument(metavar="RUN", help="The id of the run.", show_default=False)]
+RunId = Annotated[
+    str,
+    typer.Argument(metavar="RUN", help="The id of the run.", show_default=False, autocompletion=completing.runs),
+]
+ProjectId = Annotated[
+    str, typer.Option("--project", help="Only runs of this project.", autocompletion=completing.projects)
+]
 
 
 class Status(StrEnum):
@@ -27,13 +34,21 @@ class OnExhausted(StrEnum):
     WAIT = "wait"
 
 
-WorkflowOption = Annotated[str, typer.Option("--workflow", "-w", help="The name of a workflow, or a YAML file.")]
+WorkflowOption = Annotated[
+    str,
+    typer.Option(
+        "--workflow", "-w", help="The name of a workflow, or a YAML file.", autocompletion=completing.workflows
+    ),
+]
 BaseOption = Annotated[str, typer.Option("--base", help="A branch, tag or commit to start from.", show_default="HEAD")]
 OnExhaustedOption = Annotated[
     OnExhausted, typer.Option("--on-exhausted", help="When the money is gone: stop, ask a person, or wait for more.")
 ]
 Charge = Annotated[
-    list[str] | None, typer.Option("--charge", help="A named budget, such as a team's. Can be repeated.")
+    list[str] | None,
+    typer.Option(
+        "--charge", help="A named budget, such as a team's. Can be repeated.", autocompletion=completing.charges
+    ),
 ]
 
 
@@ -86,14 +101,17 @@ def run(
 def runs(
     where: Where,
     status: Annotated[list[Status] | None, typer.Option("--status", help="Only these. Can be repeated.")] = None,
-    project: Annotated[str, typer.Option("--project", help="Only runs of this project.")] = "",
+    project: ProjectId = "",
     limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="How many at most.")] = 20,
     children: Annotated[bool, typer.Option("--children", help="Also runs that are tasks of other runs.")] = False,
     why_waiting: Annotated[bool, typer.Option("--why-waiting", help="What tasks wait for, instead.")] = False,
     run_id: Annotated[
         str,
         typer.Argument(
-            metavar="[RUN]", help="With --children or --why-waiting: those of this run.", show_default=False
+            metavar="RUN",
+            help="With --children or --why-waiting: those of this run.",
+            show_default=False,
+            autocompletion=completing.runs,
         ),
     ] = "",
 ) -> None:
@@ -113,7 +131,10 @@ def show(
     run_id: RunId,
     items: Annotated[bool, typer.Option("--items", help="Each item of a map on a line of its own.")] = False,
     task: Annotated[
-        str | None, typer.Option("--task", help="Only this task, such as test-1, with all of its output.")
+        str | None,
+        typer.Option(
+            "--task", help="Only this task, such as test-1, with all of its output.", autocompletion=completing.tasks
+        ),
     ] = None,
 ) -> None:
     """Shows a run with its tasks."""

@@ -6,6 +6,7 @@ from enum import StrEnum
 from typing import Annotated
 
 import typer
+from crewlog.cli import completing
 from crewlog.cli.commands.runs import RunId
 from crewlog.cli.options import Where, located
 
@@ -36,7 +37,12 @@ def register(app: typer.Typer) -> None:
 def signal(
     where: Where,
     run_id: RunId,
-    name: Annotated[str, typer.Argument(metavar="NAME", help="What its workflow waits for.", show_default=False)],
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="NAME", help="What its workflow waits for.", show_default=False, autocompletion=completing.signals
+        ),
+    ],
     data: Annotated[
         str, typer.Option("--data", help="JSON for whoever waits for it; - reads it from standard input.")
     ] = "",
@@ -69,7 +75,10 @@ def set_limit(
     name: Annotated[
         str,
         typer.Argument(
-            metavar="NAME", help="Such as implementer; * for every one without its own.", show_default=False
+            metavar="NAME",
+            help="Such as implementer; * for every one without its own.",
+            show_default=False,
+            autocompletion=completing.limit_names,
         ),
     ],
     tasks_max: Annotated[

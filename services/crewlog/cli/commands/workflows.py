@@ -7,10 +7,17 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from crewlog.cli import completing
 from crewlog.cli.options import Output, OutputOption
 
 Named = Annotated[
-    str, typer.Argument(metavar="NAME", help="The name of a workflow, or a YAML file.", show_default=False)
+    str,
+    typer.Argument(
+        metavar="NAME",
+        help="The name of a workflow, or a YAML file.",
+        show_default=False,
+        autocompletion=completing.workflows,
+    ),
 ]
 Repo = Annotated[Path, typer.Option("--repo", help="The git repository whose workflows and roles count.")]
 OutputFile = Annotated[Path | None, typer.Option("--output-file", help="Write it there.", dir_okay=False)]
@@ -36,7 +43,12 @@ def register(app: typer.Typer) -> None:
 
 
 def validate(
-    files: Annotated[list[str], typer.Argument(metavar="FILE...", help="YAML files, or names.", show_default=False)],
+    files: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="FILE...", help="YAML files, or names.", show_default=False, autocompletion=completing.workflows
+        ),
+    ],
     repo: Repo = Path(),
     output: OutputOption = Output.TABLE,
 ) -> None:
