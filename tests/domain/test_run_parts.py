@@ -10,6 +10,7 @@ from crewlog.domain.decider import fold
 from crewlog.domain.errors import InvalidCommand, Refused, StaleClaim
 from crewlog.domain.graph import map_of
 from crewlog.domain.run_view import view
+from crewlog.eventlog.port import ENTRY_BYTES_MAX
 from crewlog.v1.answer_pb2 import Failure
 from crewlog.v1.budget_pb2 import Amounts, Limit, OnExhausted
 from crewlog.v1.node_pb2 import (
@@ -309,6 +310,14 @@ def test_a_plan_that_is_not_valid_fails_its_planner(tasks: list[dict[str, Any]])
     play = Play(node("p", agent=agent(planning=PLANNING)))
     play.end("p-1", value=plan(*tasks))
     assert play.run.failure is not None and play.run.failure.reason == "plan_invalid"
+
+
+def test_a_plan_that_no_entry_can_hold_fails_its_planner() -> None:
+    wordy = Planning(roles=[Role(name="worker", prompt="x" * 64 * 1024)])
+    play = Play(node("p", agent=agent(planning=wordy)))
+    events = play.end("p-1", value=plan(*({"id": f"t{number}"} for number in range(100))))
+    assert play.run.failure is not None and play.run.failure.reason == "plan_invalid"
+    assert sum(event.ByteSize() for event in events) < ENTRY_BYTES_MAX
 
 
 def spawn(index: int = 0, **fields: Any) -> SpawnChild:

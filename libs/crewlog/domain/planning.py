@@ -12,6 +12,8 @@ from crewlog.v1.run_pb2 import AgentNode, Node, Planning
 
 PLANNED_NODES_MAX = 200
 PLANNED_PROMPT_CHARACTERS_MAX = 8_000
+PLAN_BYTES_MAX = 2 * 1024 * 1024
+"""With the roles of all its tasks: it has to fit into one entry of the run."""
 
 
 def schema(planning: Planning) -> str:
@@ -51,6 +53,15 @@ def nodes_of(planner_node_id: str, planning: Planning, structured_json: str) -> 
         raise InvalidCommand(
             f"the plan is not valid: {field} {why}", what_to_do="mend it and hand it over again", violations=violations
         )
+    nodes = _nodes(planner_node_id, planning, tasks)
+    size = sum(node.ByteSize() for node in nodes)
+    if size > PLAN_BYTES_MAX:
+        why = f"come to {size} bytes with the prompts of their roles, and may be {PLAN_BYTES_MAX}"
+        raise InvalidCommand(f"the tasks {why}", what_to_do="plan fewer of them", violations={"tasks": why})
+    return nodes
+
+
+def _nodes(planner_node_id: str, planning: Planning, tasks: list[dict[str, Any]]) -> list[Node]:
     roles = {role.name: role for role in planning.roles}
     return [
         Node(
