@@ -242,7 +242,8 @@ RUN = RunStarted(
         back_edges=[BackEdge(**{"from": "b", "to": "a"}, visits_max=2)],
     )
 )
-OVER = RunFailed()
+LATE, OVER = RunTimedOut(), RunFailed()
+MISSED = TaskFailed(task_id="a-2", failure=Failure(reason="join_missed"))
 UNREAD = MessageUndelivered(message_id="m1", task_id=T)
 BACK = (TaskSucceeded(task_id="b-1"), EdgeTaken(from_task_id="b-1", to_node_id="a"))
 CANCEL = TaskCancelRequested(task_id=T)
@@ -259,10 +260,11 @@ GATE = GateOpened(gate_id="g", task_id=T)
         [RUN, *[fact for n in range(1, CLAIMS_MAX + 1) for fact in (claim(n), lapse(n))], claim(11, to_close=True)],
         [RUN, TaskFailed(task_id=T), OVER, (RunLimitRaised(), RunRetried(task_ids=[T])), claim(task_id="a-2")],
         [RUN, RunTimedOut(), TaskFailed(task_id=T), OVER, RunRetried(task_ids=[T]), RunTimedOut()],
-        [RUN, claim(), sent(), sent(2), ended(1, 2), OVER],
-        [RUN, claim(), sent(), (ended(), UNREAD), OVER],
-        [RUN, sent(), (UNREAD, OVER)],
-        [RUN, BACK, OVER],
+        [RUN, claim(), sent(), sent(2), ended(1, 2), LATE, OVER],
+        [RUN, claim(), sent(), (ended(), UNREAD), LATE, OVER],
+        [RUN, sent(), LATE, (UNREAD, OVER)],
+        [RUN, BACK, LATE, OVER],
+        [RUN, claim(), ended(), TaskSucceeded(task_id="b-1"), OVER],
         [RUN, GATE, GateAnswered(gate_id="g")],
         [RUN, GATE, GateExpired(gate_id="g")],
     ],
@@ -286,6 +288,8 @@ def test_what_may_happen_to_a_run(facts: Sequence[Fact]) -> None:
         ([RUN, RunResumed()], "RunResumed, and the run is not paused"),
         ([RUN, RunPaused(), RunCancelRequested(), RunResumed()], "RunResumed, and the run is not paused"),
         ([RUN, RunPaused(), RunSucceeded()], "RunSucceeded, and the run is paused"),
+        ([RUN, OVER], "RunFailed, and a-1 has not ended"),
+        ([RUN, claim(), ended(), BACK, MISSED], "the work was sent back to it"),
         ([RUN, RunRetried()], "has neither failed nor been cancelled"),
         ([RUN, RunSucceeded(), RunRetried()], "has neither failed nor been cancelled"),
         ([RUN, claim(), ended(), OVER, RunRetried(task_ids=[T])], "is tried again, and has not failed"),

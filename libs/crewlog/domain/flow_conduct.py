@@ -25,6 +25,7 @@ from crewlog.v1.run_pb2 import (
     MapExpanded,
     MergeRequested,
     RunCancelRequested,
+    RunFailed,
     RunRetried,
     RunStarted,
     RunSucceeded,
@@ -105,7 +106,9 @@ class FlowConduct:
             case TaskParked() | TaskUnparked() | TaskClaimed():
                 yield from self.children.wait(fact)
             case RunSucceeded():
-                yield from self.graph.check_complete()
+                yield from self.graph.check_complete("RunSucceeded")
+            case RunFailed() if not self.stopped:  # what was done could not be brought home
+                yield from self.graph.check_complete("RunFailed")
             case _:
                 self._control(fact)
 

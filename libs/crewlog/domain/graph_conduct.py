@@ -32,6 +32,7 @@ from crewlog.v1.run_pb2 import (
 )
 
 TaskEnd = TaskSucceeded | TaskFailed | TaskCancelled
+JOIN_MISSED = "join_missed"
 _STRICT = (JoinMode.JOIN_MODE_UNSPECIFIED, JoinMode.JOIN_MODE_ALL, JoinMode.JOIN_MODE_QUORUM)
 
 
@@ -78,6 +79,8 @@ class GraphConduct:
         self.ended.add(task_id)
         if task_id != self.current(node_id):
             return
+        if isinstance(fact, TaskFailed) and fact.failure.reason == JOIN_MISSED and task_id in self.sent:
+            yield f"{task_id} fails for its join, and the work was sent back to it"
         handling = Handling.HANDLING_UNSPECIFIED if isinstance(fact, TaskSucceeded) else fact.handling
         if handling == Handling.HANDLING_CONTINUE and not self.graph.nodes[node_id].continue_on_failure:
             yield f"{task_id} counts as done, and its node does not say so"
@@ -176,11 +179,11 @@ class GraphConduct:
         is_known = task_id in self.begun or task_id in self.ended
         return visit + 1 if visit == 0 or is_known else visit
 
-    def check_complete(self) -> Iterator[str]:
-        """The run has succeeded."""
+    def check_complete(self, end: str) -> Iterator[str]:
+        """The run has ended, and nothing has stopped it before."""
         for task_id in (self.current(node_id) for node_id in self.graph.nodes):
             if task_id not in self.ended:
-                yield f"RunSucceeded, and {task_id} has not ended"
+                yield f"{end}, and {task_id} has not ended"
 
     def end_of_entry(self) -> Iterator[str]:
         for task_id in self.promised:
