@@ -85,9 +85,9 @@ def _taken_up(run: Run, task_id: str) -> Run:
     if run.graph.is_item(node_id):
         return run  # its map knows
     if task is not None and task_id in run.expansions:
-        return _with_items_again(reopened(run, task), task)
+        return _with_items_again(reopened(run, task, run.went_on_at_unix_micros), task)
     if task is not None and task.child_run_id:
-        return reopened(run, task)
+        return reopened(run, task, run.went_on_at_unix_micros)
     return replace(
         run,
         visits=run.visits.set(node_id, run.visits[node_id] + 1),

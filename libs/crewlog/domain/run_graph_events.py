@@ -121,12 +121,12 @@ def begun(run: Run, task_id: str, node_id: str, visit: int, at: int, cause: Park
     return with_deadline(after, task)
 
 
-def with_deadline(run: Run, task: Task) -> Run:
-    """From its begin on a task has the time that its node allows."""
+def with_deadline(run: Run, task: Task, since: int = 0) -> Run:
+    """From its begin on, or since it goes on, a task has the time that its node allows."""
     seconds = run.graph.node(task.node_id).timeout_seconds
     if not seconds or TASK + task.task_id in run.due:
         return run
-    return due_at(run, TASK + task.task_id, task.started_at_unix_micros + seconds * 1_000_000)
+    return due_at(run, TASK + task.task_id, (since or task.started_at_unix_micros) + seconds * 1_000_000)
 
 
 def due_at(run: Run, key: str, at: int) -> Run:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from crewlog.domain import names
 from crewlog.domain.replacing import replace
-from crewlog.domain.run_graph_events import activated, begin, next_visit
+from crewlog.domain.run_graph_events import activated, begin, next_visit, with_deadline
 from crewlog.domain.run_state import Expansion, Run, Task, current, is_to_stop, map_task_id
 from crewlog.v1.run_pb2 import Handling, MapExpanded, ParkCause, TaskStatus
 
@@ -42,7 +42,7 @@ def _begun_again(run: Run, node_ids: Sequence[str], at: int) -> Run:
     for node_id in node_ids:
         task = current(run, node_id)
         if task is not None and task.child_run_id:
-            run = reopened(run, task)
+            run = reopened(run, task, at)
         else:
             anew.append(node_id)
     return _in_next_visit(run, anew, at)
@@ -55,7 +55,7 @@ def _in_next_visit(run: Run, node_ids: Sequence[str], at: int) -> Run:
     return activated(replace(run, visits=visits), node_ids, at)
 
 
-def reopened(run: Run, task: Task) -> Run:
+def reopened(run: Run, task: Task, at: int) -> Run:
     """A map, or a child run, goes on where it was when its run ended."""
     again = replace(
         task,
@@ -68,6 +68,7 @@ def reopened(run: Run, task: Task) -> Run:
         taken_up=run.retries,
     )
     run = replace(run, tasks=run.tasks.set(task.task_id, again), parked=(*run.parked, task.task_id))
+    run = with_deadline(run, again, at)
     if not task.child_run_id:
         return run
     child_runs = run.child_runs.set(task.task_id, task.child_run_id)
