@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+from html import unescape
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -52,6 +53,30 @@ w
 
 (1) build ▸ mend: failed, timed out
 (2) good ↺ build: failed & at most 3 visits"""
+
+
+BODIES = {
+    "role: engineer": "agent engineer",
+    "command: [make, a-target-with-a-long-name]": "$ make a-target",
+    "noop: {}": "noop",
+    "workflow: agent": "workflow agent",
+}
+
+
+@pytest.mark.parametrize(("body", "does"), BODIES.items())
+@pytest.mark.parametrize(
+    ("over", "told"), [('over: "[run.input, run.id]"', "for each of [run.input, r"), ("times: 3", "3 times")]
+)
+def test_a_map_is_drawn_as_one_whatever_it_does(tmp_path: Path, body: str, does: str, over: str, told: str) -> None:
+    path = tmp_path / "w.yaml"
+    path.write_text(f"nodes:\n  - id: many\n    map: {{{over}}}\n    {body}\n")
+    workflow = load_workflow(str(path))
+    [[_, kind, in_words, _, _]] = rows(workflow)
+    assert kind == "map" and in_words.startswith(told) and does in in_words
+    [box] = [line for line in terminal(workflow, COLUMNS).splitlines() if told in line]
+    assert does in terminal(workflow, COLUMNS) and box.strip().startswith("│")
+    assert does in unescape(svg(workflow)) and told in unescape(svg(workflow))
+    assert told.replace("[", "#91;") in mermaid(workflow) and "[[" in mermaid(workflow)
 
 
 @pytest.fixture

@@ -54,7 +54,7 @@ def rows(workflow: Workflow) -> list[list[str]]:
         kind = str(node.WhichOneof("kind")).removesuffix("_files")
         after = ", ".join(dict.fromkeys(way.source for way in incoming))
         found.append(
-            [node.node_id, kind, cut(detail_of(node), 40), cut(after, 40), cut("; ".join([*conditions, *back]), 80)]
+            [node.node_id, kind, cut(detail_of(node), 56), cut(after, 40), cut("; ".join([*conditions, *back]), 80)]
         )
     return found
 

@@ -11,6 +11,8 @@ from crewlog.v1.node_pb2 import GateNodeKind, JoinMode, Outcome
 from crewlog.v1.run_pb2 import Node, Workflow
 
 DETAIL_CHARACTERS_MAX = 34
+EACH_CHARACTERS_MAX = 26
+"""Of a list, where what is done with its items stands on the same line."""
 BACK = "↺"
 _SUCCEEDED = frozenset({Outcome.OUTCOME_SUCCEEDED})
 
@@ -103,11 +105,13 @@ def label_of(way: Way) -> str:
 
 def _shape(node: Node, graph: Graph) -> Shape:
     kind = str(node.WhichOneof("kind"))
-    notes = [_join(node)] if node.HasField("join") else []
+    body = node.map.body if node.HasField("map") else node
+    notes = [cut(_each_of(node), DETAIL_CHARACTERS_MAX)] if node.HasField("map") else []
+    notes += [_join(node)] if node.HasField("join") else []
     notes += ["only the first edge that applies"] if node.exclusive else []
     notes += ["goes on after a failure"] if node.continue_on_failure else []
     notes += [f"{node.retry.attempts_max} attempts"] if node.retry.attempts_max > 1 else []
-    return Shape(node.node_id, kind, cut(detail_of(node), DETAIL_CHARACTERS_MAX), tuple(notes))
+    return Shape(node.node_id, kind, cut(detail_of(body), DETAIL_CHARACTERS_MAX), tuple(notes))
 
 
 def detail_of(node: Node) -> str:
@@ -133,8 +137,12 @@ def _wait(node: Node) -> str:
 
 
 def _map(node: Node) -> str:
+    return f"{cut(_each_of(node), EACH_CHARACTERS_MAX)}: {detail_of(node.map.body)}"
+
+
+def _each_of(node: Node) -> str:
     fan = node.map
-    return f"{detail_of(fan.body)} for each of {fan.over or fan.times}"
+    return f"for each of {fan.over}" if fan.over else f"{fan.times} times"
 
 
 def _join(node: Node) -> str:
