@@ -250,7 +250,7 @@ MEANING = [
     Case(
         "a value in a script",
         COMMAND % "[bash, -ec, \"echo '{{ run.input }}'\"]",
-        "1:26",
+        "1:38",
         "would run what the value contains",
     ),
     Case("a command of nothing", COMMAND % "[]", "1:26", "has to be a program"),

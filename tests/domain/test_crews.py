@@ -183,7 +183,7 @@ def test_a_link_leads_nowhere_else(tmp_path: Path, write: Write) -> None:
     [
         ("", "file", "mapping"),
         ("name: [", "file", "not valid YAML"),
-        ("name: a\nnodes: []\nnode: 1", "node", "is no field"),
+        ("name: a\nnodes: [{id: a, noop: {}}]\nnode: 1", "node", "is no field"),
         ("nodes: [{noop: {}}]", "nodes[0].id", "missing"),
         ("nodes: [{id: a}]", "nodes[0]", "has to say what is done: role, command"),
         ("nodes: [{id: a, noop: {}, role: tester}]", "nodes[0]", "only one of role and noop"),

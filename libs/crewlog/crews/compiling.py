@@ -113,7 +113,7 @@ class Compiler:
         return ""
 
     def _refuse_strays(self, file: NodeFile, path: str) -> None:
-        if not file.HasField("role"):
+        if not file.HasField("role") and not self._source.is_settled(f"{path}.role"):
             for field in OF_ROLES:
                 if self._source.has(f"{path}.{field}"):
                     self._source.refuse(f"{path}.{field}", "goes with a `role`: say who does it, or leave it out")

@@ -10,8 +10,10 @@ from typing import Any, TypeVar
 
 from crewlog.crews import command_words, plain
 from crewlog.crews.findings import Finding, InvalidFile, Mark, quoted, way_out
+from crewlog.crews.follow_ups import WHOLE, FollowUps, Unknown
 from crewlog.crews.plain import Unreadable
 from crewlog.crews.strict_yaml import Fields, Items, Kind, Scalar, Value
+from crewlog.domain.workflow_references import Certain
 from crewlog.v1.workflow_file_pb2 import Form, form, required, short_for
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
@@ -27,6 +29,8 @@ class Source:
         self._marks: dict[str, Mark] = {}
         self._texts: dict[str, str] = {}
         self._findings: list[Finding] = []
+        self._unknown: list[Unknown] = []
+        self._follow_ups = FollowUps()
 
     def remember(self, path: str, value: Value) -> None:
         self._marks.setdefault(path, value.mark)
@@ -47,7 +51,25 @@ class Source:
         return self._marks.get(path)
 
     def refuse(self, path: str, why: str, mark: Mark | None = None) -> None:
-        self._findings.append(Finding(self.file, mark or self.mark(path), path or "file", why))
+        """Unless it may follow from what was refused before the last `settle`."""
+        if not self.is_settled(path):
+            self._findings.append(Finding(self.file, mark or self.mark(path), path or WHOLE, why))
+
+    def refuse_unknown(self, within: str, key: Scalar, possible: set[str]) -> str:
+        """A field that there is not. Gives the one that was meant, where there is one."""
+        found = Unknown.of(within, key.text, possible)
+        why = f"is no field; {way_out(key.text, possible)}"
+        self._unknown.append(found)
+        self._findings.append(Finding(self.file, key.mark, _shown(_path(within, key.text)), why))
+        return found.meant
+
+    def settle(self) -> Certain:
+        """What is refused from now on can follow from what was refused so far. Says what is certain all the same."""
+        self._follow_ups = FollowUps([each.field for each in self._findings], self._unknown)
+        return self._follow_ups.certain
+
+    def is_settled(self, path: str) -> bool:
+        return self._follow_ups.has(path)
 
     def check(self) -> None:
         """Raises InvalidFile when something was refused, in the order of the file."""
@@ -77,21 +99,25 @@ def _fill(message: Message, value: Value, source: Source, path: str) -> None:
 def _fill_fields(message: Message, value: Fields, source: Source, path: str) -> None:
     fields = message.DESCRIPTOR.fields_by_name
     given = {key.text for key, _ in value.values}
+    meant = set[str]()
     for key, inner in value.values:
-        where = f"{path}.{key.text}" if path else key.text
+        where = _path(path, key.text)
         if key.text in fields:
             source.remember(where, inner)
             _set(message, fields[key.text], inner, source, where)
         else:
-            unused = set(fields) - given
-            source.refuse(_shown(where), f"is no field; {way_out(key.text, unused)}", key.mark)
-    _refuse_missing(message.DESCRIPTOR, given, source, path)
+            meant.add(source.refuse_unknown(path, key, set(fields) - given))
+    _refuse_missing(message.DESCRIPTOR, given | meant, source, path)
 
 
 def _refuse_missing(descriptor: Any, given: set[str], source: Source, path: str) -> None:
     for field in descriptor.fields:
         if field.GetOptions().Extensions[required] and field.name not in given:
-            source.refuse(f"{path}.{field.name}" if path else field.name, "is missing")
+            source.refuse(_path(path, field.name), "is missing")
+
+
+def _path(within: str, name: str) -> str:
+    return f"{within}.{name}" if within else name
 
 
 def _set(message: Message, field: Any, value: Value, source: Source, path: str) -> None:
@@ -125,8 +151,12 @@ def _add(message: Message, field: Any, value: Value, source: Source, path: str) 
         _fill(values.add(), value, source, path)
         return
     read = _read(field, value, source, path)
-    if read is not None:
-        values.append(read)
+    # What was refused leaves its place: those behind it keep theirs.
+    values.append(_nothing_of(field) if read is None else read)
+
+
+def _nothing_of(field: Any) -> str | int:
+    return "" if field.type == FieldDescriptor.TYPE_STRING else 0
 
 
 def _read(field: Any, value: Value, source: Source, path: str) -> Any:

@@ -88,10 +88,11 @@ class _Reading:
     def _workflow(self, path: Path) -> Workflow:
         source = Source(str(path))
         file = fill(WorkflowFile, parse(read_text(path), str(path)), source)
-        source.check()
+        certain = source.settle()
         workflow = Compiler(source, Library(self._role, self._named)).workflow(file, path.stem)
-        source.check()
-        placing.refuse_all(rules.violations_of(workflow), file, source)
+        if len(workflow.nodes) == len(file.nodes):
+            source.settle()
+            placing.refuse_all(rules.violations_of(workflow, certain=certain), file, source)
         source.check()
         return with_version(workflow)
 

@@ -29,6 +29,7 @@ _RENAMED = (
     (".join_files", ".join"),
 )
 _OF_ROLES = re.compile(r"(\.role|\.children\[\d+\]|\.roles\[\d+\])\..*")
+_LISTED = re.compile(r"(nodes\[\d+\]\.(?:command|plans))(\.argv|\.roles)(\[\d+\].*|)")
 _NAMED = re.compile(r"'([^']*)', which is no (node|task)")
 _CIRCLE = re.compile(r"in a circle: ([a-z0-9-]+)")
 
@@ -37,8 +38,14 @@ def refuse_all(violations: Mapping[str, str], file: WorkflowFile, source: Source
     """Adds every violation to what is refused in the source."""
     node_ids = [node.id for node in file.nodes]
     for field, why in violations.items():
-        path = _own(field, source) or in_file(field)
+        path = _own(field, source) or _as_written(in_file(field), source)
         source.refuse(path, _with_way_out(why, node_ids), _mark(path, why, node_ids, source))
+
+
+def _as_written(path: str, source: Source) -> str:
+    """Where a list stands for the mapping that it would be in, its items are those of the mapping."""
+    found = _LISTED.fullmatch(path)
+    return found[1] + found[3] if found and not source.has(found[1] + found[2]) else path
 
 
 def _own(field: str, source: Source) -> str:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from itertools import chain
 
 from crewlog.domain import names, roles, workflow_nodes, workflow_references
 from crewlog.domain.errors import InvalidCommand
 from crewlog.domain.graph import Graph
 from crewlog.domain.graph_order import in_order
 from crewlog.domain.run_state import RUN_VISITS_MAX
+from crewlog.domain.workflow_references import CERTAIN, Certain
 from crewlog.v1.node_pb2 import Edge, Outcome
 from crewlog.v1.run_pb2 import BackEdge, Node, Role, Workflow
 
@@ -23,6 +27,8 @@ VISITS_MAX = 20
 LABELS_MAX = 8
 LABEL_CHARACTERS_MAX = 32
 
+_OF_THE_GRAPH = re.compile(r"nodes\[\d+\]\.(node_id|depends_on)|(back_)?edges\[\d+\]\.(from|to|visits_max)")
+
 
 def validate(workflow: Workflow) -> None:
     """Raises InvalidCommand that names every field that is wrong."""
@@ -32,12 +38,28 @@ def validate(workflow: Workflow) -> None:
         raise InvalidCommand(f"workflow {workflow.name[:80]!r} is not valid: {field_name} {why}", violations=violations)
 
 
-def violations_of(workflow: Workflow, *, depth: int = 1) -> dict[str, str]:
-    """What is wrong, by field; empty for a valid one. The graph is looked at when every node is in order."""
-    found = dict(_shape(workflow))
-    found = found or dict(_edges(workflow))
-    found = found or dict(_cycle(workflow)) or dict(_ways_back(workflow))
-    return found or dict(workflow_references.violations(workflow)) or dict(_nested(workflow, depth))
+def violations_of(workflow: Workflow, *, depth: int = 1, certain: Certain = CERTAIN) -> dict[str, str]:
+    """What is wrong, by field; empty for a valid one. What only follows from something else is left out: the order of
+    the nodes is looked at when every edge is right, and nothing that needs what is not `certain`."""
+    found = _firsts(roles.check("name", workflow.name, roles.NAME_CHARACTERS_MAX))
+    sizes = _firsts(_sizes(workflow))
+    if sizes:
+        return {**found, **sizes}
+    if not _has_ids(workflow):
+        certain = Certain(nodes=False, kinds=False, edges=False)
+    found |= _firsts(chain(_nodes(workflow, certain), _edges(workflow, certain)))
+    is_graph = certain.edges and not any(_OF_THE_GRAPH.fullmatch(field) for field in found)
+    found |= (order := _firsts(_order(workflow)) if is_graph else {})
+    certain = replace(certain, edges=is_graph and not order)
+    return _firsts(chain(found.items(), workflow_references.violations(workflow, certain), _nested(workflow, depth)))
+
+
+def _firsts(found: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """What was said first of each field."""
+    firsts: dict[str, str] = {}
+    for field, why in found:
+        firsts.setdefault(field, why)
+    return firsts
 
 
 def _nested(workflow: Workflow, depth: int) -> Iterable[tuple[str, str]]:
@@ -76,14 +98,6 @@ def _performed(workflow: Workflow) -> Iterator[tuple[str, Node]]:
             yield from _performed(node.workflow.workflow)
 
 
-def _shape(workflow: Workflow) -> Iterable[tuple[str, str]]:
-    yield from roles.check("name", workflow.name, roles.NAME_CHARACTERS_MAX)
-    sizes = list(_sizes(workflow))
-    yield from sizes
-    if not sizes:
-        yield from _nodes(workflow)
-
-
 def _sizes(workflow: Workflow) -> Iterable[tuple[str, str]]:
     """What bounds the work of every other check."""
     if not 1 <= len(workflow.nodes) <= NODES_MAX:
@@ -100,8 +114,8 @@ def _sizes(workflow: Workflow) -> Iterable[tuple[str, str]]:
         yield "visits_max", f"has to be 0 (the default) to {RUN_VISITS_MAX}"
 
 
-def _nodes(workflow: Workflow) -> Iterable[tuple[str, str]]:
-    known = {node.node_id for node in workflow.nodes}
+def _nodes(workflow: Workflow, certain: Certain) -> Iterable[tuple[str, str]]:
+    known = _known(workflow, certain)
     seen: set[str] = set()
     for number, node in enumerate(workflow.nodes):
         where = f"nodes[{number}]"
@@ -111,10 +125,21 @@ def _nodes(workflow: Workflow) -> Iterable[tuple[str, str]]:
         yield from _node(where, node, known)
 
 
-def _node(where: str, node: Node, known: set[str]) -> Iterable[tuple[str, str]]:
+def _has_ids(workflow: Workflow) -> bool:
+    """Whether each node has one, and no other has the same."""
+    node_ids = {node.node_id for node in workflow.nodes}
+    return len(node_ids) == len(workflow.nodes) and "" not in node_ids
+
+
+def _known(workflow: Workflow, certain: Certain) -> set[str] | None:
+    """The ids of all nodes; None where they are not certain."""
+    return {node.node_id for node in workflow.nodes} if certain.nodes else None
+
+
+def _node(where: str, node: Node, known: set[str] | None) -> Iterable[tuple[str, str]]:
     yield from roles.check(f"{where}.node_id", node.node_id, names.NODE_ID_CHARACTERS_MAX)
     for other in node.depends_on:
-        if other not in known:
+        if known is not None and other not in known:
             yield f"{where}.depends_on", f"names {other[:80]!r}, which is no node"
     if len(set(node.depends_on)) != len(node.depends_on):
         yield f"{where}.depends_on", "names a node twice"
@@ -132,8 +157,8 @@ def _labels(where: str, labels: Sequence[str]) -> Iterable[tuple[str, str]]:
         yield from roles.check(where, label, LABEL_CHARACTERS_MAX)
 
 
-def _edges(workflow: Workflow) -> Iterable[tuple[str, str]]:
-    known = {node.node_id for node in workflow.nodes}
+def _edges(workflow: Workflow, certain: Certain) -> Iterable[tuple[str, str]]:
+    known = _known(workflow, certain)
     for number, edge in enumerate(workflow.edges):
         yield from _edge(f"edges[{number}]", edge, known)
     for number, back in enumerate(workflow.back_edges):
@@ -146,7 +171,7 @@ def _edges(workflow: Workflow) -> Iterable[tuple[str, str]]:
             yield f"{where}.visits_max", f"has to be 1 to {VISITS_MAX}"
 
 
-def _edge(where: str, edge: Edge, known: set[str]) -> Iterable[tuple[str, str]]:
+def _edge(where: str, edge: Edge, known: set[str] | None) -> Iterable[tuple[str, str]]:
     source = getattr(edge, "from")
     yield from _ends(where, source, edge.to, known)
     yield from _phrase(where, edge.output_contains)
@@ -160,9 +185,9 @@ def _edge(where: str, edge: Edge, known: set[str]) -> Iterable[tuple[str, str]]:
         yield from workflow_nodes.expression(f"{where}.when", edge.when, {"run", "task", "tasks"})
 
 
-def _ends(where: str, source: str, target: str, known: set[str]) -> Iterable[tuple[str, str]]:
+def _ends(where: str, source: str, target: str, known: set[str] | None) -> Iterable[tuple[str, str]]:
     for name, node_id in (("from", source), ("to", target)):
-        if node_id not in known:
+        if known is not None and node_id not in known:
             yield f"{where}.{name}", f"names {node_id[:80]!r}, which is no node"
 
 
@@ -171,17 +196,18 @@ def _phrase(where: str, phrase: str) -> Iterable[tuple[str, str]]:
         yield f"{where}.output_contains", f"is longer than {PHRASE_CHARACTERS_MAX} characters"
 
 
-def _cycle(workflow: Workflow) -> Iterable[tuple[str, str]]:
+def _order(workflow: Workflow) -> Iterable[tuple[str, str]]:
     graph = Graph.of(workflow)
     unmet = graph.nodes.keys() - in_order(graph)
     if unmet:
         circle = ", ".join(sorted(unmet)[:10])
         yield "nodes", f"depend on each other in a circle: {circle}; give an edge that leads back `visits_max`"
+    else:
+        yield from _ways_back(workflow, graph)
 
 
-def _ways_back(workflow: Workflow) -> Iterable[tuple[str, str]]:
+def _ways_back(workflow: Workflow, graph: Graph) -> Iterable[tuple[str, str]]:
     """A way back leads to a node that comes before its source, or to the source itself."""
-    graph = Graph.of(workflow)
     after: dict[str, frozenset[str]] = {}
     for where, edge in _all_edges(workflow):
         source = getattr(edge, "from")

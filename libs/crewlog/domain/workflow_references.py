@@ -5,9 +5,12 @@ fields they have is in crewlog.domain.workflow_fields.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
+from contextlib import suppress
 from dataclasses import dataclass
+from typing import TypeVar
 
+from crewlog.domain.errors import InvalidCommand
 from crewlog.domain.expressions import Expression, compile_expression
 from crewlog.domain.graph import Graph
 from crewlog.domain.graph_order import Earlier
@@ -16,6 +19,20 @@ from crewlog.domain.workflow_fields import Known
 from crewlog.v1.run_pb2 import Node, Workflow
 
 Found = Iterator[tuple[str, str]]
+Needs = TypeVar("Needs", Expression, Template)
+
+
+@dataclass(frozen=True, slots=True)
+class Certain:
+    """What of a workflow is as somebody has meant it: the ids of all `nodes`, their `kinds`, all `edges` between them.
+    Where something is not, because it was refused before, nothing is said that follows from it."""
+
+    nodes: bool = True
+    kinds: bool = True
+    edges: bool = True
+
+
+CERTAIN = Certain()
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,15 +52,16 @@ class _Use:
         return self.needs.tasks
 
 
-def violations(workflow: Workflow) -> Found:
-    """All else of the workflow has to be in order."""
+def violations(workflow: Workflow, certain: Certain = CERTAIN) -> Found:
+    """What cannot be read as an expression is passed over, and so are edges from nowhere."""
     known = {node.node_id: node for node in workflow.nodes}
-    uses = list(_uses(workflow))
+    uses = [use for use in _uses(workflow) if use.node_id in known]
     for use in uses:
-        for name in sorted(use.tasks - known.keys()):
+        for name in sorted(use.tasks - known.keys()) if certain.nodes else ():
             yield use.where, f"names the task of {name[:80]!r}, which is no node"
-        yield from _wrong_fields(use, known)
-    if any(use.tasks for use in uses):
+        if certain.kinds:
+            yield from _wrong_fields(use, known)
+    if certain.edges and any(use.tasks for use in uses):
         yield from _too_early(uses, Earlier.of(Graph.of(workflow)), known.keys())
 
 
@@ -79,14 +97,21 @@ def _uses(workflow: Workflow) -> Iterator[_Use]:
         for where, needs in _needs(f"nodes[{number}]", node):
             yield _Use(where, node.node_id, needs, retries, is_list=where.endswith(".map.over"))
     for number, edge in enumerate(workflow.edges):
-        if edge.when:
-            condition = compile_expression(edge.when)
-            yield _Use(f"edges[{number}].when", getattr(edge, "from"), condition, sees_itself=True, is_condition=True)
+        where = f"edges[{number}].when"
+        for _, condition in _read(compile_expression, [(where, edge.when)] if edge.when else []):
+            yield _Use(where, getattr(edge, "from"), condition, sees_itself=True, is_condition=True)
 
 
 def _needs(where: str, node: Node) -> Iterator[tuple[str, Expression | Template]]:
-    yield from ((field, Template.of(text)) for field, text in _texts(where, node) if "{{" in text)
-    yield from ((field, compile_expression(text)) for field, text in _expressions(where, node))
+    yield from _read(Template.of, ((field, text) for field, text in _texts(where, node) if "{{" in text))
+    yield from _read(compile_expression, _expressions(where, node))
+
+
+def _read(read: Callable[[str], Needs], texts: Iterable[tuple[str, str]]) -> Iterator[tuple[str, Needs]]:
+    """Those that can be read."""
+    for field, text in texts:
+        with suppress(InvalidCommand):
+            yield field, read(text)
 
 
 def _texts(where: str, node: Node) -> Iterator[tuple[str, str]]:
