@@ -30,6 +30,7 @@ from crewlog.v1.run_pb2 import (
     MessageSent,
     MessageUndelivered,
     Node,
+    Parent,
     ParkCause,
     ParkTask,
     PauseRun,
@@ -287,6 +288,15 @@ def test_a_retry_keeps_what_succeeded_and_visits_the_rest_again() -> None:
 def test_what_was_tried_in_vain_is_not_delivered_once_it_is_replaced() -> None:
     state = after(start(), claim(), claim("b-1"), failed(commit="2" * 40), cancelled("b-1"), FINISH, RETRY)
     assert run_state.tips(state) == ()
+
+
+def test_only_its_parent_takes_a_child_run_up() -> None:
+    part = start(parent=Parent(run_id="p", task_id="sub-1", root_run_id="p", depth=1))
+    state = after(part, claim(), claim("b-1"), failed(), cancelled("b-1"), FINISH)
+    with pytest.raises(WrongState) as refused:
+        run.decide(state, RetryRun(run_id="r", requested_by="local"))
+    assert "crewlog retry p" in refused.value.what_to_do
+    assert isinstance(run.decide(state, RetryRun(run_id="r"))[0], RunRetried)
 
 
 def test_a_retry_can_bring_money() -> None:

@@ -144,6 +144,12 @@ def _cancel_unbegun(run: Run, command: CancelTask) -> list[Message]:
 def _retry(run: Run, command: RetryRun) -> list[Message]:
     if command.request_id and command.request_id in run.requests:
         return []
+    parent = run.started.parent.run_id
+    if parent and command.requested_by:
+        raise WrongState(
+            f"run {command.run_id!r} is a part of run {parent!r}, and lives on its money",
+            what_to_do=f"take that up (`crewlog retry {parent}`): it takes up what of it has failed",
+        )
     if run.status not in _RETRYABLE:
         raise WrongState(
             f"run {command.run_id!r} has neither failed nor been cancelled",
