@@ -103,6 +103,7 @@ def test_a_map_bears_as_many_failures_as_it_may_and_then_stops() -> None:
     assert play.run.failure is not None and play.run.failure.reason == "map_failed"
     told = "0 of 5 items of 'm' are done; m_0-1: failed, m_2-1: failed, m_1-1: cancelled, m_3-1: cancelled"
     assert told in play.run.failure.message
+    assert "--items" in play.run.failure.what_to_do and "crewlog retry" in play.run.failure.what_to_do
 
 
 def test_a_map_with_a_cancelled_item_does_not_say_that_it_failed() -> None:

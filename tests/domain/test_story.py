@@ -161,11 +161,13 @@ def test_the_end_of_a_task_and_of_the_run(record: Record) -> None:
 
 def test_a_task_that_is_out_of_time_is_told_once(record: Record) -> None:
     timed_out = TaskTimedOut(task_id="a-1", failure=Failure(reason="task_timed_out", message="longer than 2 s"))
-    entries = [record("run", "demo", timed_out), record("run", "demo", TaskCancelled(task_id="a-1"))]
+    cut = ToolCallFailed(key=EffectKey(turn=1), failure=ToolFailure(reason="cancelled"))
+    stopped = [record("agent", "demo_a-1", cut), record("run", "demo", TaskCancelled(task_id="a-1"))]
+    entries = [record("run", "demo", timed_out), *stopped]
     told = [line for line in tell_all(entries) if line.tone is not Tone.DETAIL]
     assert [line.text for line in told] == ["timed out: task_timed_out: longer than 2 s"]
     others = [record("run", "demo", TaskCancelled(task_id="b-1")), record("run", "other", TaskCancelled(task_id="a-1"))]
-    assert [line.text for line in tell_all([*entries, *others])[2:]] == ["cancelled", "cancelled"]
+    assert [line.text for line in tell_all([*entries, *others])[3:]] == ["cancelled", "cancelled"]
 
 
 def test_a_take_over_is_never_a_detail(record: Record) -> None:

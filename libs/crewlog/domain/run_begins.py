@@ -54,6 +54,7 @@ ITEMS_BYTES_MAX = 512 * 1024
 STRUCTURED_BYTES_MAX = 64 * 1024
 GATE_TEXT_CHARACTERS_MAX = 32_000
 ITEMS_NAMED_MAX = 5
+MAP_FAILED = "map_failed"
 _ENDS = {TaskStatus.TASK_STATUS_CANCELLED: "cancelled", TaskStatus.TASK_STATUS_TIMED_OUT: "timed out"}
 APPROVE, REJECT = "approve", "reject"
 
@@ -244,7 +245,7 @@ def _end_of_map(run: Run, task: Task, at: int) -> list[Message]:
     if task.timed_out is not None or task.cancel_requested is not None:
         return run_ends.events_of(run, task, run_ends.stopped(task, None, at))
     if is_failing(run, expansion):
-        return _failed(run, task, "map_failed", _what_became_of(run, expansion), at)
+        return _failed(run, task, MAP_FAILED, _what_became_of(run, expansion), at)
     result = TaskResult(structured_json=_bounded(run_context.result_of(run, task)))
     return run_ends.events_of(run, task, run_ends.succeeded(result, at))
 
@@ -299,8 +300,12 @@ def _not_worked_out(run: Run, task: Task, problem: ExpressionFailed, at: int) ->
 
 
 def _failed(run: Run, task: Task, reason: str, message: str, at: int) -> list[Message]:
-    is_broken = reason == run_ends.EXPRESSION_FAILED
-    what_to_do = run_ends.MEND_AND_START if is_broken else "look at the workflow and at what its nodes gave"
+    run_id = run.started.run_id
+    ways_out = {
+        run_ends.EXPRESSION_FAILED: run_ends.MEND_AND_START,
+        MAP_FAILED: f"see why (`crewlog show {run_id} --items`), then take it up again (`crewlog retry {run_id}`)",
+    }
+    what_to_do = ways_out.get(reason, "look at the workflow and at what its nodes gave")
     failure = Failure(reason=reason, message=message, what_to_do=what_to_do)
     return run_ends.events_of(run, task, run_ends.failed(failure, None, at))
 

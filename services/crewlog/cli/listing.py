@@ -187,7 +187,7 @@ def _facts(view: RunView) -> list[tuple[str, str]]:
     limit = f" of {budgeting.in_words(view.budget)}" if view.budget.ByteSize() else ""
     facts = [
         ("run", view.run_id),
-        ("status", wording.run_status(view.status)),
+        ("status", _standing(view)),
         ("paused", f"{wording.date_and_time(view.paused.at_unix_micros)} {wording.pause(view.paused)}".strip()),
         ("to do", wording.plain(view.paused.failure.what_to_do or view.failure.what_to_do)),
         ("task", wording.one_line(view.input)),
@@ -209,6 +209,12 @@ def _facts(view: RunView) -> list[tuple[str, str]]:
         ("revision", str(view.revision)),
     ]
     return [(name, value) for name, value in facts if value]
+
+
+def _standing(view: RunView) -> str:
+    """One that has failed goes on until all that is at work has stopped."""
+    is_stopping = view.status == RunStatus.RUN_STATUS_RUNNING and view.failure.reason
+    return "running, is being stopped" if is_stopping else wording.run_status(view.status)
 
 
 def _limits(view: RunView) -> str:
@@ -240,7 +246,7 @@ def elapsed(started: int, ended: int) -> str:
 def _run_row(view: RunView) -> tuple[str, ...]:
     return (
         view.run_id,
-        wording.run_status(view.status) + (", asks" if gates.open_ones(view.gates) else ""),
+        _standing(view) + (", asks" if gates.open_ones(view.gates) else ""),
         wording.plain(view.workflow),
         view.project_id,
         wording.money(spent_usd_micros(view)),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 from crewlog.cli import effects, wording
 from crewlog.v1.run_pb2 import TaskStatus, TaskView
@@ -14,9 +14,10 @@ TASKS_SHOWN_MAX = 5
 _FAILED = (TaskStatus.TASK_STATUS_FAILED, TaskStatus.TASK_STATUS_TIMED_OUT)
 
 
-def by_failed(run_id: str, tasks: Iterable[TaskView]) -> list[str]:
+def by_failed(run_id: str, tasks: Sequence[TaskView]) -> list[str]:
     """The last lines of each of the latest commands that have failed, and which command shows all of them."""
-    failed = [task for task in tasks if task.kind == "command" and task.status in _FAILED and whole(task)]
+    latest = {task.node_id: task for task in sorted(tasks, key=lambda task: task.visit)}
+    failed = [task for task in tasks if latest[task.node_id] is task and _has_printed(task)]
     return [line for task in failed[-TASKS_SHOWN_MAX:] for line in ("", *_of_command(run_id, task))]
 
 
@@ -26,6 +27,12 @@ def whole(task: TaskView) -> str:
     if body.WhichOneof("content") == "inline":
         return wording.plain(effects.text_of(body)).strip("\n")
     return wording.plain(_of_result(task.result.structured_json) or task.result.summary).strip("\n")
+
+
+def _has_printed(task: TaskView) -> bool:
+    """A command that has failed. Of one that was cut off there is only what was said about that, and no result."""
+    is_cut_off = task.status == TaskStatus.TASK_STATUS_TIMED_OUT and not task.result.structured_json
+    return task.kind == "command" and task.status in _FAILED and not is_cut_off and bool(whole(task))
 
 
 def _of_command(run_id: str, task: TaskView) -> list[str]:

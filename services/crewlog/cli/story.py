@@ -12,6 +12,7 @@ from typing import Any
 
 from crewlog.cli import budgeting, effects, receipts, story_control, story_graph, story_money, wording
 from crewlog.cli.lines import RUN, Line, Tone
+from crewlog.domain import names
 from crewlog.eventlog import codec
 from crewlog.v1 import agent_pb2 as agent
 from crewlog.v1 import project_pb2 as project
@@ -48,6 +49,9 @@ class _Scene:
     @property
     def about(self) -> str:
         return self.id if self.entry.aggregate.kind == "budget" else self.task
+
+    def is_out_of_time(self, task_id: str) -> bool:
+        return (names.run_of(self.id), task_id) in self.story.out_of_time
 
     def call(self, key: agent.EffectKey) -> str:
         if key.index < 0:
@@ -118,7 +122,7 @@ def _task_failed(_: _Scene, fact: run.TaskFailed) -> Iterator[Line]:
 
 
 def _task_cancelled(scene: _Scene, fact: run.TaskCancelled) -> Iterator[Line]:
-    is_known = (scene.id, fact.task_id) in scene.story.out_of_time
+    is_known = scene.is_out_of_time(fact.task_id)
     what, tone = ("has stopped", Tone.DETAIL) if is_known else ("cancelled", Tone.BAD)
     yield _ended(fact.task_id, what + _work(fact.result), tone, fact.result)
 
@@ -177,8 +181,9 @@ def _tool_call_succeeded(scene: _Scene, fact: agent.ToolCallSucceeded) -> Iterat
 
 def _tool_call_failed(scene: _Scene, fact: agent.ToolCallFailed) -> Iterator[Line]:
     failure = fact.failure
+    is_known = scene.is_out_of_time(scene.task) and failure.reason == "cancelled"
     text = f"{scene.call(fact.key)}: {wording.plain(failure.reason)}: {wording.one_line(effects.text_of(failure.text))}"
-    yield Line(scene.task, text, Tone.BAD, failure.duration_micros)
+    yield Line(scene.task, text, Tone.DETAIL if is_known else Tone.BAD, failure.duration_micros)
 
 
 def _effect_put_in_doubt(scene: _Scene, fact: agent.EffectPutInDoubt) -> Iterator[Line]:

@@ -44,10 +44,17 @@ def progress(task: TaskView, items: Iterable[TaskView]) -> str:
     if not task.items:
         return ""
     latest = {item.node_id: item for item in sorted(items, key=lambda item: item.visit)}.values()
-    counts = Counter(_STANDINGS[item.status] for item in latest if item.status in _STANDINGS)
+    counts = Counter(_standing(item) for item in latest)
     beside = [f"{counts[name]} {name}" for name in dict.fromkeys(_STANDINGS.values()) if counts[name]]
     done = task.items_ended - counts[_FAILED] - counts[_CANCELLED]
     return ", ".join([f"{done} of {task.items} done", *beside])
+
+
+def _standing(item: TaskView) -> str:
+    """What is done by another run is at work for as long as that is."""
+    if item.status == _PARKED and item.park_cause == ParkCause.PARK_CAUSE_CHILD_RUN:
+        return _STANDINGS[_AT_WORK]
+    return _STANDINGS.get(item.status, "")
 
 
 def not_begun(tasks: Sequence[TaskView]) -> list[str]:

@@ -310,6 +310,46 @@ async def test_an_item_that_was_cancelled_is_not_done(crewlog: Crewlog, remember
     assert "2 of 4 done, 1 failed, 1 cancelled" in "\n".join(summary.in_words(remembering.view, scripted=False))
 
 
+async def test_an_item_that_is_done_by_another_run_is_at_work(crewlog: Crewlog, remembering: Remembering) -> None:
+    tasks = ended_map(TaskStatus.TASK_STATUS_PARKED, TaskStatus.TASK_STATUS_PARKED)
+    tasks[0].items_ended, tasks[1].park_cause = 0, ParkCause.PARK_CAUSE_CHILD_RUN
+    remembering.view = RunView(run_id="demo", tasks=tasks)
+    assert "0 of 2 done, 1 at work, 1 waiting" in (await crewlog("show", "demo")).stdout
+
+
+async def test_a_run_that_has_failed_and_is_not_over_is_being_stopped(
+    crewlog: Crewlog, remembering: Remembering
+) -> None:
+    running = RunStatus.RUN_STATUS_RUNNING
+    remembering.view = RunView(run_id="demo", status=running, failure=Failure(reason="command_failed"))
+    assert "status    running, is being stopped\n" in (await crewlog("show", "demo")).stdout
+    assert "demo  running, is being stopped  " in (await crewlog("runs")).stdout
+    remembering.view = RunView(run_id="demo", status=running)
+    assert "status    running\n" in (await crewlog("show", "demo")).stdout
+
+
+async def test_only_the_last_try_of_a_command_is_quoted(crewlog: Crewlog, remembering: Remembering) -> None:
+    failed = TaskStatus.TASK_STATUS_FAILED
+    results = [TaskResult(structured_json=json.dumps({"output": f"from try {number}"})) for number in (1, 2)]
+    remembering.view = RunView(
+        run_id="demo",
+        tasks=[
+            TaskView(task_id=f"a-{n}", node_id="a", visit=n, kind="command", status=failed, result=result)
+            for n, result in enumerate(results, 1)
+        ],
+    )
+    shown = (await crewlog("show", "demo")).stdout
+    assert "from try 2" in shown and "from try 1" not in shown
+
+
+async def test_a_command_that_was_cut_off_has_printed_nothing(crewlog: Crewlog, remembering: Remembering) -> None:
+    timed_out, cut = TaskStatus.TASK_STATUS_TIMED_OUT, TaskResult(output=Body(inline=b"This was cut off"))
+    remembering.view = RunView(
+        run_id="demo", tasks=[TaskView(task_id="a-1", node_id="a", kind="command", status=timed_out, result=cut)]
+    )
+    assert "has printed" not in (await crewlog("show", "demo")).stdout
+
+
 async def test_what_became_of_items_is_said_once(crewlog: Crewlog, remembering: Remembering) -> None:
     tasks = ended_map(TaskStatus.TASK_STATUS_SUCCEEDED, TaskStatus.TASK_STATUS_CANCELLED)
     message = "1 of 2 items of 'do' are done; do_1-1: cancelled"
