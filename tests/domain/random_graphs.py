@@ -204,3 +204,43 @@ def workflows(draw: st.DrawFn) -> Workflow:
         back_edges=back if draw(st.booleans()) else [],
         visits_max=draw(st.sampled_from([0, 30])),
     )
+
+
+@st.composite
+def loops(draw: st.DrawFn) -> Workflow:
+    """The last node sends the work back, or may, while those beside it are at work, wait, or ask."""
+    beside = [
+        _with(draw(_busy()), node_id=f"n{number}", depends_on=["n0"], retry=draw(_policies()))
+        for number in range(1, draw(st.integers(2, 4)))
+    ]
+    ids = [node.node_id for node in beside]
+    before = draw(st.sampled_from([["n0"], ["n0"], ["n0", ids[0]]]))
+    join = Join(mode=JoinMode.JOIN_MODE_ANY, keep_rest=True) if len(before) > 1 else None
+    last = Node(node_id="last", depends_on=before, join=join, agent=AgentNode(role=WORKER))
+    back = Edge(
+        to=draw(st.sampled_from(before)),
+        on=[Outcome.OUTCOME_SUCCEEDED, Outcome.OUTCOME_FAILED],
+        when=draw(st.sampled_from(["", "task.visit < 3", "task.visit < 2"])),
+        visits_max=draw(st.integers(2, 4)),
+    )
+    ahead = Edge(to=ids[0], when=draw(st.sampled_from(["true", "task.visit < 2"])))
+    for edge, source in ((back, "last"), (ahead, "n0")):
+        setattr(edge, "from", source)
+    end = Node(node_id="end", depends_on=["last", *ids], noop=NoopNode())
+    root = Node(node_id="n0", continue_on_failure=True, agent=AgentNode(role=WORKER))
+    edges = [back, *draw(st.sampled_from([[], [ahead]]))]
+    return Workflow(name="made-up", nodes=[root, *beside, last, end], edges=edges)
+
+
+def _busy() -> st.SearchStrategy[Node]:
+    agents = st.builds(lambda: Node(agent=AgentNode(role=WORKER)))
+    items = [Node(agent=AgentNode(role=WORKER)), Node(workflow=WorkflowNode(workflow=INNER))]
+    maps = st.builds(
+        lambda body, times, policy: Node(map=MapNode(body=_with(body, retry=policy), times=times, failures_max=times)),
+        st.sampled_from(items),
+        st.integers(1, 3),
+        _policies(),
+    )
+    return st.one_of(
+        _agents(), agents, maps, maps, _gates(), _waits(), st.just(Node(workflow=WorkflowNode(workflow=INNER)))
+    )

@@ -58,7 +58,7 @@ SECOND = 1_000_000
 AT_WORK_MAX = 4
 STEPS_MAX = 4_000
 Move: TypeAlias = run.Command
-NOT_THE_SAME_TWICE = (ClaimTask, CheckDeadlines, GrowAllotment)
+NOT_THE_SAME_TWICE = (ClaimTask, CheckDeadlines, GrowAllotment, UnparkTask)
 """Their repetition is refused, or is another one."""
 
 
@@ -111,6 +111,21 @@ class Table:
         assert set(self.run.open) == {task.task_id for task in self.run.tasks.values() if task.status == _CLAIMED}, (
             "what is worked on is not what is claimed"
         )
+        self._check_nothing_is_left()
+
+    def _check_nothing_is_left(self) -> None:
+        """Of a visit that is over somebody stops what is at work, and nothing waits."""
+        if run_state.is_over(self.run):
+            return
+        begun = [task for task in self.run.tasks.values() if task.status not in run_state.ENDED]
+        looked_after = {task.task_id for task in run_state.closable(self.run)} | {*self.run.open, *self.run.child_runs}
+        left = [task.task_id for task in begun if self._is_past(task) and task.task_id not in looked_after]
+        assert not left, f"{left} are of older visits"
+
+    def _is_past(self, task: Task) -> bool:
+        owner = self.run.tasks.get(task.map_task)
+        is_over = owner is not None and owner.status in run_state.ENDED
+        return is_over or task.visit < self.run.visits[task.node_id]
 
     def _with_time(self, command: Move) -> Move:
         command.run_id, command.at_unix_micros = RUN, self.now

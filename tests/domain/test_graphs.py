@@ -8,16 +8,17 @@ from typing import Any
 import pytest
 from crewlog.domain import run
 from crewlog.domain.invariants import violations
+from crewlog.domain.run_graph_events import without
 from crewlog.domain.run_state import Run
 from crewlog.domain.workflow import violations_of
 from crewlog.eventlog import codec
 from crewlog.v1.entry_pb2 import Aggregate, Decision, Entry
-from crewlog.v1.node_pb2 import Edge, Outcome
+from crewlog.v1.node_pb2 import Edge, GateNode, GateNodeKind, Outcome
 from crewlog.v1.run_pb2 import AgentNode, MapNode, Node, NoopNode, Workflow
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from tests.domain.random_graphs import WORKER, workflows
+from tests.domain.random_graphs import WORKER, loops, workflows
 from tests.domain.random_play import RUN, Play
 
 EXAMPLES = 150
@@ -27,6 +28,7 @@ BOUNDED = settings(
     derandomize=True,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large],
 )
+LOOPING = settings(BOUNDED, max_examples=EXAMPLES // 2)
 SEEDS = st.integers(0, 2**31)
 
 
@@ -73,6 +75,15 @@ def check_replay(play: Play) -> None:
     assert state == play.run
 
 
+@LOOPING
+@given(loops(), SEEDS)
+def test_work_that_is_sent_back_leaves_nothing_behind(workflow: Workflow, seed: int) -> None:
+    assert not violations_of(workflow)
+    play = played(workflow, seed)
+    assert list(violations(written(play))) == []
+    check_replay(play)
+
+
 def _noop(node_id: str, *depends_on: str) -> Node:
     return Node(node_id=node_id, depends_on=depends_on, noop=NoopNode())
 
@@ -92,6 +103,10 @@ AGAIN_AND_AGAIN = _all_of(
     _noop("n0"), _noop("n1", "n0"), edges=[_edge("n1", "n0", visits_max=2), _edge("n0", "n1", when="true")]
 )
 BOTH = [_noop("n0"), _noop("n1"), _noop("n2", "n0", "n1")]
+SENT_BACK = _all_of(
+    *[_noop("n0"), *[_noop(f"n{number}", "n0") for number in range(1, 5)]],
+    edges=[_edge("n1", "n0", when="task.visit < 5", visits_max=5)],
+)
 ONE_OF_TWO = _all_of(_noop("n0"), _noop("n1"), edges=[_edge("n0", "n1", when="false")])
 
 
@@ -100,6 +115,7 @@ BROKEN_RULES: list[tuple[str, str, object, Workflow]] = [
     ("visits that the workflow allows", "run_ends._may_visit", lambda run, _: run.visited < 20, AGAIN_AND_AGAIN),
     ("ways to it were taken", "run_graph_events.has_enough", lambda *_: True, ONE_OF_TWO),
     ("has not ended", "run_graph_events._goes_on", lambda *_, **__: False, _all_of(_noop("n0"), _noop("n1", "n0"))),
+    ("has not ended", "run_graph_events.without_turn", lambda queue, _, task: without(queue, task.node_id), SENT_BACK),
     ("goes above the budget", "run_money.first_allotment", lambda run, *_: run.limit, _all_of(*AGENTS)),
 ]
 
@@ -123,6 +139,18 @@ def test_a_run_that_never_ends_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("crewlog.domain.run_state.is_finishing", lambda _: False)
     with pytest.raises(AssertionError, match="nothing goes on"):
         played(_all_of(_noop("n0")), 1)
+
+
+def test_what_is_left_of_an_older_visit_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    ask = Node(
+        node_id="n1", depends_on=["n0"], gate=GateNode(question="well?", kind=GateNodeKind.GATE_NODE_KIND_ANSWER)
+    )
+    back = _edge("n2", "n0", when="task.visit < 3", visits_max=3)
+    workflow = _all_of(_noop("n0"), ask, _noop("n2", "n0"), edges=[back])
+    monkeypatch.setattr("crewlog.domain.run_money.outdated", lambda *_: [])
+    with pytest.raises(AssertionError, match="of older visits"):
+        for seed in range(20):
+            played(workflow, seed)
 
 
 def test_what_is_decided_otherwise_the_next_time_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:

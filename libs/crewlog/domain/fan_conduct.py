@@ -42,11 +42,12 @@ class Items:
 
 @dataclass(slots=True)
 class MapConduct:
-    """`maps` are the expansions by their task, `latest` the task by the node; `again` are the items that may begin once
-    more."""
+    """`maps` are the expansions by their task, `latest` the task by the node, `owners` by the task of an item that has
+    begun; `again` are the items that may begin once more."""
 
     maps: dict[str, Items] = field(default_factory=dict)
     latest: dict[str, str] = field(default_factory=dict)
+    owners: dict[str, str] = field(default_factory=dict)
     again: set[str] = field(default_factory=set)
     ended: set[str] = field(default_factory=set)
 
@@ -72,6 +73,7 @@ class MapConduct:
         if index in items.tasks and node_id not in self.again:
             yield f"item {task_id} begins after {items.tasks[index]}"
         self.again.discard(node_id)
+        self.owners[task_id] = owner
         items.tasks[index] = task_id
         items.open.add(task_id)
         if len(items.open) > items.at_once_max:
@@ -79,7 +81,8 @@ class MapConduct:
 
     def end_item(self, task_id: str, *, is_success: bool, is_tried_again: bool) -> Iterator[str]:
         node_id = names.node_of(task_id)
-        items, index = self.maps[self.latest[map_of(node_id)]], int(node_id.rpartition("_")[2])
+        owner = self.owners.get(task_id, self.latest[map_of(node_id)])
+        items, index = self.maps[owner], int(node_id.rpartition("_")[2])
         items.open.discard(task_id)
         if is_tried_again:
             self.again.add(node_id)

@@ -97,13 +97,16 @@ class FlowConduct:
             case TaskSkipped():
                 yield from self.graph.skip(fact)
             case TaskRetried():
-                if not self.maps.is_item(names.node_of(fact.task_id)):
+                node_id = names.node_of(fact.task_id)
+                if not self.maps.is_item(node_id):
                     yield from self.graph.retry(fact)
+                    self.graph.waiting.add(self.graph.current(node_id))
             case GraphGrown():
                 self.graph.grow(fact)
             case ChildSpawned():
                 yield from self.children.spawn(fact)
             case TaskParked() | TaskUnparked() | TaskClaimed():
+                self.graph.waiting.add(fact.task_id)
                 yield from self.children.wait(fact)
             case RunSucceeded():
                 yield from self.graph.check_complete("RunSucceeded")

@@ -39,7 +39,7 @@ _STRICT = (JoinMode.JOIN_MODE_UNSPECIFIED, JoinMode.JOIN_MODE_ALL, JoinMode.JOIN
 @dataclass(slots=True)
 class GraphConduct:
     """`decided` says for each node which of the ways that lead to it were decided, and how; `sent` are the visits that
-    a way back has led to, `begun` and `ended` the tasks; `verdicts` are the ways that each task has decided by now."""
+    a way back has led to, `begun`, `ended` and `waiting` the tasks; `verdicts` the ways that each has decided."""
 
     graph: Graph = field(default_factory=Graph)
     visits_max: int = 0
@@ -50,6 +50,7 @@ class GraphConduct:
     sent: set[str] = field(default_factory=set)
     begun: set[str] = field(default_factory=set)
     ended: set[str] = field(default_factory=set)
+    waiting: set[str] = field(default_factory=set)
     verdicts: dict[str, dict[int, bool]] = field(default_factory=dict)
     promised: dict[str, Handling.ValueType] = field(default_factory=dict)
 
@@ -129,9 +130,7 @@ class GraphConduct:
         self._decide(task_id, [way], is_taken=is_taken)
 
     def _send_back(self, task_id: str, to: str) -> Iterator[str]:
-        back = [way for way in self.graph.back.get(names.node_of(task_id), ()) if way.target == to]
-        if self.visits[to] - self.extra[to] >= (most := max((way.visits_max for way in back), default=0)):
-            yield f"{task_id} sends {to} back once more than the {most} visits that the workflow allows"
+        yield from _check_visits(self.graph, task_id, to, self.visits[to] - self.extra[to])
         if self.visits_max and len(self.begun) > self.visits_max + len(self.graph.nodes):
             yield f"{task_id} sends {to} back after {len(self.begun)} tasks, and the run may have {self.visits_max}"
         again = {to, *self.graph.descendants(to)}
@@ -176,8 +175,7 @@ class GraphConduct:
     def _next_visit(self, node_id: str) -> int:
         """A round in which a node was not reached is no visit of it."""
         visit, task_id = self.visits.get(node_id, 0), self.current(node_id)
-        is_known = task_id in self.begun or task_id in self.ended
-        return visit + 1 if visit == 0 or is_known else visit
+        return visit + (not visit or any(task_id in known for known in (self.begun, self.ended, self.waiting)))
 
     def check_complete(self, end: str) -> Iterator[str]:
         """The run has ended, and nothing has stopped it before."""
@@ -189,6 +187,13 @@ class GraphConduct:
         for task_id in self.promised:
             yield f"{task_id} has failed, and what was to come after it does not"
         self.promised.clear()
+
+
+def _check_visits(graph: Graph, task_id: str, to: str, visits: int) -> Iterator[str]:
+    back = (way for way in graph.back.get(names.node_of(task_id), ()) if way.target == to)
+    most = max((way.visits_max for way in back), default=0)
+    if visits >= most:
+        yield f"{task_id} sends {to} back once more than the {most} visits that the workflow allows"
 
 
 def _check_ways(graph: Graph, decided: Mapping[int, bool], node_id: str, task_id: str) -> Iterator[str]:

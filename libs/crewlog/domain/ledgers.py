@@ -119,7 +119,7 @@ class AgentLedger:
 @dataclass(slots=True)
 class RunLedger:
     """The limit of a run, what its tasks have spent, and what those that have not ended hold. `child_runs` are what the
-    tasks that are runs of their own were given, `said` what they had come to when they ended last."""
+    tasks that are runs of their own may spend, `said` what they had come to when they ended last."""
 
     limit: _Sum = field(default_factory=dict)
     spent: _Sum = field(default_factory=dict)
@@ -207,6 +207,8 @@ class RunLedger:
         if any(_minus(smaller, self.held.get(fact.task_id, {})).values()):
             yield f"task {fact.task_id} shrinks to more than it held"
         self.held[fact.task_id] = smaller
+        if fact.task_id in self.child_runs:
+            self.child_runs[fact.task_id] = smaller
 
     def _unparked(self, fact: TaskUnparked) -> Iterator[str]:
         if fact.task_id not in self.parked:

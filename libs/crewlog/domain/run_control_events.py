@@ -82,7 +82,7 @@ def _on_retried(run: Run, event: RunRetried) -> Run:
 
 def _taken_up(run: Run, task_id: str) -> Run:
     task, node_id = run.tasks.get(task_id), names.node_of(task_id)
-    if run.graph.is_item(node_id):
+    if run.graph.is_item(node_id) and task is not None:
         return run  # its map knows
     if task is not None and task_id in run.expansions:
         return _with_items_again(reopened(run, task, run.went_on_at_unix_micros), task)

@@ -22,7 +22,6 @@ from crewlog.domain.run_state import (
     is_current,
     is_stopping,
     node_of,
-    open_tasks,
 )
 from crewlog.v1.answer_pb2 import Failure
 from crewlog.v1.node_pb2 import Outcome
@@ -42,6 +41,7 @@ from crewlog.v1.run_pb2 import (
 from google.protobuf.message import Message
 
 BACK_OFF_SECONDS_MAX = 3_600
+VISITED_AGAIN = "its node is visited again"
 CONDITION_FAILED, EXPRESSION_FAILED, JOIN_MISSED = "condition_failed", "expression_failed", "join_missed"
 MEND_AND_START = "mend it in the workflow's file and start another run: this one keeps the workflow that it began with"
 
@@ -260,12 +260,13 @@ def _sent_back(run: Run, task: Task, end: End, way: Way, why: str) -> list[Messa
 
 
 def _abandoned(run: Run, task: Task, again: set[str], at: int) -> list[Message]:
-    """What is at work on a visit that nobody needs any more. The task's own children are stopped when it ends."""
-    open_ones = (*open_tasks(run), *(run.tasks[task_id] for task_id in run.child_runs))
+    """What has begun a visit that nobody needs any more: it is worked on, or waits for somebody, or lies about. The
+    task's own children are stopped when it ends."""
+    begun = (run.tasks[task_id] for task_id in (*run.open, *run.child_runs, *run.adrift))
     own = run.children.get(task.task_id, ())
-    tasks = (other for other in open_ones if other.task_id != task.task_id and other.cancel_requested is None)
+    tasks = (other for other in begun if other.task_id != task.task_id and other.cancel_requested is None)
     return [
-        TaskCancelRequested(task_id=other.task_id, reason="its node is visited again", at_unix_micros=at)
+        TaskCancelRequested(task_id=other.task_id, reason=VISITED_AGAIN, is_needless=True, at_unix_micros=at)
         for other in tasks
         if (other.node_id in again or map_of(other.node_id) in again) and other.node_id not in own
     ]

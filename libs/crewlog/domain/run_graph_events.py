@@ -378,6 +378,12 @@ def without(queue: tuple[str, ...], name: str) -> tuple[str, ...]:
     return tuple(other for other in queue if other != name)
 
 
+def without_turn(queue: tuple[str, ...], run: Run, task: Task) -> tuple[str, ...]:
+    """Whose turn it is: the end of an older visit takes nothing from the present one."""
+    is_older = task.visit < run.visits.get(task.node_id, 0)
+    return queue if is_older else without(queue, task.node_id)
+
+
 def without_parked(run: Run, task: Task) -> tuple[str, ...]:
     return without(run.parked, task.task_id) if task.status == TaskStatus.TASK_STATUS_PARKED else run.parked
 

@@ -179,9 +179,11 @@ def given_up(run: Run, at: int) -> list[Message]:
 
 
 def outdated(run: Run, source: Task, to: str, at: int) -> list[Message]:
-    """Tasks that wait, that nobody works on, and whose nodes are visited again: they are not waited for any more."""
+    """Tasks that wait or have waited, that nobody has worked on, and whose nodes are visited again."""
     again = {to, *run.graph.descendants(to)}
-    waiting = (run.tasks[task_id] for task_id in run.parked if task_id not in run.child_runs)
+    waiting = [run.tasks[task_id] for task_id in run.parked if task_id not in run.child_runs]
+    queued = (current(run, node_id) for node_id in (*run.ready, *run.pending))
+    waiting += [task for task in queued if task is not None and task.status == TaskStatus.TASK_STATUS_READY]
     return [
         _cancelled(task, at)
         for task in waiting

@@ -227,8 +227,9 @@ def is_finishing(run: Run) -> bool:
 
 
 def is_current(run: Run, task: Task) -> bool:
-    """Whether the task is the visit that its node is at."""
-    return task.visit == run.visits.get(task.node_id)
+    """Whether the task is the visit that its node is at; of an item, also its map."""
+    is_latest = task.visit == run.visits.get(task.node_id)
+    return is_latest and (not task.map_task or task.map_task == map_task_id(run, task.node_id))
 
 
 def is_settled(task: Task | None) -> bool:
