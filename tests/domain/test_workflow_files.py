@@ -187,8 +187,15 @@ def _page() -> str:
 
 def test_the_examples_of_the_page_are_valid(load: Load) -> None:
     examples = re.findall(r"```yaml\n(.*?)```", _page(), re.DOTALL)
-    assert len(examples) >= 3
+    assert len(examples) >= 5
     assert all(load(example).nodes for example in examples)
+
+
+def test_no_other_page_has_examples_that_nobody_checks() -> None:
+    """Those of the scripted model are checked with it, in tests/service/test_scripted.py."""
+    pages = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("examples/**/*.md")]
+    written = {page.name for page in pages if re.search(r"^```ya?ml", page.read_text(), re.MULTILINE)}
+    assert written == {"workflows.md", "scripted-model.md"}
 
 
 def test_the_page_names_every_field() -> None:

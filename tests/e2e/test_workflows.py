@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -12,13 +13,14 @@ from typing import Any
 
 import pytest
 from crewlog.cli.verifying import verify
+from crewlog.crews import load_workflow
 from crewlog.v1.budget_pb2 import Limit
-from crewlog.v1.run_pb2 import RunStatus, RunView
+from crewlog.v1.run_pb2 import AnswerGate, RunStatus, RunView, Workflow
 
-from tests.e2e.test_control import in_spite, nth
+from tests.e2e.test_control import in_spite, nth, when
 from tests.e2e.test_crew import entries_of, finished_in_spite
 from tests.e2e.test_fleet import until
-from tests.e2e.world import World, git, platform_on, types_of
+from tests.e2e.world import ROOT, World, git, platform_on, types_of
 
 SCRIPTS = Path(__file__).with_name("scripts")
 EVERYTHING = ("gateway", "scheduler", "executor", "git", "nats-server")
@@ -162,6 +164,33 @@ def said(run: RunView) -> list[str]:
 async def test_a_built_in_workflow(tmp_path: Path, repository: Path, script: str) -> None:
     async with platform_for(tmp_path, repository, script) as world:
         await check(world, repository, script)
+
+
+def of_the_page(name: str, folder: Path) -> Workflow:
+    """An example of docs/workflows.md, as somebody would copy it."""
+    examples = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs/workflows.md").read_text(), re.DOTALL)
+    path = folder / f"{name}.yaml"
+    path.write_text(next(example for example in examples if example.startswith(f"name: {name}\n")))
+    return load_workflow(str(path))
+
+
+async def test_the_example_of_the_page_goes_from_a_list_of_files_to_a_question(
+    tmp_path: Path, repository: Path
+) -> None:
+    async with platform_on(tmp_path, repository, SCRIPTS / "each-file.yaml") as world:
+        await world.start("run", workflow=of_the_page("each-file", tmp_path), budget=BUDGET)
+        await world.watch("run", lambda name: name == "gate_opened")
+        gate = (await when(world, "run", lambda view: bool(view.gates))).gates[0]
+        assert gate.question == "The tests pass. Keep what was done in 2 files?"
+        await world.gateway.gates.Answer(AnswerGate(run_id="run", gate_id=gate.gate_id, choice="approve"))
+        run = await world.finished("run")
+        assert run.status == RunStatus.RUN_STATUS_SUCCEEDED, (run.failure, said(run))
+        assert Counter(task.node_id for task in run.tasks if task.HasField("result")) == each(
+            2, "each", "each_0", "each_1", "joined", "test"
+        ) | each(1, "list", "ask"), said(run)
+        assert list(run.change.paths) == ["slugger/slug.py"]
+        assert 'slug.strip("-")[:length_max]' in git(repository, "show", f"{run.change.branch}:slugger/slug.py")
+        await verify(world.gateway, "run")
 
 
 @pytest.mark.slow
