@@ -1,7 +1,7 @@
 """What expressions and templates of a workflow see of a run. Outputs of agents are values here, and nothing but that.
 
 run    id, project, workflow, input
-tasks  of each node that is named, its latest visit that has ended
+tasks  of each node that is named, its latest visit that has ended; where the task has begun: that had ended before
 task   in the condition of an edge: where it comes from
 item   in the body of a map, with its index
 """
@@ -14,7 +14,7 @@ from typing import Any
 
 from crewlog.domain import names
 from crewlog.domain.expressions import Expression, compile_expression
-from crewlog.domain.run_state import ENDED, Run, Task, index_of, kind, map_task_id, parts_of
+from crewlog.domain.run_state import ENDED, Run, Task, current, index_of, kind, map_task_id, parts_of
 from crewlog.domain.templates import Template
 from crewlog.v1.run_pb2 import TaskStatus
 
@@ -55,7 +55,9 @@ def check_rendered(run: Run, node_id: str) -> None:
 
 
 def _context(run: Run, needs: Expression | Template, node_id: str, source: Task | None) -> Mapping[str, Any]:
-    context: dict[str, Any] = {"run": _run(run), "tasks": _tasks(run, needs.tasks)}
+    known = current(run, node_id) if source is None else None
+    began_at = known.started_at_unix_micros if known is not None else 0
+    context: dict[str, Any] = {"run": _run(run), "tasks": _tasks(run, needs.tasks, began_at)}
     if source is not None:
         context["task"] = value_of(run, source)
     if node_id and run.graph.is_item(node_id):
@@ -74,16 +76,17 @@ def _run(run: Run) -> dict[str, Any]:
     }
 
 
-def _tasks(run: Run, node_ids: Iterable[str]) -> dict[str, Any]:
-    ended = ((node_id, latest(run, node_id)) for node_id in node_ids)
+def _tasks(run: Run, node_ids: Iterable[str], began_at: int) -> dict[str, Any]:
+    """A task that goes into other hands is still about the same."""
+    ended = ((node_id, latest(run, node_id, began_at)) for node_id in node_ids)
     return {node_id: value_of(run, task) for node_id, task in ended if task is not None}
 
 
-def latest(run: Run, node_id: str) -> Task | None:
-    """The last visit that has ended, even where the node is about to be visited again."""
+def latest(run: Run, node_id: str, until: int = 0) -> Task | None:
+    """The last visit that has ended, even where the node is about to be visited again; `until`: by then."""
     for visit in range(run.visits.get(node_id, 0), 0, -1):
         task = run.tasks.get(names.task_id(node_id, visit))
-        if task is not None and task.status in ENDED:
+        if task is not None and task.status in ENDED and (not until or task.ended_at_unix_micros <= until):
             return task
     return None
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 
-from crewlog.domain import run_context, run_state
+from crewlog.domain import names, run_context, run_state
 from crewlog.domain.run_state import Run, Task
 
 OUTPUT_CHARACTERS_MAX = 48_000
@@ -49,6 +49,10 @@ def _item(run: Run, task: Task) -> str:
 def _visit(run: Run, task: Task) -> str:
     if run.feedback.get(task.node_id) in task.based_on:
         return f"This is visit {task.visit}: the work was sent back to you. The files are as they were left."
+    before = run.tasks.get(names.task_id(task.node_id, task.visit - 1))
+    if before is not None and not run_state.is_settled(before):
+        why = before.failure.message or before.failure.reason if before.failure is not None else "it was stopped"
+        return f"This is visit {task.visit}: the one before has not succeeded ({why}), and its files are not yours."
     return f"This is visit {task.visit}: the work before you was sent back, and has been done again."
 
 

@@ -1,0 +1,45 @@
+"""What an executor is told when it gets a task, for the first time and again."""
+
+from __future__ import annotations
+
+from crewlog.scheduler import grants, prompts
+from crewlog.v1.node_pb2 import CommandNode, Join, JoinMode, RetryPolicy
+from crewlog.v1.run_pb2 import LapseClaim, RetryRun
+from crewlog.v1.scheduler_pb2 import Grant
+
+from tests.domain.playing import SECOND, Play, agent, node
+
+
+def granted(play: Play, task_id: str) -> Grant:
+    return grants.make(play.run, play.run.tasks[task_id], 1, lambda *_: "token")
+
+
+def test_a_task_that_goes_into_other_hands_is_still_about_the_same() -> None:
+    """What has ended since could not be worked out: the claim would stand in the log, and nobody would be told."""
+    command = CommandNode(argv=["look", '{{ "b" in tasks ? tasks.b.result.output : "nothing" }}'])
+    early = Join(mode=JoinMode.JOIN_MODE_ANY, keep_rest=True)
+    play = Play(node("a"), node("b", continue_on_failure=True), node("j", "a", "b", command=command, join=early))
+    play.claim("b-1")
+    play.end("a-1")
+    play.claim("j-1")
+    first = granted(play, "j-1")
+    assert list(first.node.command.argv) == ["look", "nothing"]
+    play.now += SECOND
+    play.end("b-1", fail="broken")
+    play.do(LapseClaim(task_id="j-1", generation=1))
+    play.claim("j-1")
+    assert granted(play, "j-1").node == first.node
+
+
+def test_an_agent_is_told_why_it_is_asked_again() -> None:
+    play = Play(node("a", agent=agent(), retry=RetryPolicy(attempts_max=2)))
+    play.end("a-1", fail="broken")
+    play.wait(1)
+    play.claim("a-2")
+    assert "sent back" not in prompts.compose(play.run, play.run.tasks["a-2"])
+    assert "visit 2: the one before has not succeeded (broken)" in prompts.compose(play.run, play.run.tasks["a-2"])
+    play.end("a-2", fail="broken")
+    play.finish()
+    play.do(RetryRun(request_id="again"))
+    play.claim("a-3")
+    assert "visit 3: the one before has not succeeded (broken)" in prompts.compose(play.run, play.run.tasks["a-3"])
