@@ -132,6 +132,20 @@ def test_a_failure_may_count_as_done() -> None:
     assert play.ready == ("b",)
 
 
+def test_a_failure_that_counts_as_done_leads_to_the_first_of_several() -> None:
+    play = Play(
+        node("a", continue_on_failure=True, exclusive=True),
+        node("b", "a"),
+        node("c", "a"),
+        node("d"),
+        edges=(edge("a", "d", when='task.output == "never"'),),
+    )
+    play.end("a-1", fail="broken")
+    assert (play.ready, play.status("c-1"), play.status("d-1")) == (("b",), "skipped", "skipped")
+    play.end("b-1")
+    assert play.finish() == "succeeded"
+
+
 def test_a_condition_that_cannot_be_worked_out_fails_the_task() -> None:
     play = Play(node("a"), node("b"), edges=(edge("a", "b", when="task.result.size > 3"),))
     play.end("a-1", "no value")

@@ -171,9 +171,21 @@ def _by_forward_ways(run: Run, task: Task, end: End) -> list[Message]:
     handling = _handling(run, task, verdicts)
     if not handling:
         return [_ended(task, end)]
-    if handling == Handling.HANDLING_CONTINUE and not node_of(run, task).exclusive:
-        verdicts = [verdict for verdict in verdicts if not verdict.way.is_plain]
+    if handling == Handling.HANDLING_CONTINUE:
+        verdicts = list(_as_done(run, task, verdicts))
     return [_ended(task, end, handling), *_told(task, verdicts)]
+
+
+def _as_done(run: Run, task: Task, verdicts: Sequence[Verdict]) -> Iterator[Verdict]:
+    """What asks for nothing but that the task is done is taken: without a word, or, of several, the first."""
+    is_exclusive, is_found = node_of(run, task).exclusive, False
+    for verdict in verdicts:
+        if not verdict.way.is_plain:
+            yield verdict
+        elif is_exclusive:
+            why = "another edge came first" if is_found else f"{task.task_id} counts as done"
+            yield Verdict(verdict.way, not is_found, why)
+            is_found = True
 
 
 def _handling(run: Run, task: Task, verdicts: Sequence[Verdict]) -> Handling.ValueType:
