@@ -366,6 +366,16 @@ def test_only_the_reasons_that_are_named_are_tried_again() -> None:
     assert play.run.failure is not None
 
 
+def test_a_run_that_is_taken_up_tries_as_often_as_before() -> None:
+    play = Play(node("a", retry=RetryPolicy(attempts_max=2)))
+    for _ in range(2):
+        play.end(f"a-{play.run.visits['a']}", fail="broken")
+        play.wait(1)
+    assert play.finish() == "failed"
+    play.do(RetryRun(request_id="again"))
+    assert of(play.end("a-3", fail="broken"), TaskRetried)
+
+
 def test_what_nobody_wants_any_more_is_not_tried_again() -> None:
     again = RetryPolicy(attempts_max=3)
     play = Play(node("a", retry=again), node("b"), node("c", retry=again), node("j", "a", "b", **join("ANY")))

@@ -20,6 +20,7 @@ from crewlog.v1.run_pb2 import (
     TaskCancelRequested,
     TaskStatus,
 )
+from immutables import Map
 
 Event: TypeAlias = (
     RunPaused | RunResumed | RunRetried | RunTimedOut | TaskCancelRequested | MessageSent | MessageUndelivered
@@ -54,8 +55,8 @@ def _on_cancel_requested(run: Run, event: TaskCancelRequested) -> Run:
 
 
 def _on_retried(run: Run, event: RunRetried) -> Run:
-    """What was tried is visited anew; a map and a child run take up what they have left. Every node whose turn it is
-    goes on."""
+    """What was tried is visited anew, as often as its node may be tried; a map and a child run take up what they have
+    left. Every node whose turn it is goes on."""
     at = event.at_unix_micros
     run = replace(
         run,
@@ -67,6 +68,7 @@ def _on_retried(run: Run, event: RunRetried) -> Run:
         ready=(),
         pending=(),
         retries=run.retries + 1,
+        tries=Map(),
         went_on_at_unix_micros=at,
         ended_at_unix_micros=0,
         requests=with_request(run, event.request_id),
