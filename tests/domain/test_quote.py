@@ -50,7 +50,7 @@ def test_what_fits_is_whole(limit: Amounts, used: Amounts) -> None:
     assert found.reservation is not None
     assert found.output_tokens_max == found.reservation.output_tokens_max == WHOLE
     assert found.reservation.usd_micros == WORST
-    assert (found.wanted, found.wanted_at_least, found.short_of) == (ZERO, ZERO, ())
+    assert (found.wanted, found.wanted_at_least) == (ZERO, ZERO)
 
 
 @pytest.mark.parametrize(
@@ -68,7 +68,7 @@ def test_what_does_not_fit_is_shorter(limit: Amounts, output_tokens: int, wanted
     found = quoted(limit + only_limited(limit, used), used)
     assert found.reservation is not None
     assert found.output_tokens_max == found.reservation.output_tokens_max == output_tokens
-    assert (found.wanted, found.short_of) == (wanted, ())
+    assert (found.wanted, found.wanted_at_least) == (wanted, ZERO)
 
 
 @pytest.mark.parametrize(
@@ -86,7 +86,6 @@ def test_what_cannot_be_useful_is_not_quoted(limit: Amounts, used: Amounts, want
     found = quoted(limit, used)
     assert (found.reservation, found.output_tokens_max) == (None, 0)
     assert found.wanted_at_least == wanted_at_least
-    assert found.short_of == tuple(unit for unit in UNITS if getattr(wanted_at_least, unit))
     # With what is wanted, the whole answer fits, and not with less.
     assert quoted(limit + found.wanted, used).output_tokens_max == WHOLE
 

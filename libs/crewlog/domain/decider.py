@@ -58,6 +58,3 @@ def decide_and_evolve(decider: Decider[S], state: S, command: Message) -> tuple[
         return own(state, command)
     events = decider.decide(state, command)
     return events, fold(decider, events, state)
-
-
-Events = Sequence[Message]

@@ -24,7 +24,7 @@ from crewlog.domain.agent_state import (
     wants_output,
 )
 from crewlog.domain.agent_steps import CallModel
-from crewlog.domain.amounts import ZERO, Amounts, limited_units, over
+from crewlog.domain.amounts import ZERO, Amounts, over
 from crewlog.eventlog import bodies
 from crewlog.eventlog.port import BlobStore
 from crewlog.models import conversation, prices
@@ -152,11 +152,6 @@ class Quote:
     wanted: Amounts
     wanted_at_least: Amounts
     counted_by: str
-
-    @property
-    def short_of(self) -> tuple[str, ...]:
-        """The units that even the shortest useful answer exceeds; none where there is a reservation."""
-        return limited_units(self.wanted_at_least)
 
     @property
     def depends_on_count(self) -> bool:
