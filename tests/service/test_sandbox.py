@@ -396,8 +396,7 @@ async def test_a_flood_of_output_is_cut_and_then_ended(sandbox: Sandbox, root: P
     assert result.output.startswith("head\nxxx")
     assert len(result.output) < 31_000
     assert result.cut_bytes > 15 * MIB
-    assert len("".join(heard)) < 300_000
-    assert "the rest is not shown live" in heard[-1]
+    assert sum(map(len, heard)) > 15 * MIB
 
 
 @every_level

@@ -89,7 +89,6 @@ class _Output:
     _decoder: codecs.IncrementalDecoder = field(
         default_factory=lambda: codecs.getincrementaldecoder("utf-8")("replace")
     )
-    _live_left: int = standard.LIVE_OUTPUT_CHARACTERS_MAX
 
     def take(self, piece: bytes) -> None:
         self.total += len(piece)
@@ -115,11 +114,8 @@ class _Output:
         return f"{head}\n[... {self.cut_bytes} bytes are left out here ...]\n{tail}"
 
     def _pass_on(self, text: str) -> None:
-        if self.on_output and text and self._live_left > 0:
-            self.on_output(text[: self._live_left])
-            self._live_left -= len(text)
-            if self._live_left <= 0:
-                self.on_output("\n[the rest is not shown live]\n")
+        if self.on_output and text:
+            self.on_output(text)
 
 
 class Launcher:

@@ -30,9 +30,10 @@ def whole(task: TaskView) -> str:
 
 
 def _has_printed(task: TaskView) -> bool:
-    """A command that has failed. Of one that was cut off there is only what was said about that, and no result."""
+    """A command that has failed. Of one that was cut off the last line only says that it was."""
     is_cut_off = task.status == TaskStatus.TASK_STATUS_TIMED_OUT and not task.result.structured_json
-    return task.kind == "command" and task.status in _FAILED and not is_cut_off and bool(whole(task))
+    shown = whole(task)
+    return task.kind == "command" and task.status in _FAILED and ("\n" in shown if is_cut_off else bool(shown))
 
 
 def _of_command(run_id: str, task: TaskView) -> list[str]:

@@ -8,7 +8,7 @@ import asyncio
 import itertools
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from crewlog.domain.agent import NOOP_TOOL
 from crewlog.domain.agent_state import COMMAND_TOOL, FINISH_TOOL, Agent, Effect, Place
@@ -19,8 +19,10 @@ from crewlog.executor.control import Control, Cut
 from crewlog.executor.workspace import Workspace
 from crewlog.runtime import failpoints
 from crewlog.tools import children, finish
-from crewlog.tools.answers import CANCELLED, INTERRUPTED, TIMED_OUT, NotDone, ToolAnswer
+from crewlog.tools.answers import CANCELLED, INTERRUPTED, TIMED_OUT, NotDone, ToolAnswer, shown_output
+from crewlog.tools.command import OnOutput
 from crewlog.tools.command_task import run_command
+from crewlog.tools.limits import COMMAND_OUTPUT_TAIL_BYTES
 from crewlog.tools.registry import TOOLS, run_tool
 from crewlog.tools.tool import ToolContext
 from crewlog.v1.agent_pb2 import EffectKey, FinishToolCall, ToolFailure, ToolOutput, ToolUse
@@ -33,7 +35,7 @@ TOOL_SECONDS_MAX = 1_860
 NOT_BEGUN_TEXT = "This was not run: somebody has interrupted you and wants to be heard first."
 _CUT_OFF = {
     INTERRUPTED: "This was cut off: somebody has interrupted you and wants to be heard. Look at what it has done.",
-    CANCELLED: "This was cut off: the task was cancelled.",
+    CANCELLED: "This was cut off: its task is stopped.",
     TIMED_OUT: "This was cut off: it has taken longer than {seconds:.0f} s.",
 }
 
@@ -73,6 +75,24 @@ def noop(place: Place, effect: Effect) -> FinishToolCall:
     return FinishToolCall(key=key_of(place, effect), output=ToolOutput())
 
 
+class _Printed:
+    """Keeps the end of what a command prints, for when it never gets to say so itself, and passes everything on."""
+
+    def __init__(self, listener: OnOutput | None) -> None:
+        self._listener = listener
+        self._tail = ""
+
+    def __call__(self, text: str) -> None:
+        self._tail = (self._tail + text)[-COMMAND_OUTPUT_TAIL_BYTES:]
+        if self._listener is not None:
+            self._listener(text)
+
+    def end(self) -> str:
+        """In whole lines, or nothing."""
+        shown = shown_output(self._tail.replace("\r\n", "\n")).rstrip("\n")
+        return f"{shown}\n" if shown else ""
+
+
 @dataclass(frozen=True, slots=True)
 class ToolRunner:
     """Runs the tools of one agent in its workspace."""
@@ -90,10 +110,14 @@ class ToolRunner:
         call = effect.call or ToolUse()
         began = time.monotonic()
         input_json = await bodies.load(self.blobs, call.input_json)
+        context = self.context(key)
+        printed = _Printed(context.on_output)
         try:
-            answer = await self.control.within(self._run(call.tool, input_json, self.context(key)), seconds)
+            running = self._run(call.tool, input_json, replace(context, on_output=printed))
+            answer = await self.control.within(running, seconds)
         except Cut as cut:
-            answer = ToolAnswer(_CUT_OFF[cut.reason].format(seconds=seconds), is_error=True, reason=cut.reason)
+            said = f"{printed.end()}{_CUT_OFF[cut.reason].format(seconds=seconds)}"
+            answer = ToolAnswer(said, is_error=True, reason=cut.reason)
         snapshot = await self._snapshot(key) if _changes_files(call) else None
         text = await bodies.store(self.blobs, answer.text.encode(errors="replace"))
         return _finish(key, answer, text, snapshot, int((time.monotonic() - began) * 1e6))

@@ -342,12 +342,15 @@ async def test_only_the_last_try_of_a_command_is_quoted(crewlog: Crewlog, rememb
     assert "from try 2" in shown and "from try 1" not in shown
 
 
-async def test_a_command_that_was_cut_off_has_printed_nothing(crewlog: Crewlog, remembering: Remembering) -> None:
-    timed_out, cut = TaskStatus.TASK_STATUS_TIMED_OUT, TaskResult(output=Body(inline=b"This was cut off"))
+@pytest.mark.parametrize(("before", "is_quoted"), [(b"", False), (b"half done\n", True)])
+async def test_of_a_command_that_was_cut_off_is_quoted_what_it_has_printed(
+    crewlog: Crewlog, remembering: Remembering, before: bytes, is_quoted: bool
+) -> None:
+    timed_out, cut = TaskStatus.TASK_STATUS_TIMED_OUT, TaskResult(output=Body(inline=before + b"This was cut off"))
     remembering.view = RunView(
         run_id="demo", tasks=[TaskView(task_id="a-1", node_id="a", kind="command", status=timed_out, result=cut)]
     )
-    assert "has printed" not in (await crewlog("show", "demo")).stdout
+    assert ("has printed" in (await crewlog("show", "demo")).stdout) == is_quoted
 
 
 async def test_what_became_of_items_is_said_once(crewlog: Crewlog, remembering: Remembering) -> None:

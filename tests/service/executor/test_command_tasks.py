@@ -133,7 +133,7 @@ async def test_a_command_with_network_is_never_silently_run_again(desks: Desks, 
 
 
 async def test_a_cancelled_command_ends_with_its_files(desks: Desks, tmp_path: Path) -> None:
-    node = shell(f"echo new > made.txt; touch {tmp_path}/begun; sleep 60")
+    node = shell(f"echo new > made.txt; echo half done; touch {tmp_path}/begun; sleep 60")
     host = desks.host(desks.grant(node))
     working = asyncio.ensure_future(host.run())
     async with asyncio.timeout(30):
@@ -144,3 +144,4 @@ async def test_a_cancelled_command_ends_with_its_files(desks: Desks, tmp_path: P
     agent = await desks.agent(node)
     assert agent.status == AgentStatus.AGENT_STATUS_CANCELLED
     assert agent.snapshot is not None and agent.result is not None and agent.result.commit != desks.service.head
+    assert agent.result.output.inline.startswith(b"half done\nThis was cut off")
