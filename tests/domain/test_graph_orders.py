@@ -9,6 +9,7 @@ import itertools
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from crewlog.domain import run_state
 from crewlog.domain.graph import Graph, map_of
@@ -59,7 +60,11 @@ def stories(draw: st.DrawFn) -> Told:
 
 @st.composite
 def _node(draw: st.DrawFn, node_id: str, before: Sequence[str]) -> Node:
-    kinds = [{"noop": NoopNode()}, {"join_files": JoinNode()}, {"map": MapNode(body=Node(noop=NoopNode()), times=2)}]
+    kinds: list[dict[str, Any]] = [
+        {"noop": NoopNode()},
+        {"join_files": JoinNode()},
+        {"map": MapNode(body=Node(noop=NoopNode()), times=2)},
+    ]
     depends_on = draw(st.lists(st.sampled_from(before), max_size=3, unique=True)) if before else []
     return node(
         node_id,
