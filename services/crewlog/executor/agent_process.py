@@ -12,7 +12,10 @@ import contextlib
 import logging
 import multiprocessing
 import os
+import queue
 import signal
+import socket
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from multiprocessing.connection import Connection
@@ -66,8 +69,7 @@ class AgentProcess:
     def __init__(self, begin: Callable[[Grant], tuple[ForkServerProcess, Connection]], grant: Grant) -> None:
         self._begin = begin
         self._grant = grant
-        self._pipe: Connection | None = None
-        self._unsent: list[tuple[Any, ...]] = []
+        self._outbox = _Outbox()
         self.progress_revision = 0
         self.step_seconds = BOOKKEEPING_SECONDS_MAX
         self.messages = 0
@@ -77,35 +79,50 @@ class AgentProcess:
         ended = asyncio.Event()
         try:
             with _heard(pipe, self._take, ended.set):
-                self._pipe = pipe
-                for message in self._unsent:
-                    self._send(*message)
+                self._outbox.open(pipe)
                 await ended.wait()
         finally:
-            pipe.close()
-            await asyncio.shield(_gone(process))
+            await asyncio.shield(_part(process, pipe, self._outbox))
         if process.exitcode:
             logger.warning("the process of agent %s ended with %s", self._grant.agent_id, process.exitcode)
 
     def ask_to_leave(self, leave: Leave, grace_seconds: float = 0.0) -> None:
-        self._send("leave", int(leave), grace_seconds)
+        self._outbox.put("leave", int(leave), grace_seconds)
 
     def hear(self, message: TaskMessage) -> None:
-        self._send("hear", message.SerializeToString())
+        self._outbox.put("hear", message.SerializeToString())
 
     def change_allotment(self, changed: ChangedAllotment) -> None:
-        self._send("allotment", changed.SerializeToString())
+        self._outbox.put("allotment", changed.SerializeToString())
 
     def _take(self, message: tuple[int, float, int]) -> None:
         self.progress_revision, self.step_seconds, self.messages = message
 
-    def _send(self, *message: Any) -> None:
-        """What cannot be said any more has no listener."""
-        if self._pipe is None:
-            self._unsent.append(message)
-            return
-        with contextlib.suppress(OSError):
-            self._pipe.send(message)
+
+class _Outbox:
+    """Writes from a thread of its own: a process that does not read holds up nobody but itself."""
+
+    def __init__(self) -> None:
+        self._unsent: queue.SimpleQueue[tuple[Any, ...] | None] = queue.SimpleQueue()
+        self._thread: threading.Thread | None = None
+
+    def put(self, *message: Any) -> None:
+        self._unsent.put(message)
+
+    def open(self, pipe: Connection) -> None:
+        self._thread = threading.Thread(target=self._write, args=(pipe,), daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Blocks until nothing is written any more, which is at once when the pipe has been shut down."""
+        self._unsent.put(None)
+        if self._thread is not None:
+            self._thread.join()
+
+    def _write(self, pipe: Connection) -> None:
+        with contextlib.suppress(OSError):  # what cannot be said any more has no listener
+            while (message := self._unsent.get()) is not None:
+                pipe.send(message)
 
 
 @contextmanager
@@ -127,6 +144,15 @@ def _heard(pipe: Connection, take: Callable[[Any], None], ended: Callable[[], ob
         yield
     finally:
         loop.remove_reader(descriptor)
+
+
+async def _part(process: ForkServerProcess, pipe: Connection, outbox: _Outbox) -> None:
+    """Both sides see the end of the pipe, also one that is in the middle of writing."""
+    with socket.socket(fileno=os.dup(pipe.fileno())) as end, contextlib.suppress(OSError):
+        end.shutdown(socket.SHUT_RDWR)
+    await asyncio.to_thread(outbox.close)
+    pipe.close()
+    await _gone(process)
 
 
 async def _gone(process: ForkServerProcess) -> None:
