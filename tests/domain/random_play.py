@@ -111,16 +111,24 @@ class Table:
         assert set(self.run.open) == {task.task_id for task in self.run.tasks.values() if task.status == _CLAIMED}, (
             "what is worked on is not what is claimed"
         )
-        self._check_nothing_is_left()
+        if not run_state.is_over(self.run):
+            self._check_nothing_is_left()
+            self._check_turns()
 
     def _check_nothing_is_left(self) -> None:
         """Of a visit that is over somebody stops what is at work, and nothing waits."""
-        if run_state.is_over(self.run):
-            return
         begun = [task for task in self.run.tasks.values() if task.status not in run_state.ENDED]
         looked_after = {task.task_id for task in run_state.closable(self.run)} | {*self.run.open, *self.run.child_runs}
         left = [task.task_id for task in begun if self._is_past(task) and task.task_id not in looked_after]
         assert not left, f"{left} are of older visits"
+
+    def _check_turns(self) -> None:
+        """What is visited again, has not begun, and nothing is missing for stands in line."""
+        in_line = {*self.run.ready, *self.run.pending, *self.run.spawned}
+        again = [node_id for node_id in self.run.graph.nodes if self.run.visits[node_id] > 1]
+        waiting = [node_id for node_id in again if run_state.current(self.run, node_id) is None]
+        lost = [node_id for node_id in waiting if not self.run.unmet[node_id] and node_id not in in_line]
+        assert not lost, f"{lost} have lost their turn"
 
     def _is_past(self, task: Task) -> bool:
         owner = self.run.tasks.get(task.map_task)

@@ -103,10 +103,7 @@ AGAIN_AND_AGAIN = _all_of(
     _noop("n0"), _noop("n1", "n0"), edges=[_edge("n1", "n0", visits_max=2), _edge("n0", "n1", when="true")]
 )
 BOTH = [_noop("n0"), _noop("n1"), _noop("n2", "n0", "n1")]
-SENT_BACK = _all_of(
-    *[_noop("n0"), *[_noop(f"n{number}", "n0") for number in range(1, 5)]],
-    edges=[_edge("n1", "n0", when="task.visit < 5", visits_max=5)],
-)
+AGAIN = _edge("n1", "n0", when="task.visit < 3", visits_max=3)
 ONE_OF_TWO = _all_of(_noop("n0"), _noop("n1"), edges=[_edge("n0", "n1", when="false")])
 
 
@@ -115,7 +112,6 @@ BROKEN_RULES: list[tuple[str, str, object, Workflow]] = [
     ("visits that the workflow allows", "run_ends._may_visit", lambda run, _: run.visited < 20, AGAIN_AND_AGAIN),
     ("ways to it were taken", "run_graph_events.has_enough", lambda *_: True, ONE_OF_TWO),
     ("has not ended", "run_graph_events._goes_on", lambda *_, **__: False, _all_of(_noop("n0"), _noop("n1", "n0"))),
-    ("has not ended", "run_graph_events.without_turn", lambda queue, _, task: without(queue, task.node_id), SENT_BACK),
     ("goes above the budget", "run_money.first_allotment", lambda run, *_: run.limit, _all_of(*AGENTS)),
 ]
 
@@ -142,14 +138,22 @@ def test_a_run_that_never_ends_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_what_is_left_of_an_older_visit_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
-    ask = Node(
-        node_id="n1", depends_on=["n0"], gate=GateNode(question="well?", kind=GateNodeKind.GATE_NODE_KIND_ANSWER)
-    )
-    back = _edge("n2", "n0", when="task.visit < 3", visits_max=3)
-    workflow = _all_of(_noop("n0"), ask, _noop("n2", "n0"), edges=[back])
+    asks = GateNode(question="well?", kind=GateNodeKind.GATE_NODE_KIND_ANSWER)
+    workflow = _all_of(_noop("n0"), _noop("n1", "n0"), Node(node_id="n2", depends_on=["n0"], gate=asks), edges=[AGAIN])
     monkeypatch.setattr("crewlog.domain.run_money.outdated", lambda *_: [])
     with pytest.raises(AssertionError, match="of older visits"):
-        for seed in range(20):
+        for seed in range(100):
+            played(workflow, seed)
+
+
+def test_a_turn_that_is_lost_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    workflow = _all_of(
+        *[_noop("n0"), _noop("n1", "n0"), _noop("n2", "n0"), _noop("n3", "n0"), _noop("n4", "n0")], edges=[AGAIN]
+    )
+    broken = "crewlog.domain.run_graph_events.without_turn"
+    monkeypatch.setattr(broken, lambda queue, _, task: without(queue, task.node_id))
+    with pytest.raises(AssertionError, match="lost their turn"):
+        for seed in range(100):
             played(workflow, seed)
 
 

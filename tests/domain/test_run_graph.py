@@ -483,6 +483,7 @@ def test_a_signal_ends_all_that_wait_for_it_and_nothing_later() -> None:
     play = Play(
         *(node(name, wait=WaitNode(signal="go")) for name in ("v", "w")),
         node("z", "v", "w", wait=WaitNode(signal="go")),
+        node("y", "z", wait=WaitNode(signal="other")),
     )
     play.do(SignalRun(name="other"))
     play.do(SignalRun(name="go"))

@@ -18,6 +18,7 @@ from crewlog.runtime.channel import dial
 from crewlog.v1 import scheduler_pb2
 from crewlog.v1.budget_pb2 import Amounts, Limit, LowerBudget, RaiseBudget, SetBudget
 from crewlog.v1.budget_service_pb2_grpc import BudgetServiceStub
+from crewlog.v1.node_pb2 import WaitNode
 from crewlog.v1.run_pb2 import (
     AgentNode,
     CancelRun,
@@ -42,7 +43,11 @@ from tests.contract.wire import Wire
 from tests.service.test_scheduling import WAIT_SECONDS, World, free_address
 
 DEADLINE_SECONDS = 0.3
-WORKFLOW = Workflow(name="w", nodes=[Node(node_id="a", agent=AgentNode(role=Role(name="r", prompt="p")))])
+NODES = [
+    Node(node_id="a", agent=AgentNode(role=Role(name="r", prompt="p"))),
+    Node(node_id="w", wait=WaitNode(signal="deployed")),
+]
+WORKFLOW = Workflow(name="w", nodes=NODES)
 START = StartRun(run_id="r", workflow=WORKFLOW)
 CANCEL = CancelRun(run_id="r", reason="enough")
 MESSAGE = SendMessage(run_id="r", task_id="a-1", message_id="m", text="hurry")

@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterable
 from typing import TypeAlias, assert_never
 
-from crewlog.domain import amounts, names, run_begins, run_deadlines, run_ends, run_stopping
+from crewlog.domain import amounts, names, run_begins, run_deadlines, run_ends, run_signals, run_stopping
 from crewlog.domain.amounts import Amounts
 from crewlog.domain.budget import check_raised, check_units
 from crewlog.domain.errors import Conflict, InvalidCommand, NotFound, WrongState
@@ -280,6 +280,7 @@ def _signal(run: Run, command: SignalRun) -> list[Message]:
         return []
     if is_over(run):
         raise WrongState(f"run {run.started.run_id!r} is over: nothing waits for a signal any more")
+    run_signals.check_awaited(run, command.name)
     if command.name not in run.signals and len(run.signals) >= SIGNALS_MAX:
         raise WrongState(f"run {run.started.run_id!r} has kept {SIGNALS_MAX} signals that nothing has waited for")
     payload, at = _payload(command.payload_json), command.at_unix_micros

@@ -12,11 +12,13 @@ from crewlog.eventlog.port import AggregateId
 from crewlog.runtime.clock import now_micros
 from crewlog.v1.admission_pb2 import AdmissionDimension, AdmissionLimit, ListAdmissionLimits, SetAdmissionLimit
 from crewlog.v1.entry_pb2 import Entry
-from crewlog.v1.run_pb2 import GetRun, ListRuns, Parent, SignalReceived, SignalRun, StartRun
+from crewlog.v1.node_pb2 import WaitNode
+from crewlog.v1.run_pb2 import GetRun, ListRuns, Node, Parent, SignalReceived, SignalRun, StartRun, Workflow
 from crewlog.v1.waiting_pb2 import ExplainWaiting, Waiting, WaitingReason, WaitingTask
 
 from tests.service.gateway.conftest import NOOP
 
+WAITS = Workflow(name="waits", nodes=[Node(node_id="w", wait=WaitNode(signal="approved"))])
 ROLE = AdmissionDimension.ADMISSION_DIMENSION_ROLE
 TWICE = SignalRun(run_id="run-1", name="approved", payload_json='{"ok": true}', request_id="r-1")
 
@@ -34,7 +36,7 @@ async def signals(world: Any) -> list[SignalReceived]:
 
 
 async def test_the_same_signal_is_received_once(world: Any) -> None:
-    await world.start_run("run-1", await world.register())
+    await world.start_run("run-1", await world.register(), workflow=WAITS)
     first = await world.run_service.Signal(TWICE)
     again = await world.run_service.Signal(TWICE)
     (received,) = await signals(world)
@@ -43,7 +45,7 @@ async def test_the_same_signal_is_received_once(world: Any) -> None:
 
 
 async def test_who_sends_a_signal_is_said_by_the_gateway(world: Any) -> None:
-    await world.start_run("run-1", await world.register())
+    await world.start_run("run-1", await world.register(), workflow=WAITS)
     await world.run_service.Signal(signal(by="somebody else", at_unix_micros=5))
     (received,) = await signals(world)
     assert received.by != "somebody else"
@@ -56,6 +58,7 @@ async def test_who_sends_a_signal_is_said_by_the_gateway(world: Any) -> None:
         (SignalRun(run_id="A", name="approved", request_id="r"), "run_id"),
         (SignalRun(run_id="run-1", name="Approved", request_id="r"), "name"),
         (SignalRun(run_id="run-1", name="a" * 65, request_id="r"), "name"),
+        (SignalRun(run_id="run-1", name="aproved", request_id="r"), "name"),
         (SignalRun(run_id="run-1", name="approved"), "request_id"),
         (SignalRun(run_id="run-1", name="approved", request_id="r", payload_json="{"), "payload_json"),
         (SignalRun(run_id="run-1", name="approved", request_id="r", payload_json="NaN"), "payload_json"),
@@ -68,7 +71,7 @@ async def test_who_sends_a_signal_is_said_by_the_gateway(world: Any) -> None:
 async def test_a_bad_signal_is_refused_by_field_and_nothing_is_appended(
     world: Any, command: SignalRun, field: str
 ) -> None:
-    await world.start_run("run-1", await world.register())
+    await world.start_run("run-1", await world.register(), workflow=WAITS)
     with pytest.raises(InvalidCommand) as refused:
         await world.run_service.Signal(command)
     assert field in refused.value.violations
@@ -76,7 +79,7 @@ async def test_a_bad_signal_is_refused_by_field_and_nothing_is_appended(
 
 
 async def test_the_largest_signal_is_received(world: Any) -> None:
-    await world.start_run("run-1", await world.register())
+    await world.start_run("run-1", await world.register(), workflow=WAITS)
     largest = f'"{"a" * (STRUCTURED_BYTES_MAX - 2)}"'
     await world.run_service.Signal(signal(payload_json=largest))
     assert (await signals(world))[0].payload_json == largest
