@@ -34,6 +34,7 @@ from crewlog.v1.node_pb2 import CommandNode
 from crewlog.v1.run_pb2 import (
     AgentNode,
     NoopNode,
+    RunFailed,
     RunSucceeded,
     TaskCancelled,
     TaskFailed,
@@ -168,6 +169,13 @@ def test_a_task_that_is_out_of_time_is_told_once(record: Record) -> None:
     assert [line.text for line in told] == ["timed out: task_timed_out: longer than 2 s"]
     others = [record("run", "demo", TaskCancelled(task_id="b-1")), record("run", "other", TaskCancelled(task_id="a-1"))]
     assert [line.text for line in tell_all([*entries, *others])[3:]] == ["cancelled", "cancelled"]
+
+
+def test_why_a_run_has_failed_stands_apart_from_what_it_has_brought(record: Record) -> None:
+    failure = Failure(reason="map_failed", message="m_1-1: cancelled")
+    assert _texts(record("run", "demo", RunFailed(failure=failure))) == [
+        "failed: map_failed: m_1-1: cancelled; nothing changed"
+    ]
 
 
 def test_a_take_over_is_never_a_detail(record: Record) -> None:

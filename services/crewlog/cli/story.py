@@ -132,7 +132,7 @@ def _run_succeeded(_: _Scene, fact: run.RunSucceeded) -> Iterator[Line]:
 
 
 def _run_failed(_: _Scene, fact: run.RunFailed) -> Iterator[Line]:
-    yield Line(RUN, _failed(fact.failure) + _brought(fact.change), Tone.BAD)
+    yield Line(RUN, _failed(fact.failure) + _brought(fact.change, "; "), Tone.BAD)
 
 
 def _run_cancelled(_: _Scene, fact: run.RunCancelled) -> Iterator[Line]:
@@ -247,10 +247,10 @@ def _failed(failure: Failure) -> str:
     return wording.plain(f"failed: {failure.reason}: {failure.message}")
 
 
-def _brought(change: workspace.Change) -> str:
+def _brought(change: workspace.Change, after: str = ": ") -> str:
     if not change.branch:
-        return ": nothing changed"
-    return wording.plain(f": branch {change.branch}, {wording.diff_stat(change.stat)}")
+        return f"{after}nothing changed"
+    return wording.plain(f"{after}branch {change.branch}, {wording.diff_stat(change.stat)}")
 
 
 _RESOLUTIONS = {
