@@ -71,8 +71,10 @@ async def cancel(gateway: Gateway, output: Output, run_id: str, stop: Stop) -> i
     names = {"run_id": run_id, "task_id": stop.task} if stop.task else {"run_id": run_id}
     write_receipt(output, receipt, **names)
     what = f"task {stop.task} of run {run_id}" if stop.task else f"run {run_id}"
-    say(f"{what} {await _how_it_stands(gateway, run_id, stop.task, receipt.revision)}")
-    _say_how_to_watch(gateway, run_id)
+    stands = await _how_it_stands(gateway, run_id, stop.task, receipt.revision)
+    say(f"{what} {stands}")
+    if stands == _CANCELLING:
+        _say_how_to_watch(gateway, run_id)
     return 0
 
 

@@ -188,6 +188,7 @@ class TestCancelOfWhatIsOver:
         remembering.view = self.VIEW
         done = await crewlog("cancel", "demo", *task)
         assert (done.returncode, done.stderr.splitlines()[0]) == (ExitCode.OK, said)
+        assert ("crewlog watch" in done.stderr) == ("is being cancelled" in said)
 
     async def test_what_cannot_be_looked_at_is_being_cancelled_all_the_same(
         self, crewlog: Crewlog, remembering: Remembering
