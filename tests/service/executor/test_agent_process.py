@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import multiprocessing
 import os
+import signal
 import threading
-import time
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerProcess
 
@@ -22,7 +22,7 @@ MORE_THAN_A_PIPE_HOLDS = 64
 def _never_reads(pipe: Connection) -> None:
     os.setpgrp()
     pipe.send((1, 0.0, 0))
-    time.sleep(600)
+    signal.pause()
 
 
 class Begun:
