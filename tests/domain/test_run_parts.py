@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from crewlog.domain import run, run_context, run_results, run_state
+from crewlog.domain import run, run_begins, run_context, run_deadlines, run_results, run_state
 from crewlog.domain.decider import fold
 from crewlog.domain.errors import InvalidCommand, Refused, StaleClaim
 from crewlog.domain.graph import map_of
@@ -498,3 +498,15 @@ def test_skipped_tasks_say_why() -> None:
     play = Play(node("a"), node("b"), edges=(edge("a", "b", when="false"),))
     assert [e.why for e in of(play.end("a-1"), TaskSkipped)] == ["no edge that leads here was taken"]
     assert play.run.tasks["b-1"].status not in (SUCCEEDED, FAILED)
+
+
+def test_what_is_too_much_for_one_entry_goes_into_several() -> None:
+    text = "x" * 50_000
+    child = WorkflowNode(workflow=workflow(node("only")), input="{{ tasks.a.output }}{{ tasks.a.output }}")
+    play = Play(node("a"), node("m", "a", map=MapNode(body=Node(workflow=child), times=100, at_once_max=100)))
+    decisions = [play.end("a-1", text)]
+    while run_deadlines.next_due_at(play.run) == 0:
+        decisions.append(play.wait(0))
+    sizes = [sum(event.ByteSize() for event in events) for events in decisions]
+    assert len(sizes) > 5 and max(sizes) < 2 * run_begins.FOLLOWING_BYTES_MAX
+    assert len(of(play.events, ChildRunRequested)) == 100

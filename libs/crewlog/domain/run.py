@@ -24,7 +24,7 @@ returns when it ends.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TypeAlias
 
 from crewlog.domain import (
@@ -121,7 +121,7 @@ def decide_and_evolve(run: Run, command: Command) -> tuple[list[Message], Run]:
     """As `decide`, with the state that the events lead to."""
     events, at = _decide(run, command), command.at_unix_micros
     after = fold_all(run, events)
-    if not events or not _leads_on(command, events):
+    if not _leads_on(after, command, events):
         return events, after
     if isinstance(command, EndTask):
         events, after = _with(events, after, _beside_an_end(run, after, command))
@@ -133,21 +133,24 @@ def decide_and_evolve(run: Run, command: Command) -> tuple[list[Message], Run]:
 
 def _with_all_that_follows(before: Run, events: list[Message], run: Run, at: int) -> tuple[list[Message], Run]:
     """What one node stops may be what another waits for."""
-    while run is not before:
+    while True:
         seen = run
         events, run = _with(events, run, run_stopping.overtaken(before, run, at))
-        if run.pending:
+        if run.pending and sum(event.ByteSize() for event in events) < run_begins.FOLLOWING_BYTES_MAX:
             events, run = _with(events, run, run_begins.following(run, at))
+        if run is seen:
+            return events, run
         before = seen
-    return events, run
 
 
 def _with(events: list[Message], run: Run, more: list[Message]) -> tuple[list[Message], Run]:
     return ([*events, *more], fold_all(run, more)) if more else (events, run)
 
 
-def _leads_on(command: Command, events: list[Message]) -> bool:
+def _leads_on(run: Run, command: Command, events: Sequence[Message]) -> bool:
     """Whether it may be the turn of a node that no executor performs. A claim only says that a task is worked on."""
+    if not events:
+        return isinstance(command, CheckDeadlines) and run_begins.is_going_on(run)
     return not isinstance(command, ClaimTask) or not isinstance(events[0], TaskClaimed)
 
 

@@ -51,6 +51,8 @@ from google.protobuf.message import Message
 AT_ONCE_DEFAULT = 64
 ITEMS_MAX = 10_000
 ITEMS_BYTES_MAX = 512 * 1024
+FOLLOWING_BYTES_MAX = 1024 * 1024
+"""A quarter of an entry, so that what comes last still fits into it."""
 STRUCTURED_BYTES_MAX = 64 * 1024
 GATE_TEXT_CHARACTERS_MAX = 32_000
 ITEMS_NAMED_MAX = 5
@@ -60,13 +62,21 @@ APPROVE, REJECT = "approve", "reject"
 
 
 def following(run: Run, at: int) -> list[Message]:
-    """What is decided about every node whose turn it is, and what that leads to, until nothing more follows."""
+    """What is decided about every node whose turn it is, and what that leads to, until nothing more follows. Where that
+    is more than an entry shall hold, the rest is due at once."""
     events: list[Message] = []
-    while run.pending and run.paused is None and not is_stopping(run) and not is_over(run):
+    size = 0
+    while is_going_on(run) and size < FOLLOWING_BYTES_MAX:
         for event in _next(run, run.pending[0], at):
             events.append(event)
+            size += event.ByteSize()
             run = evolve(run, event)  # type: ignore[arg-type]
     return events
+
+
+def is_going_on(run: Run) -> bool:
+    """Whether there are nodes whose turn it is and that no executor performs."""
+    return bool(run.pending) and run.paused is None and not is_stopping(run) and not is_over(run)
 
 
 def _next(run: Run, node_id: str, at: int) -> list[Message]:

@@ -6,6 +6,7 @@ What is due is part of the folded state, so the clock of the scheduler only has 
 from __future__ import annotations
 
 from crewlog.domain import names, run_ends, run_gates, run_stopping
+from crewlog.domain.run_begins import is_going_on
 from crewlog.domain.run_events import evolve
 from crewlog.domain.run_resuming import resumed
 from crewlog.domain.run_state import (
@@ -35,6 +36,8 @@ def next_due_at(run: Run) -> int | None:
     itself. Each of these times has to be gone once `check` has seen it: the clock would look again without end."""
     if is_over(run):
         return None
+    if is_going_on(run):
+        return 0
     due = [*run.due.values()]
     if not is_stopping(run):
         due.append(run_due_at(run, RUN_SECONDS_MAX))
