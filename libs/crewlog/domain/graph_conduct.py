@@ -145,9 +145,9 @@ class GraphConduct:
     def retry(self, fact: TaskRetried) -> Iterator[str]:
         node_id = names.node_of(fact.task_id)
         self.promised.pop(fact.task_id, None)
-        self.tries[node_id] += 1
+        known, self.tries[node_id] = self.tries[node_id], fact.number
         most = self.graph.node(node_id).retry.attempts_max
-        if fact.number != self.tries[node_id] or fact.number >= most:
+        if not known < fact.number < most:
             yield f"{fact.task_id} is tried again, number {fact.number}, and its node has {most} tries"
         self._visit_again(node_id)
 
@@ -160,11 +160,10 @@ class GraphConduct:
 
     def take_up(self, fact: RunRetried, reopened: set[str]) -> None:
         """The run goes on from what has failed; a map and a child run stay the same task."""
-        for task_id in fact.task_ids:
-            if task_id in reopened:
-                self.ended.discard(task_id)
-            else:
-                self._visit_again(names.node_of(task_id))
+        self.tries.clear()
+        self.ended -= reopened.intersection(fact.task_ids)
+        for task_id in (each for each in fact.task_ids if each not in reopened):
+            self._visit_again(names.node_of(task_id))
 
     def grow(self, fact: GraphGrown) -> None:
         self.graph = self.graph.grown(names.node_of(fact.task_id), fact.nodes)
