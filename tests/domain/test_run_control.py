@@ -185,7 +185,7 @@ def lapse(task: str = "a-1", generation: int = 1) -> LapseClaim:
         (WORKING, send(), [MessageSent]),
         (WORKING, send(task=""), [MessageSent]),
         ((*WORKING, claim("b-1")), send(task=""), InvalidCommand),
-        ((start(),), send(task=""), InvalidCommand),
+        ((start(),), send(task=""), WrongState),
         (WORKING, send(task="b-1"), [MessageSent]),
         (WORKING, send(task="a-2"), WrongState),
         (WORKING, send(task="nobody-1"), NotFound),

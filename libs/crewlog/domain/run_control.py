@@ -225,8 +225,17 @@ def _only_open_task(run: Run) -> str:
     agents = [task_id for task_id in (*run.open, *run.parked) if _is_agent(run, run.tasks[task_id].node_id)]
     if len(agents) == 1:
         return agents[0]
-    why = f"has to be one of {', '.join(agents)}" if agents else "is needed: nobody works on the run now"
-    raise InvalidCommand(f"task_id {why}", violations={"task_id": why})
+    run_id = run.started.run_id
+    if not agents:
+        raise WrongState(
+            f"no agent works on run {run_id!r} now",
+            what_to_do=f"say which task shall hear it when it begins, with --task; `crewlog show {run_id}` has them",
+        )
+    why = f"has to be one of {', '.join(agents)}"
+    what_to_do = "say which one, with --task"
+    raise InvalidCommand(
+        f"several agents work on run {run_id!r}: task_id {why}", what_to_do=what_to_do, violations={"task_id": why}
+    )
 
 
 def _check_can_hear(run: Run, task_id: str) -> None:
