@@ -243,7 +243,7 @@ def graph(record: Record) -> Board:
 def test_a_map_is_one_row_with_what_its_items_take(graph: Board) -> None:
     rows = {row.task_id: row for row in board.rows(graph)}
     assert set(rows) == {"parts-1", "ask-1", "other-1"}
-    assert rows["parts-1"].doing.startswith("2 of 1000 done, 1 at work, 1 failed")
+    assert rows["parts-1"].doing.startswith("1 of 1000 done, 1 at work, 1 failed")
     assert (rows["parts-1"].cost_usd_micros, rows["parts-1"].tokens) == (700, 10)
     assert "parts_2-1" not in _drawn(graph)
 
