@@ -68,10 +68,15 @@ def is_needed(run: Run, node_id: str) -> bool:
         targets = {way.target for way in run.graph.forward[waiting.pop()]}
         if not targets:
             return True
-        further = {each for each in targets - seen if not run.graph.is_early(each) or current(run, each) is None}
+        further = {each for each in targets - seen if not _has_enough(run, each)}
         waiting += further
         seen |= further
     return False
+
+
+def _has_enough(run: Run, node_id: str) -> bool:
+    """Whether the node does not wait for the rest of those before it."""
+    return run.graph.is_early(node_id) and len(run.arrivals.get(node_id, ())) >= run.graph.needed(node_id)
 
 
 def stop(run: Run, task: Task, asked: TaskCancelRequested | TaskTimedOut) -> list[Message]:
