@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import TypeAlias
 
-from crewlog.domain import amounts, names, run, run_state
+from crewlog.domain import amounts, names, run, run_money_events, run_state
 from crewlog.domain.errors import Refused
 from crewlog.domain.run_deadlines import RUN_SECONDS_MAX, next_due_at
 from crewlog.domain.run_state import Run, Task
@@ -189,7 +189,7 @@ class Workers(Table):
 
     def _result(self, task: Task) -> TaskResult:
         output = self.random.choice(["fine", "", AGAIN, "{{ run.id }}"])
-        held = run_state.held(self.run, task)
+        held = task.allotment if task.child_run_id else run_money_events.held(self.run, task)
         spent = Amounts(usd_micros=self.random.randint(0, held.usd_micros or 10))
         read = [message.number for message in self.run.messages.get(task.task_id, ()) if self.random.random() < 0.5]
         commit = self.random.choice(["", f"{self.steps:040d}"])

@@ -68,6 +68,8 @@ PATHS = (
     "TaskSkipped",
     "TaskTimedOut",
     "WaitStarted",
+    "a child run gets more",
+    "a child run gives more to its own",
     "acknowledgement lost",
     "answer lost",
     "answered: invalid_output",

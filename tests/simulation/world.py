@@ -21,6 +21,7 @@ from crewlog.domain.run_state import Run, Task
 from crewlog.eventlog.owner import Meta, Outcome, Owner
 from crewlog.scheduler import closing, periods
 from crewlog.scheduler.allotments import Allotments
+from crewlog.scheduler.child_money import ChildMoney
 from crewlog.scheduler.funding import Funding
 from crewlog.scheduler.money_server import RunMoney
 from crewlog.v1.budget_pb2 import OnExhausted, Period, SetBudget
@@ -77,9 +78,9 @@ class World:
         self.provider = Provider(self.log, self.chance)
         self.paths: Counter[str] = Counter()
         self.sent: list[tuple[Any, str, Message, Meta]] = []
-        self.scheduler = Scheduler(self)
         self._now = START_MICROS
         self._numbers = 0
+        self.scheduler = Scheduler(self)
 
     def clock(self) -> int:
         self._now += 1
@@ -131,7 +132,7 @@ class Money(RunMoney):
     """The scheduler's, asked by nobody in particular."""
 
     def __init__(self, world: World, runs: Owner[Run], allotments: Allotments) -> None:
-        super().__init__(runs, allotments, lambda _id, _outcome: None, world.clock)
+        super().__init__(runs, allotments, ChildMoney(runs, world.clock), lambda _id, _outcome: None, world.clock)
         self._world = world
 
     def _meta(self, run_id: str, on_behalf_of: str) -> Meta:

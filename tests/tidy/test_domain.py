@@ -32,7 +32,7 @@ KEEPS_BOOKS = {
     f"{DOMAIN}{name}.py"
     for name in (
         *("invariants", "ledgers", "agent_conduct", "effect_conduct", "message_conduct", "run_conduct"),
-        *("flow_conduct", "graph_conduct", "fan_conduct", "expression_costs", "expression_functions"),
+        *("flow_conduct", "graph_conduct", "fan_conduct", "share_conduct", "expression_costs", "expression_functions"),
     )
 }
 

@@ -14,6 +14,7 @@ from typing import Protocol
 from crewlog.domain import names
 from crewlog.domain.fan_conduct import ChildConduct, MapConduct
 from crewlog.domain.graph_conduct import GraphConduct, TaskEnd
+from crewlog.domain.share_conduct import ShareConduct
 from crewlog.v1.run_pb2 import (
     ChildRunRequested,
     ChildSpawned,
@@ -67,6 +68,7 @@ class FlowConduct:
     graph: GraphConduct = field(default_factory=GraphConduct)
     maps: MapConduct = field(default_factory=MapConduct)
     children: ChildConduct = field(default_factory=ChildConduct)
+    shares: ShareConduct = field(default_factory=ShareConduct)
     child_runs: dict[str, str] = field(default_factory=dict)
     merging: set[str] = field(default_factory=set)
     cancelling: set[str] = field(default_factory=set)
@@ -78,6 +80,7 @@ class FlowConduct:
         return bool(self.graph.graph.nodes)
 
     def enter(self, fact: Message) -> Iterator[str]:
+        yield from self.shares.enter(fact, self.runs)
         if isinstance(fact, RunStarted):
             self.graph.start(fact)
             yield from self._check_parent(fact)
@@ -204,4 +207,5 @@ class FlowConduct:
             for task_id in self.parents_ended:
                 yield from self.children.check_left(task_id, self.cancelling)
         self.parents_ended.clear()
+        yield from self.shares.end_of_entry()
         yield from self.graph.end_of_entry()

@@ -6,6 +6,7 @@ agents           what an agent may do, and when: crewlog.domain.agent_conduct
 runs             what becomes of tasks, gates, messages and pauses: crewlog.domain.run_conduct
 graphs           what begins and when, and how often: crewlog.domain.flow_conduct
 money            no entry adds a reservation or an allotment above the limit then in force (crewlog.domain.ledgers)
+shares           a child run has what its parent has given, and no more: crewlog.domain.share_conduct
 ends             nothing follows the end of a run or an agent, until the run is taken up again
 """
 

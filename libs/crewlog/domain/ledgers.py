@@ -177,7 +177,12 @@ class RunLedger:
         """What a task takes up again that has ended, it says in all when it ends again."""
         self.ended.difference_update(fact.task_ids)
         for task_id in self.child_runs.keys() & set(fact.task_ids):
-            self.held[task_id] = self.child_runs[task_id]
+            self.held[task_id] = self._beyond(task_id, self.child_runs[task_id])
+
+    def _beyond(self, task_id: str, allotment: _Sum) -> _Sum:
+        """What it holds beyond what it has said already, and is spent."""
+        said = self.said.get(task_id, {})
+        return {unit: allotment[unit] - said.get(unit, 0) for unit in _UNITS}
 
     def _claimed(self, fact: TaskClaimed) -> Iterator[str]:
         if fact.task_id in self.parked and not fact.to_close:
@@ -200,13 +205,15 @@ class RunLedger:
         by = _sum(fact.by)
         self.growths[fact.task_id] = fact.number
         self.held[fact.task_id] = _plus(self.held.get(fact.task_id, {}), by)
+        if fact.task_id in self.child_runs:
+            self.child_runs[fact.task_id] = _plus(self.child_runs[fact.task_id], by)
         yield from self._above(by, f"the growth of task {fact.task_id} goes above the budget")
 
     def _shrunk(self, fact: AllotmentShrunk) -> Iterator[str]:
         smaller = _sum(fact.allotment)
-        if any(_minus(smaller, self.held.get(fact.task_id, {})).values()):
+        if any(_minus(smaller, self.child_runs.get(fact.task_id, self.held.get(fact.task_id, {}))).values()):
             yield f"task {fact.task_id} shrinks to more than it held"
-        self.held[fact.task_id] = smaller
+        self.held[fact.task_id] = self._beyond(fact.task_id, smaller)
         if fact.task_id in self.child_runs:
             self.child_runs[fact.task_id] = smaller
 

@@ -31,6 +31,7 @@ from crewlog.domain import (
     amounts,
     names,
     run_begins,
+    run_child_money,
     run_children,
     run_context,
     run_control,
@@ -62,6 +63,7 @@ from crewlog.v1.answer_pb2 import Failure
 from crewlog.v1.body_pb2 import Body
 from crewlog.v1.run_pb2 import (
     AnswerGate,
+    AskForAllotment,
     CancelRun,
     CancelTask,
     CheckDeadlines,
@@ -70,6 +72,7 @@ from crewlog.v1.run_pb2 import (
     ExpireGate,
     FilesFrom,
     FinishRun,
+    FitRunLimit,
     LapseClaim,
     ParkTask,
     PauseRun,
@@ -109,6 +112,7 @@ Command: TypeAlias = (
     | run_control.Command
     | run_gates.Command
     | run_money.Command
+    | run_child_money.Command
 )
 
 
@@ -191,6 +195,8 @@ def _decide(run: Run, command: Command) -> list[Message]:
             return run_control.decide(run, command)
         case ParkTask() | AnswerGate() | ExpireGate():
             return run_gates.decide(run, command)
+        case FitRunLimit() | AskForAllotment():
+            return run_child_money.decide(run, command)
         case _:
             return run_money.decide(run, command)
 

@@ -10,7 +10,17 @@ import json
 from collections.abc import Iterable
 from typing import TypeAlias, assert_never
 
-from crewlog.domain import amounts, names, run_begins, run_deadlines, run_ends, run_signals, run_stopping
+from crewlog.domain import (
+    amounts,
+    names,
+    run_begins,
+    run_child_money,
+    run_deadlines,
+    run_ends,
+    run_money,
+    run_signals,
+    run_stopping,
+)
 from crewlog.domain.amounts import Amounts
 from crewlog.domain.budget import check_raised, check_units
 from crewlog.domain.errors import Conflict, InvalidCommand, NotFound, WrongState
@@ -156,12 +166,16 @@ def _retry(run: Run, command: RetryRun) -> list[Message]:
             what_to_do="a paused run goes on with `crewlog resume`; see `crewlog show`",
         )
     at = command.at_unix_micros
-    return [
+    events = [
         *_raised(run, command),
         RunRetried(
             request_id=command.request_id, task_ids=_unfinished(run), by=command.requested_by, at_unix_micros=at
         ),
     ]
+    after = run
+    for event in events:
+        after = evolve(after, event)  # type: ignore[arg-type]
+    return [*events, *run_child_money.gone_since(after, at)]
 
 
 def _unfinished(run: Run) -> list[str]:
@@ -184,6 +198,7 @@ def _is_unfinished(run: Run, task_id: str) -> bool:
 def _raised(run: Run, command: RetryRun) -> list[Message]:
     if not Amounts.of(command.by):
         return []
+    run_money.check_own(run)
     amounts.check("by", command.by, needs_one=True)
     check_units(run.limit, Amounts.of(command.by))
     check_raised(run.limit, Amounts.of(command.by))

@@ -96,7 +96,8 @@ def events_of(run: Run, task: Task, end: End) -> list[Message]:
 
 def unpaid(run: Run, task: Task, budget_id: str, at: int) -> list[Message]:
     """Nothing is left for a task that has not begun: it waits, or a person is asked, or that is its end."""
-    if run_money.waits(run) and not task.has_to_stop:
+    waits = run_money.waits(run) or run_money.is_given(run, budget_id)
+    if waits and not task.has_to_stop:
         return run_money.parked(run, task, budget_id, at)
     return events_of(run, task, failed(run_money.no_money(), None, at))
 

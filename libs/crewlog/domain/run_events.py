@@ -10,6 +10,7 @@ from crewlog.domain.graph import Graph
 from crewlog.domain.replacing import replace
 from crewlog.domain.run_graph_events import begun, plain_ways, with_deadline, without, without_due, without_signal
 from crewlog.domain.run_map_events import item_ended, on_expanded
+from crewlog.domain.run_money_events import held
 from crewlog.domain.run_state import (
     GATE,
     RETRY,
@@ -19,7 +20,6 @@ from crewlog.domain.run_state import (
     Run,
     Task,
     files_of,
-    held,
     inherited,
     is_current,
     is_performed,

@@ -166,9 +166,11 @@ def _answered(run: Run, command: AnswerGate) -> list[Message]:
         return [answered, *_gate_ended(run, opened, command.choice or command.text, command.answered_by, at)]
     if opened.kind != GateKind.GATE_KIND_BUDGET:
         return [answered, TaskUnparked(task_id=opened.task_id, at_unix_micros=at)]
-    if command.choice == run_money.STOP:
+    if opened.task_id not in run.child_runs and command.choice == run_money.STOP:
         return [answered, TaskUnparked(task_id=opened.task_id, has_to_stop=True, at_unix_micros=at)]
-    if opened.budget_id != run_money.own_budget(run):
+    if command.choice == run_money.STOP:
+        return [answered]  # what waits in the child run is told
+    if run_money.is_given(run, opened.budget_id) or opened.budget_id != run_money.own_budget(run):
         return [answered, TaskUnparked(task_id=opened.task_id, at_unix_micros=at)]
     amounts.check("by", command.by, needs_one=True)
     check_units(run.limit, Amounts.of(command.by))
@@ -192,7 +194,7 @@ def expired(run: Run, opened: GateOpened, at: int) -> list[Message]:
     if opened.node_id:
         return _gate_expired(run, opened, at)
     has_to_stop = opened.kind == GateKind.GATE_KIND_BUDGET
-    is_waited_for = opened.task_id in run.parked
+    is_waited_for = opened.task_id in run.parked and opened.task_id not in run.child_runs
     unparked = TaskUnparked(task_id=opened.task_id, has_to_stop=has_to_stop, at_unix_micros=at)
     return [GateExpired(gate_id=opened.gate_id, at_unix_micros=at), *([unparked] if is_waited_for else [])]
 

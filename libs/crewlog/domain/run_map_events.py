@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from crewlog.domain import names
 from crewlog.domain.replacing import replace
 from crewlog.domain.run_graph_events import activated, begin, next_visit, with_deadline
+from crewlog.domain.run_money_events import held
 from crewlog.domain.run_state import Expansion, Run, Task, current, is_to_stop, map_task_id
 from crewlog.v1.run_pb2 import Handling, MapExpanded, ParkCause, TaskStatus
 
@@ -72,7 +73,7 @@ def reopened(run: Run, task: Task, at: int) -> Run:
     if not task.child_run_id:
         return run
     child_runs = run.child_runs.set(task.task_id, task.child_run_id)
-    return replace(run, child_runs=child_runs, allotted=run.allotted + task.allotment)
+    return replace(run, child_runs=child_runs, allotted=run.allotted + held(run, again))
 
 
 def is_failing(run: Run, expansion: Expansion) -> bool:

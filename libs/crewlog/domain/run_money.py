@@ -14,7 +14,8 @@ from crewlog.domain.budget import check_raised, check_units
 from crewlog.domain.errors import BudgetExceeded, WrongState
 from crewlog.domain.graph import map_of
 from crewlog.domain.run_events import evolve
-from crewlog.domain.run_state import ENDED, Run, Task, current, is_over, spends
+from crewlog.domain.run_money_events import held
+from crewlog.domain.run_state import ENDED, Run, Task, current, is_over, is_stopping, is_to_stop, spends
 from crewlog.v1.answer_pb2 import Failure
 from crewlog.v1.budget_pb2 import OnExhausted
 from crewlog.v1.run_pb2 import (
@@ -74,6 +75,16 @@ def budget_ids(command: StartRun) -> list[str]:
 
 def own_budget(run: Run) -> str:
     return RUN_BUDGET_PREFIX + run.started.run_id
+
+
+def is_part(run: Run) -> bool:
+    """Whether the run is a task of another one."""
+    return bool(run.started.parent.run_id)
+
+
+def is_given(run: Run, budget_id: str) -> bool:
+    """Whether the budget is a part of that of the parent: crewlog.domain.run_child_money says what that means."""
+    return is_part(run) and budget_id == own_budget(run)
 
 
 def left(run: Run) -> Amounts:
@@ -199,7 +210,7 @@ def _cancelled(task: Task, at: int) -> TaskCancelled:
 
 def _grow(run: Run, command: GrowAllotment) -> list[Message]:
     task = run.tasks.get(command.task_id)
-    if task is None or task.status != TaskStatus.TASK_STATUS_CLAIMED or task.generation != command.generation:
+    if task is None or not _may_grow(run, task, command):
         raise WrongState(f"task {command.task_id!r} is not worked on under generation {command.generation}")
     if command.number <= task.growths:
         return []
@@ -210,17 +221,24 @@ def _grow(run: Run, command: GrowAllotment) -> list[Message]:
     if not amounts.fits(run.limit, run.spent + run.allotted + by):
         raise BudgetExceeded(f"run {command.run_id!r} has not so much left", what_to_do="raise its budget")
     at = command.at_unix_micros
-    return [AllotmentGrown(task_id=task.task_id, number=command.number, by=by.message(), at_unix_micros=at)]
+    grown = AllotmentGrown(task_id=task.task_id, number=command.number, by=by.message(), at_unix_micros=at)
+    return [*_settled_gates(run, task.task_id, "", at), grown] if task.task_id in run.child_runs else [grown]
+
+
+def _may_grow(run: Run, task: Task, command: GrowAllotment) -> bool:
+    if task.task_id in run.child_runs:
+        return not is_stopping(run) and not is_to_stop(task)
+    return task.status == TaskStatus.TASK_STATUS_CLAIMED and task.generation == command.generation
 
 
 def _shrink(run: Run, command: ShrinkAllotment) -> list[Message]:
     task = run.tasks.get(command.task_id)
     if task is None or task.task_id not in run.open or command.request_id in run.requests:
         return []
-    return [_shrunk(task, Amounts.of(command.by), command.request_id, command.at_unix_micros)]
+    return [shrunk(task, Amounts.of(command.by), command.request_id, command.at_unix_micros)]
 
 
-def _shrunk(task: Task, by: Amounts, request_id: str, at: int) -> AllotmentShrunk:
+def shrunk(task: Task, by: Amounts, request_id: str, at: int) -> AllotmentShrunk:
     """A limited unit keeps at least 1: 0 would mean that it is not limited."""
     smaller = (
         max(1, getattr(task.allotment, u) - getattr(by, u)) if getattr(task.allotment, u) else 0 for u in amounts.UNITS
@@ -230,8 +248,8 @@ def _shrunk(task: Task, by: Amounts, request_id: str, at: int) -> AllotmentShrun
 
 
 def budget_gate(run: Run, task: Task, budget_id: str, wanted: Amounts, at: int) -> list[Message]:
-    """The question whether more may be spent, where the run is to ask."""
-    if run.started.on_exhausted != OnExhausted.ON_EXHAUSTED_ASK:
+    """The question whether more may be spent, where the run is to ask; of a child run its parent does."""
+    if is_given(run, budget_id) or run.started.on_exhausted != OnExhausted.ON_EXHAUSTED_ASK:
         return []
     seconds = run.started.gate_seconds or GATE_SECONDS_DEFAULT
     return [
@@ -254,7 +272,8 @@ def _unpark(run: Run, command: UnparkTask) -> list[Message]:
     if command.task_id not in run.parked:
         return []
     at = command.at_unix_micros
-    return [*_settled_gates(run, command.task_id, "", at), TaskUnparked(task_id=command.task_id, at_unix_micros=at)]
+    unparked = TaskUnparked(task_id=command.task_id, has_to_stop=command.has_to_stop, at_unix_micros=at)
+    return [*_settled_gates(run, command.task_id, "", at), unparked]
 
 
 def _raise(run: Run, command: RaiseRunBudget) -> list[Message]:
@@ -292,23 +311,34 @@ def _lower(run: Run, command: LowerRunBudget) -> list[Message]:
     at = command.at_unix_micros
     lowered = RunLimitLowered(by=command.by, request_id=command.request_id, at_unix_micros=at)
     after = evolve(run, lowered)
-    return [lowered, *_taken_back(after, at), *warnings(run, after, at)]
+    return [lowered, *taken_back(after, at), *warnings(run, after, at)]
 
 
-def _taken_back(run: Run, at: int) -> list[Message]:
+def taken_back(run: Run, at: int) -> list[Message]:
     """What tasks hold above the limit is taken from them, from each the same part of what it holds."""
     excess = amounts.over(run.limit, run.spent + run.allotted)
     holders = [task for task in run.tasks.values() if task.allotment and task.status not in ENDED]
     if not excess:
         return []
-    return [_shrunk(task, amounts.proportion(excess, task.allotment, run.allotted), "", at) for task in holders]
+    return [shrunk(task, amounts.proportion(excess, held(run, task), run.allotted), "", at) for task in holders]
 
 
 def _check_change(run: Run, command: RaiseRunBudget | LowerRunBudget) -> None:
     if is_over(run):
         raise WrongState(f"run {command.run_id!r} is over")
+    check_own(run)
     amounts.check("by", command.by, needs_one=True)
     check_units(run.limit, Amounts.of(command.by))
+
+
+def check_own(run: Run) -> None:
+    """The limit of a child run is no one's to change: it follows what its parent gives."""
+    if is_part(run):
+        top = run.started.parent.root_run_id or run.started.parent.run_id
+        raise WrongState(
+            f"the budget of run {run.started.run_id!r} is a part of that of run {run.started.parent.run_id!r}",
+            what_to_do=f"change the budget {RUN_BUDGET_PREFIX}{top}: what the child run needs comes from there",
+        )
 
 
 def _smaller(own: int, given: int) -> int:

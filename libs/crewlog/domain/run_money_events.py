@@ -22,17 +22,29 @@ def evolve(run: Run, event: Event) -> Run:
             shrunk = _reallotted(run, run.tasks[event.task_id], Amounts.of(event.allotment))
             return replace(shrunk, requests=with_request(run, event.request_id))
         case RunLimitRaised():
-            return _with_limit(run, run.limit + Amounts.of(event.by), event.request_id)
+            return _with_limit(run, run.limit + Amounts.of(event.by), event)
         case RunLimitLowered():
-            return _with_limit(run, budget.lowered(run.limit, Amounts.of(event.by)), event.request_id)
+            return _with_limit(run, budget.lowered(run.limit, Amounts.of(event.by)), event)
         case RunBudgetWarned():
             return replace(run, warned_percent=event.percent)
         case _:
             assert_never(event)
 
 
+def held(run: Run, task: Task) -> Amounts:
+    """What the task holds of the run's money, beyond what is counted as spent: a child's share is its own before it has
+    begun, and a child run that was taken up again has said already what it had spent."""
+    spawned = run.spawned.get(task.node_id)
+    if spawned is not None and not task.generation:
+        return spawned.allotment
+    if task.child_run_id and task.result is not None:
+        return task.allotment - Amounts.of(task.result.spent)
+    return task.allotment
+
+
 def _reallotted(run: Run, task: Task, allotment: Amounts, *, growths: int | None = None) -> Run:
-    changed = replace(task, allotment=allotment, growths=task.growths if growths is None else growths)
+    number = task.growths if growths is None else growths
+    changed = replace(task, allotment=allotment, growths=number, changes=task.changes + 1)
     return replace(
         run,
         tasks=run.tasks.set(task.task_id, changed),
@@ -40,6 +52,11 @@ def _reallotted(run: Run, task: Task, allotment: Amounts, *, growths: int | None
     )
 
 
-def _with_limit(run: Run, limit: Amounts, request_id: str) -> Run:
-    warned = min(run.warned_percent, amounts.percent_of(limit, run.spent))
-    return replace(run, limit=limit, warned_percent=warned, requests=with_request(run, request_id))
+def _with_limit(run: Run, limit: Amounts, event: RunLimitRaised | RunLimitLowered) -> Run:
+    return replace(
+        run,
+        limit=limit,
+        warned_percent=min(run.warned_percent, amounts.percent_of(limit, run.spent)),
+        followed=max(run.followed, event.number),
+        requests=with_request(run, event.request_id),
+    )

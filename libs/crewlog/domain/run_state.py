@@ -63,6 +63,7 @@ class Task:
     generation: int = 0
     allotment: Amounts = ZERO
     growths: int = 0
+    changes: int = 0
     lapses: int = 0
     parked_on: str = ""
     park_cause: ParkCause.ValueType = ParkCause.PARK_CAUSE_UNSPECIFIED
@@ -175,6 +176,7 @@ class Run:
     spent: Amounts = ZERO
     allotted: Amounts = ZERO
     warned_percent: int = 0
+    followed: int = 0
     requests: tuple[str, ...] = ()
     failure: Failure | None = None
     change: Change | None = None
@@ -344,12 +346,6 @@ def node_of(run: Run, task: Task) -> Node:
 
 def node(run: Run, node_id: str) -> Node:
     return run.graph.node(node_id)
-
-
-def held(run: Run, task: Task) -> Amounts:
-    """What the task holds of the run's money: a child's share is its own before it has begun."""
-    spawned = run.spawned.get(task.node_id)
-    return spawned.allotment if spawned is not None and not task.generation else task.allotment
 
 
 def kind(node: Node) -> str:

@@ -953,6 +953,75 @@ class GrowAllotment(_message.Message):
 Global___GrowAllotment: _TypeAlias = GrowAllotment  # noqa: Y015
 
 @_typing.final
+class FitRunLimit(_message.Message):
+    """Makes the limit of a child run what the allotment of its task in the parent is now."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RUN_ID_FIELD_NUMBER: _builtins.int
+    ALLOTMENT_FIELD_NUMBER: _builtins.int
+    NUMBER_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    AT_UNIX_MICROS_FIELD_NUMBER: _builtins.int
+    run_id: _builtins.str
+    number: _builtins.int
+    """How often the parent's task has got another allotment, from 1."""
+    request_id: _builtins.str
+    at_unix_micros: _builtins.int
+    @_builtins.property
+    def allotment(self) -> _budget_pb2.Limit:
+        """That of the parent's task."""
+
+    def __init__(
+        self,
+        *,
+        run_id: _builtins.str = ...,
+        allotment: _budget_pb2.Limit | None = ...,
+        number: _builtins.int = ...,
+        request_id: _builtins.str = ...,
+        at_unix_micros: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["allotment", b"allotment"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allotment", b"allotment", "at_unix_micros", b"at_unix_micros", "number", b"number", "request_id", b"request_id", "run_id", b"run_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FitRunLimit: _TypeAlias = FitRunLimit  # noqa: Y015
+
+@_typing.final
+class AskForAllotment(_message.Message):
+    """A child run needs more than its parent has left: where the run is to ask, a person is asked."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RUN_ID_FIELD_NUMBER: _builtins.int
+    TASK_ID_FIELD_NUMBER: _builtins.int
+    WANTED_FIELD_NUMBER: _builtins.int
+    AT_UNIX_MICROS_FIELD_NUMBER: _builtins.int
+    run_id: _builtins.str
+    task_id: _builtins.str
+    """The task that is the child run."""
+    at_unix_micros: _builtins.int
+    @_builtins.property
+    def wanted(self) -> _budget_pb2.Amounts: ...
+    def __init__(
+        self,
+        *,
+        run_id: _builtins.str = ...,
+        task_id: _builtins.str = ...,
+        wanted: _budget_pb2.Amounts | None = ...,
+        at_unix_micros: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["wanted", b"wanted"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_unix_micros", b"at_unix_micros", "run_id", b"run_id", "task_id", b"task_id", "wanted", b"wanted"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AskForAllotment: _TypeAlias = AskForAllotment  # noqa: Y015
+
+@_typing.final
 class Question(_message.Message):
     """What an agent asks a person; the answer becomes the outcome of the tool call."""
 
@@ -1101,19 +1170,23 @@ class UnparkTask(_message.Message):
     RUN_ID_FIELD_NUMBER: _builtins.int
     TASK_ID_FIELD_NUMBER: _builtins.int
     AT_UNIX_MICROS_FIELD_NUMBER: _builtins.int
+    HAS_TO_STOP_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
     task_id: _builtins.str
     at_unix_micros: _builtins.int
+    has_to_stop: _builtins.bool
+    """There is nothing more for it: it goes on in order to end."""
     def __init__(
         self,
         *,
         run_id: _builtins.str = ...,
         task_id: _builtins.str = ...,
         at_unix_micros: _builtins.int = ...,
+        has_to_stop: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_unix_micros", b"at_unix_micros", "run_id", b"run_id", "task_id", b"task_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_unix_micros", b"at_unix_micros", "has_to_stop", b"has_to_stop", "run_id", b"run_id", "task_id", b"task_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -2092,8 +2165,11 @@ class RunLimitRaised(_message.Message):
     BY_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     AT_UNIX_MICROS_FIELD_NUMBER: _builtins.int
+    NUMBER_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     at_unix_micros: _builtins.int
+    number: _builtins.int
+    """Of a child run: which change of its task's allotment, in the log of its parent, it follows, from 1. 0: a person's."""
     @_builtins.property
     def by(self) -> _budget_pb2.Amounts: ...
     def __init__(
@@ -2102,10 +2178,11 @@ class RunLimitRaised(_message.Message):
         by: _budget_pb2.Amounts | None = ...,
         request_id: _builtins.str = ...,
         at_unix_micros: _builtins.int = ...,
+        number: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["by", b"by"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_unix_micros", b"at_unix_micros", "by", b"by", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_unix_micros", b"at_unix_micros", "by", b"by", "number", b"number", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -2118,8 +2195,11 @@ class RunLimitLowered(_message.Message):
     BY_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     AT_UNIX_MICROS_FIELD_NUMBER: _builtins.int
+    NUMBER_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     at_unix_micros: _builtins.int
+    number: _builtins.int
+    """Of a child run: which change of its task's allotment, in the log of its parent, it follows, from 1. 0: a person's."""
     @_builtins.property
     def by(self) -> _budget_pb2.Amounts: ...
     def __init__(
@@ -2128,10 +2208,11 @@ class RunLimitLowered(_message.Message):
         by: _budget_pb2.Amounts | None = ...,
         request_id: _builtins.str = ...,
         at_unix_micros: _builtins.int = ...,
+        number: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["by", b"by"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_unix_micros", b"at_unix_micros", "by", b"by", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_unix_micros", b"at_unix_micros", "by", b"by", "number", b"number", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

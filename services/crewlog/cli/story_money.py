@@ -24,6 +24,13 @@ def _allotment_shrunk(_: str, fact: run.AllotmentShrunk) -> Iterator[Line]:
     yield Line(fact.task_id, f"may spend only {budgeting.in_words(fact.allotment)} now")
 
 
+def _run_raised(who: str, fact: run.RunLimitRaised) -> Iterator[Line]:
+    if fact.number:
+        yield Line(who, f"its parent gives {budgeting.in_words(fact.by)} more", Tone.DETAIL)
+    else:
+        yield from _raised(who, fact)
+
+
 def _raised(who: str, fact: run.RunLimitRaised | budget.BudgetLimitRaised) -> Iterator[Line]:
     yield Line(who, f"limit raised by {budgeting.in_words(fact.by)}", Tone.GOOD)
 
@@ -71,7 +78,7 @@ def _budget_overdrawn(who: str, fact: budget.BudgetOverdrawn) -> Iterator[Line]:
 TELLERS: Mapping[type[Message], Teller] = {
     run.AllotmentGrown: _allotment_grown,
     run.AllotmentShrunk: _allotment_shrunk,
-    run.RunLimitRaised: _raised,
+    run.RunLimitRaised: _run_raised,
     run.RunLimitLowered: _lowered,
     run.RunBudgetWarned: _warned,
     agent.AllotmentRaised: _allotment_raised,

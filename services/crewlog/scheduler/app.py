@@ -27,6 +27,7 @@ from crewlog.runtime.serve import DRAIN_SECONDS, Access, Registration, RunningSe
 from crewlog.scheduler.admission_server import AdmissionServer
 from crewlog.scheduler.allotments import Allotments
 from crewlog.scheduler.checkpoint import Checkpoint
+from crewlog.scheduler.child_money import ChildMoney
 from crewlog.scheduler.child_runs import ChildRuns
 from crewlog.scheduler.claims import Claims
 from crewlog.scheduler.closing import Closer
@@ -112,6 +113,7 @@ class Parts:
     timers: Timers
     closer: Closer
     finisher: Finisher
+    child_money: ChildMoney
     child_runs: ChildRuns
     merger: Merger
     limits: AdmissionServer
@@ -140,11 +142,12 @@ def build(
     allotments.funding = Funding(budgets, now_micros, allotments.on_room)
     finisher = Finisher(workspaces, now_micros)
     dispatch = Dispatch(fleet, claim_signer(config.claim_signing_key), now_micros)
-    child_runs, merger = ChildRuns(owner, now_micros), Merger(workspaces, now_micros)
+    child_money = ChildMoney(owner, now_micros)
+    child_runs, merger = ChildRuns(owner, child_money, now_micros), Merger(workspaces, now_micros)
     following = Following(dispatch, allotments, timers, closer, child_runs, merger)
     reactor = Reactor(owner, dispatch, finisher, following, now_micros)
     allotments.wake = timers.wake = closer.wake = child_runs.wake = merger.wake = reactor.wake
-    child_runs.opened = reactor.opened
+    child_runs.opened, child_money.changed = reactor.opened, reactor.changed
     claims = Claims(Ends(log, TENANT, now_micros), fleet, reactor, closer, now_micros, may_judge=is_leading)
     checkpoint = Checkpoint(config.data_directory / "scheduler" / "checkpoint.sqlite", log.epoch)
     limits = AdmissionServer(
@@ -153,7 +156,19 @@ def build(
     tail = Tail(log, owner, reactor, claims, allotments.funding, limits.learn, checkpoint, is_leading, now_micros)
     explainer = Explainer(owner, lambda: reactor.open_runs, dispatch, allotments)
     return Parts(
-        owner, reactor, claims, tail, allotments, timers, closer, finisher, child_runs, merger, limits, explainer
+        owner,
+        reactor,
+        claims,
+        tail,
+        allotments,
+        timers,
+        closer,
+        finisher,
+        child_money,
+        child_runs,
+        merger,
+        limits,
+        explainer,
     )
 
 
@@ -182,7 +197,7 @@ def claim_signer(signing_key: str) -> Callable[[str, str, int], str]:
 
 
 async def _listen(config: Config, parts: Parts) -> RunningServer:
-    money = RunMoney(parts.owner, parts.allotments, parts.reactor.changed, now_micros)
+    money = RunMoney(parts.owner, parts.allotments, parts.child_money, parts.reactor.changed, now_micros)
     runs = SchedulerServer(parts.owner, parts.reactor, parts.claims, parts.tail, money, parts.explainer, now_micros)
     budgets = BudgetServer(parts.allotments, money, now_micros)
     gates = GateServer(parts.allotments, money, now_micros)

@@ -11,10 +11,11 @@ import itertools
 import logging
 from collections.abc import Callable
 
-from crewlog.domain import names, run_results, run_state
+from crewlog.domain import names, run_child_money, run_results, run_state
 from crewlog.domain.errors import Contention, Refused, Unavailable
 from crewlog.domain.run_state import Run, Task
 from crewlog.eventlog.owner import Clock, Meta, Owner
+from crewlog.scheduler.child_money import ChildMoney
 from crewlog.v1.run_pb2 import (
     CancelRun,
     EndTask,
@@ -40,8 +41,9 @@ logger = logging.getLogger(__name__)
 class ChildRuns:
     """`wake` and `opened` are the reactor's."""
 
-    def __init__(self, owner: Owner[Run], clock: Clock) -> None:
+    def __init__(self, owner: Owner[Run], money: ChildMoney, clock: Clock) -> None:
         self._owner = owner
+        self._money = money
         self._clock = clock
         self._boot = f"{clock():x}"
         self._numbers = itertools.count(1)
@@ -58,11 +60,15 @@ class ChildRuns:
 
     def look(self, run: Run) -> None:
         """Looks at all child runs of a run when something has happened to it that concerns them."""
-        run_id = run.started.run_id
+        run_id, parent = run.started.run_id, run.started.parent
+        if run_child_money.waiting(run):
+            self._look_at(parent.run_id, parent.task_id)
         if not run.child_runs:
             self._seen.pop(run_id, None)
             return
-        wish = (run.paused is not None, run_state.is_stopping(run), run.cancelling, run.retries)
+        for key in self._money.waiting_for(run):
+            self._look_at(*key)
+        wish = (run.paused is not None, run_state.is_stopping(run), run.cancelling, run.retries, run.limit)
         if self._seen.get(run_id) != wish:
             self._seen[run_id] = wish
             for task_id in run.child_runs:
@@ -110,6 +116,7 @@ class ChildRuns:
         run, _ = await self._owner.state(run_id)
         child_id = run.child_runs.get(task_id)
         if child_id is None:
+            self._money.forget((run_id, task_id))
             return
         child, _ = await self._owner.state(child_id)
         if child.status == RunStatus.RUN_STATUS_UNSPECIFIED:
@@ -121,6 +128,8 @@ class ChildRuns:
         elif run_state.is_over(child):
             self.told(child)
             self._owner.forget(child_id)
+        else:
+            await self._money.settle((run_id, task_id), child_id)
 
     async def _ask(self, key: tuple[str, str], child_id: str, command: Message) -> None:
         """A refusal says that the child has gone on meanwhile: what is wanted of it now is worked out anew."""

@@ -6,7 +6,7 @@ import secrets
 from collections.abc import Callable
 from typing import Any
 
-from crewlog.domain import amounts, budget, names, run_money
+from crewlog.domain import amounts, budget, names, run_child_money, run_money
 from crewlog.domain.amounts import Amounts
 from crewlog.domain.errors import BudgetExceeded, InvalidCommand, NotFound, WrongState
 from crewlog.domain.run_state import Gate, Run
@@ -14,12 +14,16 @@ from crewlog.eventlog.owner import Clock, Meta, Outcome, Owner
 from crewlog.runtime.auth import current_principal
 from crewlog.scheduler import periods
 from crewlog.scheduler.allotments import Allotments
+from crewlog.scheduler.child_money import ChildMoney
 from crewlog.v1.answer_pb2 import Receipt
 from crewlog.v1.budget_pb2 import BudgetView, LowerBudget, RaiseBudget, SetBudget
 from crewlog.v1.budget_service_pb2 import BudgetList, GateList, GetBudget, ListBudgets, ListGates
 from crewlog.v1.budget_service_pb2_grpc import BudgetServiceServicer, GateServiceServicer
 from crewlog.v1.run_pb2 import AnswerGate, GateStatus, GrowAllotment, LowerRunBudget, RaiseRunBudget, TaskStatus
 from crewlog.v1.scheduler_pb2 import GrantedAllotment, RequestAllotment
+
+FROM_PARENTS_MAX = 8
+"""Others of the run may take what its parents gave."""
 
 Changed = Callable[[str, Outcome[Run]], None]
 """What a command has done to a run: executors and timers have to hear of it."""
@@ -28,9 +32,12 @@ Changed = Callable[[str, Outcome[Run]], None]
 class RunMoney:
     """Commands on the money of runs. `changed` is the reactor's."""
 
-    def __init__(self, owner: Owner[Run], allotments: Allotments, changed: Changed, clock: Clock) -> None:
+    def __init__(
+        self, owner: Owner[Run], allotments: Allotments, child_money: ChildMoney, changed: Changed, clock: Clock
+    ) -> None:
         self._owner = owner
         self._allotments = allotments
+        self._child_money = child_money
         self._changed = changed
         self._clock = clock
 
@@ -45,6 +52,17 @@ class RunMoney:
 
     async def grow(self, request: RequestAllotment) -> GrantedAllotment:
         """More for a running task, or the budget that has no more. Raises WrongState for a claim that is over."""
+        granted = await self._grow(request)
+        own, wanted = run_money.RUN_BUDGET_PREFIX + request.run_id, Amounts.of(request.wanted)
+        for _ in range(FROM_PARENTS_MAX):
+            if granted.exhausted_budget_id != own or not await self._child_money.more(request.run_id, wanted):
+                break
+            granted = await self._grow(request)
+        if granted.exhausted_budget_id == own:
+            granted.exhausted_budget_id = run_child_money.to_raise((await self._owner.state(request.run_id))[0])
+        return granted
+
+    async def _grow(self, request: RequestAllotment) -> GrantedAllotment:
         run, revision = await self._owner.state(request.run_id)
         task = run.tasks.get(request.task_id)
         if task is None or task.status != TaskStatus.TASK_STATUS_CLAIMED or task.generation != request.generation:

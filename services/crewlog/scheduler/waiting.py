@@ -185,7 +185,8 @@ def _why_parked(run: Run, task: Task, gate: Gate | None) -> Because:
         case ParkCause.PARK_CAUSE_GATE | ParkCause.PARK_CAUSE_QUESTION:
             return WaitingReason.WAITING_REASON_GATE, _asked(gate)
         case ParkCause.PARK_CAUSE_MAP | ParkCause.PARK_CAUSE_CHILD_RUN | ParkCause.PARK_CAUSE_CHILDREN:
-            return WaitingReason.WAITING_REASON_CHILDREN, _children(run, task)
+            asks = f"; {_asked(gate)}" if gate is not None else ""
+            return WaitingReason.WAITING_REASON_CHILDREN, _children(run, task) + asks
         case ParkCause.PARK_CAUSE_PAUSED | ParkCause.PARK_CAUSE_MODEL | ParkCause.PARK_CAUSE_HANDED_OVER:
             return WaitingReason.WAITING_REASON_PAUSED, _why_paused(run)
         case _:

@@ -35,11 +35,13 @@ from crewlog.v1.agent_pb2 import (
 from crewlog.v1.body_pb2 import Body
 from crewlog.v1.node_pb2 import JoinMode
 from crewlog.v1.run_pb2 import (
+    AllotmentGrown,
     EdgeTaken,
     GateKind,
     GateOpened,
     Handling,
     ParkCause,
+    RunLimitRaised,
     TaskCancelRequested,
     TaskClaimed,
     TaskClaimLapsed,
@@ -256,6 +258,10 @@ def _details(fact: Message, effect_class: str) -> Iterator[str]:
             yield "way back"
         case GateOpened():
             yield GateKind.Name(fact.kind)
+        case RunLimitRaised() if fact.number and fact.HasField("by"):
+            yield "a child run gets more"
+        case AllotmentGrown() if fact.task_id.startswith("w"):
+            yield "a child run gives more to its own"
 
 
 def _state(run: Run) -> str:

@@ -136,7 +136,10 @@ class People:
         if run.paused is not None:
             await self._try(self.scheduler.Resume, ResumeRun(run_id=run_id))
         if any(task.status == TaskStatus.TASK_STATUS_PARKED and task.parked_on for task in run.tasks.values()):
-            await self._try(self.budgets.Raise, self._raise(run_money.own_budget(run)))
+            top = run.started.parent.root_run_id or run_id
+            await self._try(self.budgets.Raise, self._raise(run_money.RUN_BUDGET_PREFIX + top))
+        for child_run_id in run.child_runs.values():
+            await self._answer(self._platform.run(child_run_id))
 
     def _raise(self, budget_id: str) -> RaiseBudget:
         self._requests += 1

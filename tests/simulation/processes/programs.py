@@ -159,13 +159,20 @@ def _wait(chance: Random) -> Node:
 
 
 def _map(chance: Random) -> Node:
-    bodies = (Node(workflow=WorkflowNode(workflow=INNER)), Node(noop=NoopNode(steps=1)), _command(chance))
+    bodies = (_child_run(chance), Node(noop=NoopNode(steps=1)), _command(chance))
     body, times = chance.choice(bodies), chance.randrange(1, 5)
     return Node(map=MapNode(body=body, times=times, at_once_max=chance.choice((0, 1, 2)), failures_max=1))
 
 
 def _child_run(chance: Random) -> Node:
-    return Node(workflow=WorkflowNode(workflow=INNER))
+    """One that needs money, also further down, or does not."""
+    if chance.random() < 0.3:
+        return Node(workflow=WorkflowNode(workflow=INNER))
+    agents = [Node(node_id=f"a{number}", agent=AgentNode(role=_role(chance), prompt="go on")) for number in range(2)]
+    inner = Workflow(name="paid", nodes=agents)
+    if chance.random() < 0.4:
+        inner = Workflow(name="outer", nodes=[agents[0], Node(node_id="w0", workflow=WorkflowNode(workflow=inner))])
+    return Node(workflow=WorkflowNode(workflow=inner))
 
 
 def _join(chance: Random) -> Node:
