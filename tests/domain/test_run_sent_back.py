@@ -78,7 +78,9 @@ def test_an_agent_that_waits_on_an_old_visit_is_ended(cause: ParkCause.ValueType
     assert (play.status("b-1"), play.status("b_c1-1")) == ("cancelled", "cancelled")
     assert (play.run.parked, play.run.allotted.usd_micros) == ((), 0)
     play.do(ResumeRun())
-    play.end("a-2"), play.end("b-2"), play.end("c-2")
+    play.end("a-2")
+    play.end("b-2")
+    play.end("c-2")
     assert play.finish() == "succeeded"
 
 
@@ -91,7 +93,9 @@ def test_what_an_agent_has_asked_on_an_old_visit_needs_no_answer() -> None:
     assert gate.status == GateStatus.GATE_STATUS_CLOSED
     with pytest.raises(Conflict):
         play.do(AnswerGate(gate_id=gate.gate_id, text="this one"))
-    play.end("a-2"), play.end("b-2"), play.end("c-2")
+    play.end("a-2")
+    play.end("b-2")
+    play.end("c-2")
     assert play.finish() == "succeeded"
 
 
@@ -121,7 +125,8 @@ def test_the_end_of_an_old_visit_leaves_the_new_one_its_turn(how: str, *, is_fir
     if is_first:
         play.end("a-2")
     assert play.ready == ("b", "c")
-    play.end("b-2"), play.end("c-2")
+    play.end("b-2")
+    play.end("c-2")
     assert play.finish() == "succeeded"
 
 
@@ -139,7 +144,8 @@ def fanned(policy: RetryPolicy | None = None) -> Play:
     body = Node(agent=agent(), retry=policy)
     m, go = node("m", map=MapNode(body=body, times=2)), edge("x", "m", when="task.visit == 1")
     play = Play(node("a"), node("x", "a"), m, node("c", "a"), edges=(BACK, go))
-    play.end("a-1"), play.end("x-1")
+    play.end("a-1")
+    play.end("x-1")
     play.claim("m_0-1", "m_1-1", "c-1")
     return play
 
