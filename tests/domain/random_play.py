@@ -19,6 +19,7 @@ from crewlog.v1.body_pb2 import Body
 from crewlog.v1.budget_pb2 import Amounts, Limit, OnExhausted
 from crewlog.v1.run_pb2 import (
     AnswerGate,
+    AskForAllotment,
     CancelRun,
     CancelTask,
     CheckDeadlines,
@@ -258,11 +259,20 @@ class Workers(Table):
         for task_id in (*sorted(self.run.child_runs), *self.run.merging):
             task = self.run.tasks[task_id]
             is_stopped = run_state.is_to_stop(task) or run_state.is_stopping(self.run)
+            if not is_stopped and task_id in self.run.child_runs and self.is_wild and self.random.random() < 0.8:
+                yield self._more_for_child_run(task)
+                continue
             if task_id in self.run.merging and is_stopped and not self.is_wild:
                 continue
             end = self._stopped(task) if is_stopped else self._ended(task)
             end.is_merge = task_id in self.run.merging
             yield end
+
+    def _more_for_child_run(self, task: Task) -> Move:
+        wanted = Amounts(usd_micros=self.random.randint(1, 500))
+        if self.random.random() < 0.5:
+            return AskForAllotment(task_id=task.task_id, wanted=wanted)
+        return GrowAllotment(task_id=task.task_id, number=task.growths + 1, by=wanted)
 
 
 class Play(Workers):

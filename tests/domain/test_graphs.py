@@ -14,11 +14,11 @@ from crewlog.domain.workflow import violations_of
 from crewlog.eventlog import codec
 from crewlog.v1.entry_pb2 import Aggregate, Decision, Entry
 from crewlog.v1.node_pb2 import Edge, GateNode, GateNodeKind, Outcome
-from crewlog.v1.run_pb2 import AgentNode, MapNode, Node, NoopNode, Workflow
+from crewlog.v1.run_pb2 import AgentNode, AllotmentGrown, GateOpened, MapNode, Node, NoopNode, Workflow, WorkflowNode
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from tests.domain.random_graphs import WORKER, loops, workflows
+from tests.domain.random_graphs import INNER, WORKER, loops, workflows
 from tests.domain.random_play import RUN, Play
 
 EXAMPLES = 150
@@ -98,6 +98,7 @@ def _edge(source: str, to: str, **fields: Any) -> Edge:
 
 
 AGENTS = [Node(node_id=f"n{number}", agent=AgentNode(role=WORKER)) for number in range(3)]
+CHILD_RUN = _all_of(*AGENTS, Node(node_id="sub", workflow=WorkflowNode(workflow=INNER)))
 FAN = Node(node_id="n0", map=MapNode(body=Node(noop=NoopNode()), times=5, at_once_max=5))
 AGAIN_AND_AGAIN = _all_of(
     _noop("n0"), _noop("n1", "n0"), edges=[_edge("n1", "n0", visits_max=2), _edge("n0", "n1", when="true")]
@@ -113,6 +114,7 @@ BROKEN_RULES: list[tuple[str, str, object, Workflow]] = [
     ("ways to it were taken", "run_graph_events.has_enough", lambda *_: True, ONE_OF_TWO),
     ("has not ended", "run_graph_events._goes_on", lambda *_, **__: False, _all_of(_noop("n0"), _noop("n1", "n0"))),
     ("goes above the budget", "run_money.first_allotment", lambda run, *_: run.limit, _all_of(*AGENTS)),
+    ("the growth of task sub-1 goes above", "amounts.fits", lambda *_: True, CHILD_RUN),
 ]
 
 
@@ -123,6 +125,14 @@ def test_a_rule_that_is_broken_is_seen(
     assert not any(said in what for seed in range(20) for what in violations(written(played(workflow, seed))))
     monkeypatch.setattr(f"crewlog.domain.{rule}", broken)
     assert any(said in what for seed in range(20) for what in violations(written(played(workflow, seed))))
+
+
+def test_child_runs_in_random_graphs_get_more() -> None:
+    plays = [played(CHILD_RUN, seed) for seed in range(40)]
+    facts = [event for play in plays for _, events in play.entries for event in events]
+    assert any(isinstance(fact, AllotmentGrown) and fact.task_id.startswith("sub") for fact in facts)
+    assert any(isinstance(fact, GateOpened) and fact.task_id.startswith("sub") for fact in facts)
+    assert not [what for play in plays for what in violations(written(play))]
 
 
 def test_what_is_done_twice_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
