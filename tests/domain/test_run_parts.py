@@ -304,6 +304,8 @@ def test_a_plan_that_is_made_anew_takes_the_place_of_the_old_one() -> None:
         [{"id": "x"}, {"id": "x"}],
         [{"id": "x", "role": "root"}],
         [{"id": "X Y"}],
+        [{"id": "c1"}],
+        [{"id": "c2x1"}],
         [],
     ],
 )

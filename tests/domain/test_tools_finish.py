@@ -101,6 +101,7 @@ def test_a_plan_is_a_graph_of_tasks() -> None:
         ([task("a", "implementer", "b"), task("b", "tester", "a")], "circle"),
         ([task("a"), task("a")], "twice"),
         ([task(name) for name in "abcd"], "3"),
+        ([task("c1")], "children"),
         ([{"id": "a"}], "role"),
     ],
 )

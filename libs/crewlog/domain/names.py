@@ -19,6 +19,7 @@ TENANT = "local"
 _NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]*[a-z0-9])?")
 _AGGREGATE_ID = re.compile(r"[a-z0-9][a-z0-9_-]{0,127}")
 _TASK_ID = re.compile(r"[a-z0-9][a-z0-9_-]{0,76}-[0-9]{1,6}")
+_CHILD = re.compile(r"c(?:[0-9]+x)?[0-9]+")
 _OBJECT_ID = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?")
 
 
@@ -68,6 +69,11 @@ def item_node_id(map_node_id: str, index: int) -> str:
 
 def child_node_id(node_id: str, number: int) -> str:
     return f"{node_id}_c{number}"
+
+
+def is_of_child(name: str) -> bool:
+    """Whether what `planned_node_id` makes of the name could be the node of a child."""
+    return _CHILD.fullmatch(name) is not None
 
 
 def planned_node_id(node_id: str, name: str) -> str:

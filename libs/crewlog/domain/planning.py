@@ -121,7 +121,7 @@ def _name(where: str, name: str) -> dict[str, str]:
         names.check_name("id", name, names.NODE_ID_CHARACTERS_MAX)
     except InvalidCommand as refusal:
         return {where: refusal.violations["id"]}
-    return {}
+    return {where: "is a name that children of agents have"} if names.is_of_child(name) else {}
 
 
 def _circle(tasks: list[dict[str, Any]]) -> dict[str, str]:
