@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from crewlog.scheduler.fleet import Fleet, Held, lost_tasks, stray_tasks
-from crewlog.v1.scheduler_pb2 import ExecutorReport, Grant, RunningTask
+from crewlog.runtime.limits import ANSWER_BYTES_MAX
+from crewlog.scheduler.fleet import ORDER_BYTES_MAX, Fleet, Held, lost_tasks, stray_tasks
+from crewlog.v1.body_pb2 import Body
+from crewlog.v1.scheduler_pb2 import ExecutorReport, Grant, RunningTask, TaskMessage
 
 KEY = ("r", "t-1")
 
@@ -96,3 +98,32 @@ def test_an_order_holds_what_waited_and_then_nothing() -> None:
     assert [grant.revision for grant in executor.order().grants] == [4]
     assert not executor.wanted.is_set()
     assert not executor.order().grants
+
+
+@pytest.mark.parametrize("kind", ["grants", "messages"])
+def test_an_order_is_never_larger_than_a_call_may_be(kind: str) -> None:
+    """Long prompts and long conversations go into several, in their order, however many wait."""
+    fleet = fleet_with(300)
+    executor = fleet.executors["e0_boot"]
+    for number in range(200):
+        text = "x" * 500_000
+        if kind == "grants":
+            fleet.grant(executor, Grant(run_id="r", task_id=f"t-{number}", generation=1, prompt=text))
+        else:
+            fleet.say("e0_boot", TaskMessage(run_id="r", task_id=f"t-{number}", text=Body(inline=text.encode())))
+    told: list[str] = []
+    while executor.wanted.is_set():
+        order = executor.order()
+        assert order.ByteSize() < ANSWER_BYTES_MAX // 2
+        told += [each.task_id for each in (*order.grants, *order.messages)]
+    assert told == [f"t-{number}" for number in range(200)]
+
+
+def test_what_is_too_large_for_an_order_is_told_alone() -> None:
+    fleet = fleet_with(3)
+    executor = fleet.executors["e0_boot"]
+    for number in range(2):
+        fleet.grant(
+            executor, Grant(run_id="r", task_id=f"t-{number}", generation=1, prompt="x" * (ORDER_BYTES_MAX + 1))
+        )
+    assert [len(executor.order().grants) for _ in range(3)] == [1, 1, 0]

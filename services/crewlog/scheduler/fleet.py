@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from itertools import accumulate, takewhile
+from typing import TypeAlias, TypeVar
 
 from crewlog.domain.run_state import Run, Task
 from crewlog.scheduler.admission import NOTHING, Labels, Limits, Needs, Requirements
@@ -25,9 +26,12 @@ from crewlog.v1.scheduler_pb2 import (
 )
 
 ORDERS_PER_MESSAGE_MAX = 256
+ORDER_BYTES_MAX = 16 * 1024 * 1024
+"""Of the grants, and of the messages, that are told at once: an order that is too large would end the stream."""
 
 TaskKey: TypeAlias = tuple[str, str]
 """Run and task."""
+T = TypeVar("T", Grant, TaskMessage)
 
 
 @dataclass(slots=True)
@@ -86,11 +90,11 @@ class Executor:
 
     def order(self) -> SchedulerOrder:
         """Takes what waits to be told; `wanted` is set while something does."""
-        grants, self.grants = self.grants[:ORDERS_PER_MESSAGE_MAX], self.grants[ORDERS_PER_MESSAGE_MAX:]
+        grants, self.grants = _first(self.grants)
         stops, self.stops = self.stops, []
         allotments, self.allotments = self.allotments, []
-        messages, self.messages = self.messages, []
-        if not self.grants:
+        messages, self.messages = _first(self.messages)
+        if not (self.grants or self.messages):
             self.wanted.clear()
         return SchedulerOrder(grants=grants, stops=stops, allotments=allotments, messages=messages)
 
@@ -210,6 +214,13 @@ class Fleet:
 
     def _get(self, executor_id: str) -> Executor:
         return self.executors.setdefault(executor_id, Executor(executor_id))
+
+
+def _first(waiting: list[T]) -> tuple[list[T], list[T]]:
+    """What one order has room for, at least one; and the rest."""
+    sizes = accumulate(each.ByteSize() for each in waiting[:ORDERS_PER_MESSAGE_MAX])
+    count = max(1, sum(1 for _ in takewhile(lambda size: size <= ORDER_BYTES_MAX, sizes)))
+    return waiting[:count], waiting[count:]
 
 
 def lost_tasks(executor: Executor, report: ExecutorReport) -> list[tuple[TaskKey, Held]]:
