@@ -115,7 +115,7 @@ def test_an_order_is_never_larger_than_a_call_may_be(kind: str) -> None:
     while executor.wanted.is_set():
         order = executor.order()
         assert order.ByteSize() < ANSWER_BYTES_MAX // 2
-        told += [each.task_id for each in (*order.grants, *order.messages)]
+        told += [grant.task_id for grant in order.grants] + [message.task_id for message in order.messages]
     assert told == [f"t-{number}" for number in range(200)]
 
 
