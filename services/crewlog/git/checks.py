@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from crewlog.domain import git_names, names
 from crewlog.domain.errors import InvalidCommand
+from crewlog.domain.run_state import RUN_VISITS_MAX
 from crewlog.v1.workspace_pb2 import (
     CommitWorkspace,
     DeliverChange,
@@ -25,7 +26,8 @@ from crewlog.v1.workspace_pb2 import (
 )
 
 ID_CHARACTERS_MAX = 48
-COMMITS_MAX = 1_000
+COMMITS_MAX = RUN_VISITS_MAX
+"""As many as a run can have tasks."""
 MESSAGE_BYTES_MAX = 64 * 1024
 ROLE_CHARACTERS_MAX = 64
 

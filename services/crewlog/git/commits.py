@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from crewlog.domain.errors import MergeConflict, NotFound
 from crewlog.git.clones import Clone
+from crewlog.git.repository import Finished
 from crewlog.v1.workspace_pb2 import CommittedWorkspace, CommitWorkspace, DiffStat, MergeCommits, MergedCommits
 
 PATHS_NAMED_MAX = 20
@@ -74,29 +75,47 @@ def merged(clone: Clone, commits: Sequence[str]) -> str:
 
 
 def merge(clone: Clone, commits: Sequence[str], *, with_conflicts: bool = False) -> Merged:
-    """One after the other; what another one contains already drops out. The same commits are the same merge."""
+    """Two and two, until there is one; what another one contains already drops out. The same commits are the same
+    merge."""
     require_commits(clone, commits)
     wanted = list(dict.fromkeys(commits))
     if len(wanted) > 1:
         independent = set(clone.repository.run("merge-base", "--independent", *wanted).text.split())
         wanted = [commit for commit in wanted if commit in independent]
-    result, conflicts = wanted[0], dict[str, None]()
-    for commit in wanted[1:]:
-        tree, paths = _merged_tree(clone, result, commit)
-        conflicts |= dict.fromkeys(paths)
-        if paths and not with_conflicts:
-            return Merged("", tuple(conflicts))
-        result = _commit_merge(clone, tree, result, commit)
-    return Merged(result, tuple(conflicts))
+    conflicts = dict[str, None]()
+    while len(wanted) > 1:
+        made = list[str]()
+        for ours, theirs in zip(wanted[::2], wanted[1::2], strict=False):
+            tree, paths = _merged_tree(clone, ours, theirs)
+            conflicts |= dict.fromkeys(paths)
+            if paths and not with_conflicts:
+                return Merged("", tuple(conflicts))
+            made.append(_commit_merge(clone, tree, ours, theirs))
+        wanted = made + wanted[2 * len(made) :]
+    return Merged(wanted[0], tuple(conflicts))
 
 
 def _merged_tree(clone: Clone, ours: str, theirs: str) -> tuple[str, list[str]]:
     """The tree, with conflict markers in the paths that are named."""
-    merge = clone.repository.run(
-        "merge-tree", "--write-tree", "-z", "--name-only", "--no-messages", ours, theirs, accept=(0, 1)
-    )
+    merge = _merge_tree(clone, "--no-messages", ours, theirs)
     tree, *paths = [path_text(field) for field in merge.fields]
-    return tree, sorted(set(paths)) if merge.code else []
+    return tree, sorted(set(paths) or _moved(clone, ours, theirs)) if merge.code else []
+
+
+def _moved(clone: Clone, ours: str, theirs: str) -> set[str]:
+    """The paths of conflicts that are not about the sides of one file, such as a directory that became two."""
+    _, *said = [path_text(field) for field in _merge_tree(clone, "--messages", ours, theirs).fields]
+    paths, place = set[str](), said.index("") + 1
+    while place < len(said):
+        count = int(said[place])
+        paths.update(said[place + 1 : place + 1 + count])
+        place += count + 3  # behind the paths stand the kind of the message and the message
+    return paths
+
+
+def _merge_tree(clone: Clone, messages: str, ours: str, theirs: str) -> Finished:
+    options = ("--write-tree", "-z", "--name-only", messages)
+    return clone.repository.run("merge-tree", *options, ours, theirs, accept=(0, 1))
 
 
 def _commit_merge(clone: Clone, tree: str, ours: str, theirs: str) -> str:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from hashlib import sha256
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
@@ -129,10 +130,11 @@ class WorkspaceServer(WorkspaceServiceServicer):
         return await self._one_at_a_time.run(f"change/{request.run_id}", lambda: self._deliver(request))
 
     async def Merge(self, request: MergeCommits, context: object) -> MergedCommits:
-        """Records nothing: whoever asks does."""
+        """Records nothing: whoever asks does. Many take longer than a call may; who asks again waits for the same."""
         checks.merge(request)
         clone = self._host.clones.find(request.project_id)
-        return await self._host.run(commits.merge_for_run, clone, request)
+        key = f"merge/{sha256(request.SerializeToString(deterministic=True)).hexdigest()}"
+        return await self._one_at_a_time.share(key, lambda: self._host.run(commits.merge_for_run, clone, request))
 
     async def _prepare(self, command: PrepareWorkspace) -> PreparedWorkspace:
         state, _ = await self._workspaces.state(command.workspace_id)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from crewlog.domain.errors import MergeConflict, NotFound
-from crewlog.git import commits, snapshots
+from crewlog.domain.errors import MergeConflict, NotFound, Unavailable
+from crewlog.domain.run_state import RUN_VISITS_MAX
+from crewlog.git import checks, commits, snapshots
+from crewlog.git.clones import Clone
 from crewlog.git.worktree import Worktree
 from crewlog.v1.workspace_pb2 import CommitWorkspace, MergeCommits, MergedCommits, PrepareWorkspace
 
@@ -121,3 +124,61 @@ async def check(service: Service) -> None:
     )
     prepared = await service.workspaces.Prepare(command, metadata=service.claim(task_id=task_id))
     assert Path(prepared.path).is_dir()
+
+
+async def test_who_asks_again_while_it_is_merged_waits_for_the_same(
+    tmp_path: Path, user: UserRepository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else every call that was too short would begin the whole anew, beside the others."""
+    begun, go, real = list[MergeCommits](), threading.Event(), commits.merge_for_run
+
+    def slow(clone: Clone, command: MergeCommits) -> MergedCommits:
+        begun.append(command)
+        assert go.wait(30)
+        return real(clone, command)
+
+    monkeypatch.setattr(commits, "merge_for_run", slow)
+    async with serving(user, tmp_path) as service:
+        command = MergeCommits(project_id=PROJECT, run_id=RUN, base_commit=service.head, commits=[service.head])
+        for _ in range(3):
+            with pytest.raises(Unavailable):
+                await service.workspaces.Merge(command, timeout=0.5)
+        assert len(begun) == 1
+        go.set()
+        assert (await service.workspaces.Merge(command)).commit == service.head
+
+
+def test_many_are_merged_two_and_two(bench: Bench, user: UserRepository) -> None:
+    """One after the other, each merge would have the history of all before it to go through."""
+    head = bench.pin(user.top).commit
+    made = [work(bench, head, number, write(**{f"f{number}": "x"})) for number in range(1, 10)]
+    merged = merge(bench, head, *made).commit
+    assert {f"f{number}" for number in range(1, 10)} <= bench.files(merged).keys()
+    assert int(bench.managed("rev-list", "--count", "--first-parent", f"{head}..{merged}")) == 5
+
+
+def test_as_many_are_merged_as_a_run_may_have_tasks() -> None:
+    made = [f"{number:040x}" for number in range(RUN_VISITS_MAX)]
+    checks.merge(MergeCommits(project_id=PROJECT, run_id=RUN, base_commit=made[0], commits=made))
+
+
+def test_directories_that_became_several_are_a_conflict(bench: Bench, user: UserRepository) -> None:
+    """No file of it has two sides; git does not know where the new one belongs."""
+
+    def build(top: Path) -> None:
+        (top / "old").mkdir()
+        for number in range(4):
+            (top / "old" / f"f{number}").write_text(f"{number}\n" * 30)
+
+    def split(top: Path) -> None:
+        for number in range(4):
+            (top / f"new{number % 2}").mkdir(exist_ok=True)
+            (top / "old" / f"f{number}").rename(top / f"new{number % 2}" / f"f{number}")
+
+    base = work(bench, bench.pin(user.top).commit, 1, build)
+    made = [work(bench, base, 2, split), work(bench, base, 3, lambda top: (top / "old" / "more").write_text("more\n"))]
+    refused = merge(bench, base, *made)
+    assert (refused.commit, [path.split("/")[0] for path in refused.conflicts]) == ("", ["old"])
+    marked = merge(bench, base, *made, with_conflicts=True)
+    assert list(marked.conflicts) == list(refused.conflicts)
+    assert {"new0/f0", "new1/f1", "old/more"} <= bench.files(marked.commit).keys()
