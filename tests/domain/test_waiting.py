@@ -67,6 +67,18 @@ def kept_back() -> Office:
     return office
 
 
+def room_again() -> Office:
+    """There is room under the limit, and somebody else was faster at the executor."""
+    office = Office()
+    office.executor("e", 1)
+    office.limit(ROLE, "tester", 1)
+    office.start("first", many(1, "tester"))
+    office.start("r", many(1, "tester"))
+    office.start("urgent", many(1), priority=50)
+    office.end("first", "n0-1")
+    return office
+
+
 def taken() -> Office:
     office = Office()
     office.executor("g", 1, "gpu")
@@ -135,6 +147,7 @@ REASONS: list[tuple[Callable[[], Office], str, str, str]] = [
     (no_executor, "n0-1", "NO_EXECUTOR", "there is no executor"),
     (lambda: of_one(noop("n0", "gpu", "big")), "n0-1", "NO_EXECUTOR", "no executor has the labels big, gpu"),
     (kept_back, "n1-1", "LIMIT", "role=tester: 1 of 1 at work"),
+    (room_again, "n0-1", "EXECUTOR", "all 1 slots of executors are taken"),
     (lambda: parked(ParkCause.PARK_CAUSE_BUDGET, "tenant"), "n0-1", "BUDGET", "budget tenant has no room for it"),
     (asked, "n0-1", "GATE", "gate n0-1-1: Which one?"),
     (lambda: of_one(Node(node_id="n0", gate=GateNode(question="Ship it?\nNow?"))), "n0-1", "GATE", "Ship it?"),

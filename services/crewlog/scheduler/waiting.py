@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from crewlog.domain import names, run_state
+from crewlog.domain.admission import Key
 from crewlog.domain.errors import InvalidCommand, NotFound
 from crewlog.domain.run_state import GATE, RETRY, WAIT, Gate, Run, Task
 from crewlog.eventlog.owner import Owner
@@ -128,7 +129,8 @@ def _ready(run: Run, node_id: str, resources: Resources) -> WaitingTask:
     wait = dispatch.queue.wait_of(run_id, needs)
     full = dispatch.fleet.limits.full(needs)
     place = wait.place if wait is not None else Place(needs.labels, full)
-    reason, why = _because(run, needs, place, resources, is_queued=wait is not None)
+    has_room = place.key is None or dispatch.fleet.limits.has_room(place.key)
+    reason, why = _because(run, needs, full if has_room else place.key, resources, is_queued=wait is not None)
     return WaitingTask(
         run_id=run_id,
         task_id=names.task_id(node_id, run.visits[node_id]),
@@ -139,10 +141,10 @@ def _ready(run: Run, node_id: str, resources: Resources) -> WaitingTask:
     )
 
 
-def _because(run: Run, needs: Needs, place: Place, resources: Resources, *, is_queued: bool) -> Because:
+def _because(run: Run, needs: Needs, full: Key | None, resources: Resources, *, is_queued: bool) -> Because:
     fleet, limits = resources.dispatch.fleet, resources.dispatch.fleet.limits
-    if place.key is not None and limits.tasks_max(place.key) is not None:
-        words = f"{place.key}: {limits.at_work(place.key)} of {limits.tasks_max(place.key)} at work"
+    if full is not None:
+        words = f"{full}: {limits.at_work(full)} of {limits.tasks_max(full)} at work"
         return WaitingReason.WAITING_REASON_LIMIT, words
     slots, with_labels = fleet.slots(needs.labels), ", ".join(sorted(needs.labels))
     if not slots:
