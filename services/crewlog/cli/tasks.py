@@ -10,15 +10,16 @@ from crewlog.v1.run_pb2 import ParkCause, TaskStatus, TaskView
 
 _AT_WORK = TaskStatus.TASK_STATUS_CLAIMED
 _PARKED = TaskStatus.TASK_STATUS_PARKED
-_FAILED, _CANCELLED = "failed", "cancelled"
+_DONE, _FAILED, _CANCELLED = "done", "failed", "cancelled"
 _STANDINGS = {
+    TaskStatus.TASK_STATUS_SUCCEEDED: _DONE,
     _AT_WORK: "at work",
     _PARKED: "waiting",
     TaskStatus.TASK_STATUS_FAILED: _FAILED,
     TaskStatus.TASK_STATUS_TIMED_OUT: _FAILED,
     TaskStatus.TASK_STATUS_CANCELLED: _CANCELLED,
 }
-"""How items that are not done stand."""
+"""How items stand that have begun."""
 _MAP_FAILED = "map_failed"
 """Its message says what became of the items."""
 
@@ -45,9 +46,8 @@ def progress(task: TaskView, items: Iterable[TaskView]) -> str:
         return ""
     latest = {item.node_id: item for item in sorted(items, key=lambda item: item.visit)}.values()
     counts = Counter(_standing(item) for item in latest)
-    beside = [f"{counts[name]} {name}" for name in dict.fromkeys(_STANDINGS.values()) if counts[name]]
-    done = task.items_ended - counts[_FAILED] - counts[_CANCELLED]
-    return ", ".join([f"{done} of {task.items} done", *beside])
+    beside = [f"{counts[name]} {name}" for name in dict.fromkeys(_STANDINGS.values()) if counts[name] and name != _DONE]
+    return ", ".join([f"{counts[_DONE]} of {task.items} done", *beside])
 
 
 def _standing(item: TaskView) -> str:
