@@ -23,6 +23,8 @@ DOMAIN = "crewlog"
 DETAILS_KEY = "grpc-status-details-bin"
 WHAT_TO_DO = "what_to_do"
 INTERNAL_REASON = "INTERNAL"
+NOBODY_THERE = "failed to connect"
+"""How gRPC begins when nobody listens at an address."""
 
 
 class RemoteFault(Exception):
@@ -106,7 +108,15 @@ def refusal_of(error: grpc.aio.AioRpcError) -> Refused | RemoteFault:
     kind = _BY_REASON.get(info.reason) if info and info.domain == DOMAIN else None
     if info is None or kind is None:
         return _without_details(code, message)
-    return kind(message, what_to_do=info.metadata.get(WHAT_TO_DO, ""), violations=dict(_violations_of(status)))
+    what_to_do = info.metadata.get(WHAT_TO_DO, "")
+    return kind(_passed_on(message), what_to_do=what_to_do, violations=dict(_violations_of(status)))
+
+
+def _passed_on(message: str) -> str:
+    """Whoever was asked is there, and has failed to connect to somebody else."""
+    if not message.startswith(NOBODY_THERE):
+        return message
+    return f"a service behind the one that was asked does not answer: {message.rpartition(': ')[2]}"
 
 
 def _wire(code: grpc.StatusCode, message: str, details: Iterable[Message]) -> Wire:

@@ -16,7 +16,7 @@ from crewlog.cli.launcher.directory import DataDirectory
 from crewlog.cli.options import Where
 from crewlog.domain.errors import NotAuthenticated, Refused, Unavailable
 from crewlog.runtime.channel import dial
-from crewlog.runtime.status import RemoteFault, refusal_of
+from crewlog.runtime.status import NOBODY_THERE, RemoteFault, refusal_of
 from crewlog.v1.admission_pb2_grpc import AdmissionServiceStub
 from crewlog.v1.agent_pb2_grpc import AgentServiceStub
 from crewlog.v1.budget_service_pb2_grpc import BudgetServiceStub, CostServiceStub, GateServiceStub
@@ -80,7 +80,7 @@ async def ask(where: Where, question: Callable[[Gateway], Awaitable[int | None]]
 
 def _explained(refusal: Refused) -> Refused:
     """gRPC describes a gateway that is not there in words for those who know its parts."""
-    if not isinstance(refusal, Unavailable) or not refusal.message.startswith("failed to connect"):
+    if not isinstance(refusal, Unavailable) or not refusal.message.startswith(NOBODY_THERE):
         return refusal
     last = refusal.message.rpartition(": ")[2]
     return Unavailable(f"the gateway does not answer: {last}", what_to_do="start it with `crewlog up`")

@@ -10,7 +10,7 @@ import sys
 import pytest
 from crewlog.cli import editing, starting, summary, telling
 from crewlog.cli.exits import ExitCode, Failed
-from crewlog.domain.errors import InvalidCommand, NotFound, WrongState
+from crewlog.domain.errors import InvalidCommand, NotFound, Unavailable, WrongState
 from crewlog.v1.admission_pb2 import AdmissionDimension, AdmissionLimit, SetAdmissionLimit
 from crewlog.v1.answer_pb2 import Failure
 from crewlog.v1.body_pb2 import Body
@@ -73,6 +73,19 @@ async def test_a_signal_that_is_refused_ends_with_1(crewlog: Crewlog, rememberin
     remembering.refusal = WrongState("run 'demo' is over")
     done = await crewlog("signal", "demo", "approved")
     assert (done.returncode, done.stderr) == (ExitCode.FAILED, "crewlog: run 'demo' is over\n")
+
+
+async def test_a_service_behind_the_gateway_that_is_away_is_not_the_gateway(
+    crewlog: Crewlog, remembering: Remembering
+) -> None:
+    message = "failed to connect to all addresses; last error: UNKNOWN: ipv4:127.0.0.1:1: Connection refused"
+    remembering.refusal = Unavailable(message, what_to_do="try again")
+    done = await crewlog("signal", "demo", "approved")
+    assert done.returncode == ExitCode.UNAVAILABLE
+    assert (
+        done.stderr
+        == "crewlog: a service behind the one that was asked does not answer: Connection refused\n  try again\n"
+    )
 
 
 @pytest.mark.parametrize(("given", "tasks_max"), [("4", 4), ("0", 0), ("-1", -1), ("none", -1)])
@@ -308,6 +321,14 @@ async def test_an_item_that_was_cancelled_is_not_done(crewlog: Crewlog, remember
     shown = (await crewlog("show", "demo")).stdout
     assert "2 of 4 done, 1 failed, 1 cancelled" in shown
     assert "2 of 4 done, 1 failed, 1 cancelled" in "\n".join(summary.in_words(remembering.view, scripted=False))
+
+
+async def test_items_of_a_run_that_was_stopped_are_done_or_not(crewlog: Crewlog, remembering: Remembering) -> None:
+    done, cancelled = TaskStatus.TASK_STATUS_SUCCEEDED, TaskStatus.TASK_STATUS_CANCELLED
+    whole, *items = ended_map(done, done, cancelled)
+    whole.items_ended = 2  # what is stopped with its run does not go on, and the map does not hear of it
+    remembering.view = RunView(run_id="demo", tasks=[whole, *items])
+    assert "2 of 3 done, 1 cancelled" in (await crewlog("show", "demo")).stdout
 
 
 async def test_an_item_that_is_done_by_another_run_is_at_work(crewlog: Crewlog, remembering: Remembering) -> None:
