@@ -54,6 +54,12 @@ def test_valid_files_are_said_to_be(crewlog: Crewlog, repository: Path) -> None:
     assert [line.split(": ")[:2] for line in out.splitlines()] == [["w.yaml", "valid"], ["feature", "valid"]]
 
 
+@pytest.mark.parametrize("name", ["w.yml", "w.json"])
+def test_a_file_may_have_another_suffix(crewlog: Crewlog, repository: Path, name: str) -> None:
+    _write(repository / name, json.dumps({"nodes": [{"id": "a", "noop": {}}]}))
+    assert crewlog("validate", name)[:2] == (ExitCode.OK, crewlog("validate", f"./{name}")[1].removeprefix("./"))
+
+
 def test_what_is_wrong_is_told_with_its_place(crewlog: Crewlog, repository: Path) -> None:
     _write(repository / "bad.yaml", "nodes:\n  - id: a\n    rol: x\n")
     _write(repository / "good.yaml", NOOP)

@@ -21,7 +21,7 @@ from crewlog.v1.workflow_file_pb2 import RoleFile, WorkflowFile
 
 BUILT_IN = Path(__file__).parent
 
-SUFFIXES = (".yaml", ".yml")
+SUFFIXES = (".yaml", ".yml", ".json")
 
 
 _NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,46}[a-z0-9])?")
@@ -38,7 +38,7 @@ class Found:
 
 
 def load_workflow(name_or_path: str, directories: Sequence[Path] = ()) -> Workflow:
-    """A workflow by its name, or from a file when a path to a .yaml file is given; with its roles in full.
+    """A workflow by its name, or from a file when the path of one is given; with its roles in full.
 
     Raises NotFound that says what there is, or InvalidFile that names the file, the place and the field.
     """
