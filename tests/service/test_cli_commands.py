@@ -96,6 +96,12 @@ print([name for name in {HEAVY!r} if name in sys.modules])
         assert done.stderr.startswith("crewlog: the gateway does not answer")
         assert len(done.stderr.splitlines()) == 2
 
+    @pytest.mark.parametrize(("given", "status"), [("40s", ExitCode.UNAVAILABLE), ("40 weeks", ExitCode.USAGE)])
+    def test_how_long_a_command_may_take(self, crewlog: Crewlog, given: str, status: ExitCode) -> None:
+        done = crewlog("runs", "--timeout", given, "--address", "127.0.0.1:1", "--token", "x")
+        assert done.returncode == status
+        assert "such as 90, 90s" in done.stderr or status != ExitCode.USAGE
+
     def test_what_the_system_refuses_is_one_line(self, crewlog: Crewlog) -> None:
         done = crewlog("up", "--data-dir", "/proc/crewlog")
         assert (done.returncode, done.stdout) == (ExitCode.FAILED, "")

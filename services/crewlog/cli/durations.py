@@ -11,6 +11,20 @@ SECONDS_MAX = 2**31 - 1
 _DURATION = re.compile(r"(\d{1,9})\s*([smhd]?)", re.ASCII)
 
 
+def any_seconds(text: str | float) -> float:
+    """Also none, and parts of one: what a command of its own may take. Raises ValueError."""
+    try:
+        whole = float(text)
+    except ValueError:
+        try:
+            return seconds(str(text), "--timeout")
+        except InvalidCommand as refusal:
+            raise ValueError(f"{refusal.message}; {refusal.what_to_do}") from None
+    if not 0 <= whole <= SECONDS_MAX:
+        raise ValueError(f"{str(text)[:40]!r} is less than 0, or too much")
+    return whole
+
+
 def seconds(text: str, name: str) -> int:
     """An empty text is 0, which stands for the default. Raises InvalidCommand for what is no duration."""
     if not text:

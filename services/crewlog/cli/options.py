@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from crewlog.cli import config
+from crewlog.cli import config, durations
 
 if TYPE_CHECKING:
     from crewlog.cli.gateway import Gateway
@@ -26,6 +26,13 @@ class Output(StrEnum):
     JSONL = "jsonl"
 
 
+def _timeout(text: str | float) -> float:
+    try:
+        return durations.any_seconds(text)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
+
+
 DataDir = Annotated[
     Path | None,
     typer.Option(
@@ -36,7 +43,16 @@ Address = Annotated[
     str, typer.Option("--address", help="host:port of a gateway, instead of the one of the data directory.")
 ]
 Token = Annotated[str, typer.Option("--token", help="The client token. Better in CREWLOG_TOKEN: others see arguments.")]
-Timeout = Annotated[float, typer.Option("--timeout", min=0, help="Seconds for the whole command; 0 for no end.")]
+Timeout = Annotated[
+    float,
+    typer.Option(
+        "--timeout",
+        parser=_timeout,
+        metavar="duration",
+        show_default="0",
+        help="How long the whole command may take, such as 40s or 5m; 0 for no end.",
+    ),
+]
 OutputOption = Annotated[Output, typer.Option("--output", "-o", help="How data is written.")]
 
 

@@ -25,6 +25,17 @@ def test_what_is_no_duration_is_refused(text: str) -> None:
         durations.seconds(text, "--grace")
 
 
+@pytest.mark.parametrize(("text", "seconds"), [("0", 0), ("0.5", 0.5), ("40", 40), ("40s", 40), ("5m", 300), (0.0, 0)])
+def test_a_command_may_take_a_duration_or_less_than_a_second(text: str | float, seconds: float) -> None:
+    assert durations.any_seconds(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["-1", "nan", "inf", "1 week"])
+def test_what_a_command_cannot_take_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=text):
+        durations.any_seconds(text)
+
+
 def test_a_run_says_how_long_it_may_take(tmp_path: Path) -> None:
     command = starting.to_command(Request("do it", tmp_path, times=Times("2h", "30m")))
     assert command.limits == RunLimits(duration_seconds_max=7_200, waiting_seconds_max=1_800)
