@@ -345,3 +345,16 @@ def _nobody_waits_for_nothing(office: Office) -> None:
         for node_id in run_state.claimable(state):
             needs = office.fleet.requirements.of(state, node_id)
             assert office.fleet.limits.full(needs) is not None or not office.fleet.free(needs.labels)
+
+
+def test_a_run_may_wait_for_a_slot_and_for_a_limit_that_are_free_at_once() -> None:
+    """It has waited for both since the same moment: which of them comes first does not matter, but one does."""
+    office = Office()
+    office.executor("e", 1)
+    office.limit(ROLE, "tester", 1)
+    office.start("first", [agent("n0", "tester")])
+    office.start("both", [agent("n0", "tester"), noop("n1")])
+    office.end("first", "n0-1")
+    (begun,) = office.at_work()
+    office.end(*begun)
+    assert len(office.begun) == 3 and office.at_work()

@@ -225,7 +225,7 @@ class Queue:
         heads = [(head, place) for place, lane in self._open() if self._has_room(place) for head in lane.heads()]
         if not heads:
             return None
-        best, urgent = min(heads), min(heads, key=lambda each: (-each[0].priority, each[0]))
+        best, urgent = min(heads, key=_turn), min(heads, key=lambda each: (-each[0].priority, _turn(each)))
         if best[0].priority < urgent[0].priority and self._overtook:
             best = urgent
         self._overtook = best[0].priority < urgent[0].priority
@@ -258,3 +258,9 @@ class Queue:
 
     def _offers_under(self, key: Key) -> int:
         return sum(count for place, count in self._offered.items() if place.key == key)
+
+
+def _turn(each: tuple[Waiter, Place]) -> tuple[Waiter, str, list[str]]:
+    """A run can wait for several places since the same moment: then any order will do, but there is one."""
+    head, place = each
+    return head, str(place.key or ""), sorted(place.labels)
