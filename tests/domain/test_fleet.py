@@ -66,6 +66,19 @@ def test_a_task_is_lost_only_when_the_executor_was_told_of_it(held: Held, told: 
     assert bool(lost_tasks(executor, told)) is lost
 
 
+def test_what_was_told_on_an_older_stream_is_lost_where_it_is_not_worked_on() -> None:
+    fleet = fleet_with(3)
+    executor = fleet.executors["e0_boot"]
+    fleet.grant(executor, Grant(run_id="r", task_id="t-1", generation=1, revision=7))
+    assert executor.order().grants
+    fleet.grant(executor, Grant(run_id="r", task_id="t-2", generation=1, revision=8))
+    assert not lost_tasks(executor, report())
+    fleet.connect("e0_boot")
+    assert [key for key, _ in lost_tasks(executor, report())] == [("r", "t-1")]
+    assert not lost_tasks(executor, report(("r", "t-1", 1)))
+    assert [grant.task_id for grant in executor.order().grants] == ["t-2"]
+
+
 def test_an_executor_is_told_to_stop_what_is_not_its_own() -> None:
     executor = fleet_with(3).executors["e0_boot"]
     executor.held[KEY] = Held(generation=2, granted=1)

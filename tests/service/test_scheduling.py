@@ -24,9 +24,10 @@ from crewlog.runtime import auth
 from crewlog.runtime.channel import dial
 from crewlog.scheduler import app as scheduler_app
 from crewlog.scheduler.config import Config as SchedulerConfig
+from crewlog.v1.budget_pb2 import Limit
 from crewlog.v1.entry_pb2 import Entry
-from crewlog.v1.run_pb2 import CancelRun, Node, NoopNode, RunStatus, StartRun, Workflow
-from crewlog.v1.scheduler_pb2 import ExecutorReport
+from crewlog.v1.run_pb2 import AgentNode, CancelRun, Node, NoopNode, Role, RunStatus, StartRun, Workflow
+from crewlog.v1.scheduler_pb2 import ExecutorReport, RunningTask, SchedulerOrder
 from crewlog.v1.scheduler_pb2_grpc import SchedulerServiceStub
 from crewlog.v1.workspace_pb2_grpc import WorkspaceServiceStub
 
@@ -243,17 +244,54 @@ async def test_an_executor_that_was_started_again_lets_another_take_over_at_once
     assert state.tasks["n1-1"].generation == 1
 
 
+async def test_a_grant_that_was_lost_with_its_stream_is_given_again(world: World) -> None:
+    async with world.scheduler(), client(world) as scheduler:
+        async with silent_executor(scheduler, "executor-1_boot"):
+            await scheduler.Start(StartRun(run_id="r", workflow=chain(1)))
+            await world.until("r", lambda state: len(state.open) == 1)
+        async with silent_executor(scheduler, "executor-1_boot"):
+            state = await world.until("r", lambda state: state.tasks["n0-1"].generation == 2)
+    assert state.tasks["n0-1"].lapses == 1
+
+
+async def test_only_the_newest_stream_of_an_executor_is_told_anything(world: World) -> None:
+    async with world.scheduler(), client(world) as scheduler, silent_executor(scheduler, "executor-1_boot") as older:
+        await asyncio.wait_for(anext(older), WAIT_SECONDS)  # it is connected
+        async with silent_executor(scheduler, "executor-1_boot") as newer, asyncio.timeout(WAIT_SECONDS):
+            assert not [grant async for order in older for grant in order.grants]
+            await scheduler.Start(StartRun(run_id="r", workflow=chain(1)))
+            assert await anext(grant.task_id async for order in newer for grant in order.grants) == "n0-1"
+
+
+async def test_a_new_stream_is_told_what_its_tasks_may_spend(world: World) -> None:
+    spender = Node(node_id="n0", agent=AgentNode(role=Role(name="worker", prompt="work"), prompt="do it"))
+    start = StartRun(run_id="r", workflow=Workflow(name="w", nodes=[spender]), budget=Limit(usd_micros=500), model="m")
+    async with world.scheduler(), client(world) as scheduler, asyncio.timeout(WAIT_SECONDS):
+        async with silent_executor(scheduler, "executor-1_boot"):
+            await scheduler.Start(start)
+            await world.until("r", lambda state: len(state.open) == 1)
+        at_work = RunningTask(run_id="r", task_id="n0-1", generation=1)
+        async with silent_executor(scheduler, "executor-1_boot", at_work) as orders:
+            told = await anext(changed async for order in orders for changed in order.allotments)
+    assert (told.task_id, told.generation, told.allotment.usd_micros, told.run_revision) == ("n0-1", 1, 500, 2)
+
+
+Orders = AsyncIterator[SchedulerOrder]
+
+
 @asynccontextmanager
-async def silent_executor(scheduler: SchedulerServiceAsyncStub, executor_id: str) -> AsyncIterator[None]:
+async def silent_executor(
+    scheduler: SchedulerServiceAsyncStub, executor_id: str, *at_work: RunningTask
+) -> AsyncIterator[Orders]:
     """Takes grants and does nothing: as one that was killed after the claim."""
 
     async def report() -> AsyncIterator[ExecutorReport]:
-        yield ExecutorReport(executor_id=executor_id, slots=8)
+        yield ExecutorReport(executor_id=executor_id, slots=8, running=at_work)
         await asyncio.Event().wait()
 
     call = scheduler.Synchronize(report())
     try:
-        yield
+        yield aiter(call)
     finally:
         call.cancel()
 

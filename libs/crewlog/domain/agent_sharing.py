@@ -46,6 +46,8 @@ def raised(agent: Agent, command: RaiseAllotment) -> list[Message]:
     for place, shared in agent.shared.items():
         if place in agent.open:
             allotment = _less(allotment, shared)
+    if allotment == agent.allotment:
+        return []
     at = command.at_unix_micros
     return [AllotmentRaised(allotment=allotment.limit(), run_revision=command.run_revision, at_unix_micros=at)]
 

@@ -55,11 +55,14 @@ class Claims:
         self._gate = asyncio.Semaphore(LAPSING_AT_ONCE_MAX)
 
     def connected(self, executor_id: str) -> Executor:
-        """A stream was opened. Earlier processes of the same name are known to be gone."""
+        """A stream was opened. Earlier processes of the same name are known to be gone, and nobody knows what was heard
+        on an earlier stream."""
         executor = self._fleet.connect(executor_id)
         executor.heard_at = _now()
         for run_id in {run_id for run_id, _ in executor.held}:
             self._reactor.wake(run_id)
+        for key in executor.held:
+            self._spawn(self._reactor.repeat_allotment(*key))
         for older in self._fleet.older_boots(executor):
             self._spawn(self._lapse(older, list(older.held.items()), "its executor was started again"))
         return executor

@@ -15,7 +15,7 @@ from crewlog.scheduler import closing, grants
 from crewlog.scheduler.admission import Needs
 from crewlog.scheduler.fleet import Executor, Fleet, TaskKey
 from crewlog.scheduler.queueing import Place, Queue, Turn
-from crewlog.v1.run_pb2 import AllotmentShrunk, ClaimTask, EndTask, MessageSent, ParkTask, TaskClaimed
+from crewlog.v1.run_pb2 import ClaimTask, EndTask, MessageSent, ParkTask, TaskClaimed
 from crewlog.v1.scheduler_pb2 import ChangedAllotment, Stop, StopKind
 from google.protobuf.message import Message
 
@@ -150,14 +150,15 @@ class Dispatch:
         if task is not None and task.task_id in run.open:
             self.fleet.say(task.executor_id, grants.message(run, task, event))
 
-    def tell(self, run_id: str, outcome: Outcome[Run], event: AllotmentShrunk) -> None:
-        task = outcome.state.tasks[event.task_id]
+    def tell(self, run: Run, revision: int, task_id: str) -> None:
+        """What the task may spend, as of the run's revision. Doing it twice is doing it once."""
+        task = run.tasks[task_id]
         changed = ChangedAllotment(
-            run_id=run_id,
-            task_id=task.task_id,
+            run_id=run.started.run_id,
+            task_id=task_id,
             generation=task.generation,
-            allotment=event.allotment,
-            run_revision=outcome.revision,
+            allotment=task.allotment.limit(),
+            run_revision=revision,
         )
         self.fleet.change_allotment(task.executor_id, changed)
 

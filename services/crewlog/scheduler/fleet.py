@@ -36,7 +36,8 @@ T = TypeVar("T", Grant, TaskMessage)
 
 @dataclass(slots=True)
 class Held:
-    """A claim of an executor. `granted` is the revision of the claim; 0 when it was read from the log at start.
+    """A claim of an executor. `granted` is the revision of the claim; 0 when it was read from the log at start, or told
+    on a stream that is gone.
     `messages` is how many the task has got; `progress` is the last revision that was reported of its agent, `moved_at`
     when that changed, and `step_seconds` how long the step that it is in may take. `is_lost`: it is to lapse. What it
     counts under is `needs`."""
@@ -65,7 +66,7 @@ class Held:
 @dataclass(slots=True)
 class Executor:
     """One process that performs tasks, connected or recently lost. `heard_at` is when it last reported, or was lost;
-    `is_silent`: its stream is open, and it says nothing."""
+    `is_silent`: its stream is open, and it says nothing. It listens to the newest of its `streams` alone."""
 
     executor_id: str
     slots: int = 0
@@ -74,6 +75,7 @@ class Executor:
     is_silent: bool = False
     held: dict[TaskKey, Held] = field(default_factory=dict)
     connections: int = 0
+    streams: int = 0
     grants: list[Grant] = field(default_factory=list)
     stops: list[Stop] = field(default_factory=list)
     allotments: list[ChangedAllotment] = field(default_factory=list)
@@ -108,8 +110,14 @@ class Fleet:
     requirements: Requirements = field(default_factory=Requirements)
 
     def connect(self, executor_id: str) -> Executor:
+        """What was told on an older stream it has heard by now, or never will."""
         executor = self._get(executor_id)
         executor.connections += 1
+        executor.streams += 1
+        executor.wanted.set()
+        untold = {(grant.run_id, grant.task_id) for grant in executor.grants}
+        for key, held in executor.held.items():
+            held.granted = held.granted if key in untold else 0
         return executor
 
     def claimed(self, run: Run, task: Task) -> Held:

@@ -52,7 +52,7 @@ class Following:
         """After a command of a client: what concerns executors and child runs does not wait."""
         for event in outcome.events:
             if isinstance(event, AllotmentShrunk):
-                self.dispatch.tell(run_id, outcome, event)
+                self.dispatch.tell(outcome.state, outcome.revision, event.task_id)
         told = (event for event in outcome.events if isinstance(event, (MessageSent, ChildRunRequested)))
         self._events(outcome.state, told)
 

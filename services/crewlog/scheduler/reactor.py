@@ -87,6 +87,12 @@ class Reactor:
         if task_id in run.open:
             self._dispatch.repeat_messages(run, task_id)
 
+    async def repeat_allotment(self, run_id: str, task_id: str) -> None:
+        """An executor may not have heard that there is less than it was given."""
+        run, revision = await self._owner.state(run_id)
+        if task_id in run.open and run.tasks[task_id].allotment:
+            self._dispatch.tell(run, revision, task_id)
+
     def stop(self) -> None:
         """Nothing follows from anything any more."""
         self._stopped = True

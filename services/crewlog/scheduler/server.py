@@ -121,17 +121,20 @@ class SchedulerServer(SchedulerServiceServicer):
     async def Synchronize(
         self, request_iterator: AsyncIterator[ExecutorReport], context: Any
     ) -> AsyncIterator[SchedulerOrder]:
-        """Ends when the executor's side does."""
+        """Ends when the executor's side does, or opens another one: what is told here is not heard any more then."""
         executor: Executor | None = None
         reports = aiter(request_iterator)
         try:
             first = await anext(reports)
             executor = self._connect(first)
-            reader = asyncio.get_running_loop().create_task(self._read(executor, reports))
+            stream = executor.streams
+            reader = asyncio.get_running_loop().create_task(self._read(executor, stream, reports))
             reader.add_done_callback(lambda _: executor.wanted.set())
             try:
                 while not reader.done():
                     await executor.wanted.wait()
+                    if executor.streams != stream:
+                        return
                     yield executor.order()
             finally:
                 reader.cancel()
@@ -155,8 +158,10 @@ class SchedulerServer(SchedulerServiceServicer):
         self._claims.reported(executor, first)
         return executor
 
-    async def _read(self, executor: Executor, reports: AsyncIterator[ExecutorReport]) -> None:
+    async def _read(self, executor: Executor, stream: int, reports: AsyncIterator[ExecutorReport]) -> None:
         async for report in reports:
+            if executor.streams != stream:
+                return
             self._claims.reported(executor, report)
 
     def _meta(self, run_id: str, on_behalf_of: str) -> Meta:
