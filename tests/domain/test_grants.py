@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+from crewlog.git import checks
 from crewlog.scheduler import grants, prompts
 from crewlog.v1.node_pb2 import CommandNode, Join, JoinMode, RetryPolicy
-from crewlog.v1.run_pb2 import LapseClaim, RetryRun
+from crewlog.v1.run_pb2 import LapseClaim, RetryRun, RunStarted
 from crewlog.v1.scheduler_pb2 import Grant
+from crewlog.v1.workspace_pb2 import CommitWorkspace, Snapshot
 
 from tests.domain.playing import SECOND, Play, agent, node
 
@@ -43,3 +47,18 @@ def test_an_agent_is_told_why_it_is_asked_again() -> None:
     play.do(RetryRun(request_id="again"))
     play.claim("a-3")
     assert "visit 3: the one before has not succeeded (broken)" in prompts.compose(play.run, play.run.tasks["a-3"])
+
+
+def test_the_title_can_stand_in_a_commit() -> None:
+    """The input of a child run is what an agent has written: its commits were refused, with all that was done."""
+    play = Play(node("a", agent=agent()))
+    play.claim("a-1")
+    started = RunStarted()
+    started.CopyFrom(play.run.started)
+    started.input.inline = b"\n Mend\0 the\x07 parser\r\nand more"
+    play.run = replace(play.run, started=started)
+    title = granted(play, "a-1").title
+    assert title == "Mend the parser"
+    commit = CommitWorkspace(workspace_id="r_a-1", run_id="r", snapshot=Snapshot(tree="0" * 40, full_tree="0" * 40))
+    commit.message = f"worker: {title}"
+    checks.commit(commit)

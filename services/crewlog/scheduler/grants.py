@@ -29,7 +29,7 @@ def make(run: Run, task: Task, revision: int, sign: ClaimSigner) -> Grant:
         model=node.agent.role.model or run.started.model,
         allotment=task.allotment.limit(),
         has_to_stop=task.has_to_stop,
-        title=run.started.input.inline.decode(errors="replace").strip().partition("\n")[0],
+        title=_title(run),
         traceparent=traces.traceparent_of_run(run_id),
     )
     if node.HasField("command") or node.HasField("agent"):
@@ -40,6 +40,12 @@ def make(run: Run, task: Task, revision: int, sign: ClaimSigner) -> Grant:
         grant.gate_outcomes.extend(_gate_outcomes(run, task))
         grant.prompt = prompts.compose(run, task)
     return grant
+
+
+def _title(run: Run) -> str:
+    """The first line of the input, which an agent may have written. It goes into commits, where not all may stand."""
+    line = run.started.input.inline.decode(errors="replace").strip().partition("\n")[0]
+    return "".join(sign for sign in line if sign.isprintable())
 
 
 def _node(run: Run, task: Task) -> Node:
