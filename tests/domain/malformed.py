@@ -276,6 +276,18 @@ MEANING = [
     Case("a map of no list", MAP % "'1 +'", "1:32", "nodes[0].map"),
     Case("a map of too many", MAP % "{times: 10001}", "1:40", "1 to 10000"),
     Case("a first without a number", "nodes: [{id: a, join: first}]\n", "1:23", "how many are enough"),
+    Case(
+        "a quorum of more than come",
+        TWO.replace("[a]}", "[a], join: {mode: quorum, count: 2}}"),
+        "1:91",
+        "lead there are 1",
+    ),
+    Case(
+        "two ways back at once",
+        TWO + "edges: [{from: b, to: a, visits_max: 2}, {from: b, to: b, visits_max: 3}]\n",
+        "2:56",
+        "edges[1].to is never gone back to: 'b' goes back to 'a' then, and to one node only",
+    ),
     Case("files from both", NODE % "files: {none: true, from: \"'a'\"}", "1:34", "either `none` or `from`"),
     Case("attempts without end", NODE % "retry: 1000", "1:34", "0 to 20"),
     Case("a label that is none", NODE % "runs_on: ['gpu big']", "1:37", "'gpu big' has to be 1 to 32"),

@@ -136,7 +136,7 @@ def _workflows(draw: st.DrawFn) -> Workflow:
         edges += [_edge(each, number, draw(st.sampled_from(["", "task.visit < 2"]))) for each in sorted(before)]
     ways_back = [(source, target) for source, targets in enumerate(earlier) for target in sorted(targets)]
     for source, target in draw(st.lists(st.sampled_from(ways_back), max_size=5, unique=True)):
-        edges.append(_edge(source, target, visits_max=2))
+        edges.append(_edge(source, target, f"task.visit < {target + 2}", visits_max=2))
     return Workflow(name="w", nodes=nodes, edges=edges)
 
 

@@ -12,8 +12,8 @@ from crewlog.domain.errors import InvalidCommand
 from crewlog.domain.graph import Graph
 from crewlog.domain.graph_order import Earlier, in_order
 from crewlog.domain.workflow import validate
-from crewlog.v1.node_pb2 import Edge, GateNode
-from crewlog.v1.run_pb2 import AgentLimits, AgentNode, BackEdge, Node, NoopNode, Role, Workflow
+from crewlog.v1.node_pb2 import Edge, GateNode, Join, JoinMode, Outcome
+from crewlog.v1.run_pb2 import AgentLimits, AgentNode, BackEdge, Node, NoopNode, Planning, Role, Workflow
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -34,6 +34,7 @@ def agent(prompt: str = "", **role: object) -> Node:
 BLANK = Node(node_id="a", agent=AgentNode(role=Role(name="writer", prompt=" \n")))
 
 
+ROLE = Role(name="writer", prompt="write it")
 SILENCE = "nodes[0].agent.role.limits.silence_seconds_max"
 
 
@@ -151,6 +152,38 @@ def test_what_is_refused(workflow: Workflow, field: str, why: str) -> None:
     found = violations(workflow)
     assert set(found) == {field}
     assert why in found[field]
+
+
+def ways_back(*others: Edge, of: Sequence[BackEdge] = ()) -> dict[str, str]:
+    nodes = [noop("a"), noop("b", "a"), noop("c", "a"), noop("d", "b", "c")]
+    return violations(Workflow(name="w", nodes=nodes, edges=[noted("d", "b"), *others], back_edges=of))
+
+
+def noted(source: str, to: str, *on: Outcome.ValueType, when: str = "", priority: int = 0) -> Edge:
+    values = {"from": source, "on": on, "when": when, "priority": priority}
+    return Edge(to=to, visits_max=2, **values)  # type: ignore[arg-type]
+
+
+def test_only_the_first_way_back_is_taken() -> None:
+    assert list(ways_back(noted("d", "c"))) == ["edges[1].to"]
+    assert list(ways_back(noted("d", "c", when="task.visit < 2"))) == ["edges[1].to"]
+    assert list(ways_back(noted("d", "c", priority=1))) == ["edges[0].to"]
+    assert list(ways_back(of=[edge("d", "c")])) == ["back_edges[0].to"]
+    assert ways_back(noted("c", "a")) == {}
+    assert ways_back(noted("d", "c", when="task.visit < 2", priority=1)) == {}
+
+
+def test_after_a_failure_the_next_way_back_is_there_when_the_first_is_used_up() -> None:
+    failed = Outcome.OUTCOME_FAILED
+    assert ways_back(noted("d", "b", failed), noted("d", "c", failed)) == {}
+
+
+def test_a_quorum_is_not_of_more_than_come_unless_a_planner_grows_them() -> None:
+    join = Join(mode=JoinMode.JOIN_MODE_QUORUM, count=3)
+    last = Node(node_id="c", depends_on=["a", "b"], noop=NoopNode(), join=join)
+    assert list(violations(plan(noop("a"), noop("b"), last))) == ["nodes[2].join.count"]
+    planner = Node(node_id="a", agent=AgentNode(role=ROLE, planning=Planning(roles=[ROLE], nodes_max=3)))
+    assert violations(plan(planner, noop("b"), last)) == {}
 
 
 def test_every_field_that_is_wrong_is_named() -> None:

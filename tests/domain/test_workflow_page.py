@@ -68,6 +68,23 @@ def test_a_join_for_which_too_few_are_left_fails(tmp_path: Path) -> None:
     assert playing.run.failure is not None and playing.run.failure.reason == "join_missed"
 
 
+def test_checks_side_by_side_are_all_repeated_where_the_way_back_leads_before_them(tmp_path: Path) -> None:
+    playing = play(example("What fails goes to somebody who mends it", tmp_path))
+    for visit in (1, 2):
+        playing.end(f"checks-{visit}")
+        assert set(playing.ready) == {"lint", "unit"}
+        playing.end(f"lint-{visit}")
+        playing.end(f"unit-{visit}", fail="command_failed")
+        playing.end(f"checked-{visit}")
+        assert playing.ready == ("mend",)
+        playing.end(f"mend-{visit}")
+    playing.end("checks-3")
+    playing.end("lint-3")
+    playing.end("unit-3")
+    playing.end("checked-3")
+    assert (playing.status("ask-3"), playing.status("mend-3")) == ("parked", "skipped")
+
+
 def test_a_loop_whose_visits_are_used_up_lets_the_failure_stand() -> None:
     playing = Play(node("do"), node("test", "do"), edges=(edge("test", "do", "failed", visits_max=3),))
     for visit in (1, 2, 3):

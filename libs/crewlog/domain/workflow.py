@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import chain
 
-from crewlog.domain import names, roles, workflow_nodes, workflow_references
+from crewlog.domain import names, roles, workflow_nodes, workflow_references, workflow_ways
 from crewlog.domain.errors import InvalidCommand
 from crewlog.domain.graph import Graph
 from crewlog.domain.graph_order import in_order
@@ -204,6 +204,7 @@ def _order(workflow: Workflow) -> Iterable[tuple[str, str]]:
         yield "nodes", f"depend on each other in a circle: {circle}; give an edge that leads back `visits_max`"
     else:
         yield from _ways_back(workflow, graph)
+        yield from workflow_ways.violations(workflow, graph)
 
 
 def _ways_back(workflow: Workflow, graph: Graph) -> Iterable[tuple[str, str]]:
