@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 from crewlog.git import checks
@@ -62,3 +63,26 @@ def test_the_title_can_stand_in_a_commit() -> None:
     commit = CommitWorkspace(workspace_id="r_a-1", run_id="r", snapshot=Snapshot(tree="0" * 40, full_tree="0" * 40))
     commit.message = f"worker: {title}"
     checks.commit(commit)
+
+
+def test_a_prompt_has_an_end_however_many_say_however_much() -> None:
+    """A grant that no call can carry would be lost again and again; and nobody else is served while it is made."""
+    many = [f"n{number}" for number in range(300)]
+    play = Play(*(node(name) for name in many), node("z", *many, agent=agent()))
+    for name in many:
+        play.end(f"{name}-1", value=["part"] * 6_000, output="x" * 30_000)
+    play.claim("z-1")
+    prompt = granted(play, "z-1").prompt
+    assert len(prompt) < 1.1 * prompts.HANDED_OVER_CHARACTERS_MAX
+    assert all(f"What {name!r} handed over" in prompt for name in many)
+    assert "characters are left out here" in prompt
+
+
+def test_a_large_value_stands_in_a_prompt_as_it_was_handed_over() -> None:
+    play = Play(node("a"), node("b"), node("z", "a", "b", agent=agent()))
+    play.end("a-1", value={"parts": list(range(3_000))})
+    play.end("b-1", value={"parts": [1]})
+    play.claim("z-1")
+    prompt = granted(play, "z-1").prompt
+    assert json.dumps({"parts": list(range(3_000))}) in prompt
+    assert '{\n "parts": [\n  1\n ]\n}' in prompt

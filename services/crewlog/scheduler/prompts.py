@@ -13,6 +13,10 @@ from crewlog.domain.run_state import Run, Task
 
 OUTPUT_CHARACTERS_MAX = 48_000
 PARTS_MAX = 200
+HANDED_OVER_CHARACTERS_MAX = 2_000_000
+"""By all tasks before it together: no model reads more."""
+INDENTED_CHARACTERS_MAX = 10_000
+"""A larger value stands there as it was handed over, without line breaks: to make them takes long."""
 
 
 def compose(run: Run, task: Task) -> str:
@@ -34,7 +38,7 @@ def _parts(run: Run, task: Task) -> Iterator[str]:
         yield _visit(run, task)
         yield from _earlier(run, task)
     for task_id in task.based_on:
-        yield handed_over(run, run.tasks[task_id])
+        yield handed_over(run, run.tasks[task_id], HANDED_OVER_CHARACTERS_MAX // len(task.based_on))
 
 
 def _item(run: Run, task: Task) -> str:
@@ -64,9 +68,11 @@ def _earlier(run: Run, task: Task) -> Iterator[str]:
             yield handed_over(run, known)
 
 
-def handed_over(run: Run, task: Task) -> str:
-    """What a task says to those that come after it, as it is."""
+def handed_over(run: Run, task: Task, room: int = HANDED_OVER_CHARACTERS_MAX) -> str:
+    """What a task says to those that come after it, as it is; of what is longer than its room, the beginning."""
     text = _said(run, task)
+    if len(text) > room:
+        text = f"{text[:room]}\n[... {len(text) - room} characters are left out here: too many tasks say too much ...]"
     about = f"{_failure(task)}{_files(run, task)}"
     return f"What {task.node_id!r} handed over:{about}\n\n<output of={task.node_id!r}>\n{text}\n</output>"
 
@@ -93,6 +99,12 @@ def _said(run: Run, task: Task) -> str:
 
 
 def _own(run: Run, task: Task) -> str:
-    text = run_context.output_of(task).strip()
+    return "\n\n".join(filter(None, (run_context.output_of(task).strip(), _value(run, task))))
+
+
+def _value(run: Run, task: Task) -> str:
+    stored = task.result.structured_json if task.result is not None else ""
+    if len(stored) > INDENTED_CHARACTERS_MAX:
+        return stored
     value = run_context.result_of(run, task)
-    return text if value is None else "\n\n".join(filter(None, (text, json.dumps(value, ensure_ascii=False, indent=1))))
+    return "" if value is None else json.dumps(value, ensure_ascii=False, indent=1)
