@@ -5,6 +5,8 @@ from __future__ import annotations
 from crewlog.domain import run
 from crewlog.domain.decider import fold
 from crewlog.domain.run_view import view
+from crewlog.runtime.limits import ANSWER_BYTES_MAX
+from crewlog.v1.body_pb2 import Body
 from crewlog.v1.node_pb2 import WaitNode
 from crewlog.v1.run_pb2 import (
     AgentNode,
@@ -15,6 +17,7 @@ from crewlog.v1.run_pb2 import (
     Role,
     RunStarted,
     TaskClaimed,
+    TaskResult,
     TaskSkipped,
     TaskSucceeded,
     WaitStarted,
@@ -90,3 +93,27 @@ def test_a_wait_names_the_signal_that_it_waits_for() -> None:
     assert [task.signal for task in view(fold(run, events)).tasks] == ["released"]
     over = [*events, TaskSucceeded(task_id="hold-1", at_unix_micros=3)]
     assert [task.signal for task in view(fold(run, over)).tasks] == [""]
+
+
+def test_a_view_can_be_sent_however_much_the_tasks_have_said() -> None:
+    """1,200 tasks of 120 KB each: who has said little is shown as it is, and what all have cost."""
+    said = TaskResult(output=Body(inline=b"x" * 60_000), structured_json=f'"{"y" * 60_000}"', summary="x" * 2_000)
+    said.cost_usd_micros = 7
+    body = Node(node_id="many", agent=AgentNode(role=Role(name="r")))
+    node = Node(node_id="many", map=MapNode(times=1_200, body=body))
+    state = fold(
+        run,
+        [
+            RunStarted(run_id="r", project_id="p", workflow=Workflow(name="w", nodes=[node]), at_unix_micros=1),
+            MapExpanded(task_id="many-1", node_id="many", visit=1, items=1_200, at_once_max=1_200, at_unix_micros=2),
+        ],
+    )
+    for number in range(1_200):
+        claimed = TaskClaimed(task_id=f"many_{number}-1", node_id=f"many_{number}", visit=1, at_unix_micros=3)
+        result = said if number else TaskResult(output=Body(inline=b"little"))
+        state = fold(run, [claimed, TaskSucceeded(task_id=claimed.task_id, result=result, at_unix_micros=4)], state)
+    shown = view(state)
+    assert shown.ByteSize() < ANSWER_BYTES_MAX // 2
+    items = [task.result for task in shown.tasks if task.node_id != "many"]
+    assert items[0].output.inline == b"little"
+    assert {(item.summary, item.cost_usd_micros) for item in items[1:]} == {("x" * 2_000, 7)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Literal, TypeAlias, get_args
 
 from crewlog.domain import names, run_state
 from crewlog.domain.graph import map_of
@@ -11,6 +12,10 @@ from crewlog.v1.budget_pb2 import Usage
 from crewlog.v1.run_pb2 import GateStatus, GateView, ParkCause, RunStatus, RunView, TaskResult, TaskStatus, TaskView
 
 ITEMS_SHOWN_MAX = 1_000
+RESULTS_BYTES_MAX = 32 * 1024 * 1024
+"""Of all tasks of a view: one that no call can carry would show nothing at all."""
+_Word: TypeAlias = Literal["output", "structured_json", "summary"]
+_WORDS: tuple[_Word, ...] = get_args(_Word)
 _NOT_PARKED = ParkCause.PARK_CAUSE_UNSPECIFIED
 
 
@@ -95,8 +100,29 @@ def _tasks(run: Run) -> tuple[list[TaskView], int]:
     known = sorted(run.tasks.values(), key=lambda task: _begun(task, order))
     shown = _few_items(run, known) if len(known) > ITEMS_SHOWN_MAX else known
     to_come = (node_id for node_id in order if names.task_id(node_id, run.visits[node_id]) not in run.tasks)
-    views = [_task(run, task) for task in shown] + [_waiting(run, node_id) for node_id in to_come]
-    return views, len(known) - len(shown)
+    results = _few_words([task.result for task in shown])
+    views = [_task(run, task, result) for task, result in zip(shown, results, strict=True)]
+    return views + [_waiting(run, node_id) for node_id in to_come], len(known) - len(shown)
+
+
+def _few_words(results: list[TaskResult | None]) -> list[TaskResult | None]:
+    """Where they are too large together, those that are larger than an equal part lose their words: first all but the
+    summary, then that too. What they have cost stays."""
+    if sum(result.ByteSize() for result in results if result is not None) <= RESULTS_BYTES_MAX:
+        return results
+    room = RESULTS_BYTES_MAX // len(results)
+    for field in _WORDS:
+        results = [_without(field, result, room) for result in results]
+    return results
+
+
+def _without(field: _Word, result: TaskResult | None, room: int) -> TaskResult | None:
+    if result is None or result.ByteSize() <= room:
+        return result
+    less = TaskResult()
+    less.CopyFrom(result)
+    less.ClearField(field)
+    return less
 
 
 def _few_items(run: Run, tasks: list[Task]) -> list[Task]:
@@ -108,7 +134,7 @@ def _few_items(run: Run, tasks: list[Task]) -> list[Task]:
     return [task for task in tasks if task.task_id not in hidden]
 
 
-def _task(run: Run, task: Task) -> TaskView:
+def _task(run: Run, task: Task, result: TaskResult | None) -> TaskView:
     return TaskView(
         task_id=task.task_id,
         node_id=task.node_id,
@@ -123,7 +149,7 @@ def _task(run: Run, task: Task) -> TaskView:
         messages=len(run.messages.get(task.task_id, ())),
         is_cancel_requested=task.cancel_requested is not None,
         allotment=task.allotment.limit(),
-        result=task.result,
+        result=result,
         failure=task.failure,
         started_at_unix_micros=task.started_at_unix_micros,
         ended_at_unix_micros=task.ended_at_unix_micros,
