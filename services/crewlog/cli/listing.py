@@ -128,7 +128,10 @@ def write_run(view: RunView, *, with_items: bool = False) -> None:
 def _write_tasks(view: RunView, shown: Sequence[TaskView]) -> None:
     """What was left out stands back."""
     items, questions = tasks.items_of(view.tasks), {gate.task_id: gate.question for gate in gates.open_ones(view.gates)}
-    rows = [_task_row(task, questions.get(task.task_id, ""), items.get(task.task_id, ())) for task in shown]
+    rows = [
+        _task_row(task, view.ended_at_unix_micros, questions.get(task.task_id, ""), items.get(task.task_id, ()))
+        for task in shown
+    ]
     heading, *lines = table(_TASK_HEADINGS, rows)
     write_line(heading)
     for task, line in zip(shown, lines, strict=True):
@@ -256,13 +259,13 @@ def _run_row(view: RunView) -> tuple[str, ...]:
     )
 
 
-def _task_row(task: TaskView, question: str, items: Sequence[TaskView]) -> tuple[str, ...]:
+def _task_row(task: TaskView, run_ended_at: int, question: str, items: Sequence[TaskView]) -> tuple[str, ...]:
     result = task.result
     return (
         task.task_id,
         task.kind,
         wording.plain(task.role),
-        _status(task),
+        _status(task, run_ended_at),
         str(task.generation or ""),
         str(result.turns or ""),
         str(result.tool_calls or ""),
@@ -274,9 +277,9 @@ def _task_row(task: TaskView, question: str, items: Sequence[TaskView]) -> tuple
     )
 
 
-def _status(task: TaskView) -> str:
+def _status(task: TaskView, run_ended_at: int) -> str:
     ended = task.ended_at_unix_micros
-    return wording.task_status(task.status) + (", cancelling" if task.is_cancel_requested and not ended else "")
+    return tasks.status(task, run_ended_at) + (", cancelling" if task.is_cancel_requested and not ended else "")
 
 
 def _agent_row(view: AgentView) -> tuple[str, ...]:

@@ -82,15 +82,16 @@ def _cost(view: RunView) -> str:
 def _tasks(view: RunView) -> list[str]:
     headings = ("task", "status", ">turns", ">tools", ">tokens", ">cost", ">time")
     items = tasks.items_of(view.tasks)
-    rows = [_row(task, items.get(task.task_id, ())) for task in tasks.without_items(view.tasks)]
+    outer = tasks.without_items(view.tasks)
+    rows = [_row(task, view.ended_at_unix_micros, items.get(task.task_id, ())) for task in outer]
     return ["  " + line for line in table(headings, rows)]
 
 
-def _row(task: TaskView, items: Sequence[TaskView]) -> tuple[str, ...]:
+def _row(task: TaskView, run_ended_at: int, items: Sequence[TaskView]) -> tuple[str, ...]:
     result = task.result
     return (
         wording.plain(task.task_id),
-        wording.task_status(task.status) + (f", {tasks.progress(task, items)}" if task.items else ""),
+        tasks.status(task, run_ended_at) + (f", {tasks.progress(task, items)}" if task.items else ""),
         str(result.turns or ""),
         str(result.tool_calls or ""),
         wording.count(wording.tokens(result.usage)) if result.turns else "",

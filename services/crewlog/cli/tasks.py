@@ -20,6 +20,7 @@ _STANDINGS = {
     TaskStatus.TASK_STATUS_CANCELLED: _CANCELLED,
 }
 """How items stand that have begun."""
+_NOT_BEGUN = (TaskStatus.TASK_STATUS_WAITING, TaskStatus.TASK_STATUS_READY)
 _MAP_FAILED = "map_failed"
 """Its message says what became of the items."""
 
@@ -47,7 +48,15 @@ def progress(task: TaskView, items: Iterable[TaskView]) -> str:
     latest = {item.node_id: item for item in sorted(items, key=lambda item: item.visit)}.values()
     counts = Counter(_standing(item) for item in latest)
     beside = [f"{counts[name]} {name}" for name in dict.fromkeys(_STANDINGS.values()) if counts[name] and name != _DONE]
-    return ", ".join([f"{counts[_DONE]} of {task.items} done", *beside])
+    left_out = max(0, task.items_ended - counts[_DONE] - counts[_FAILED] - counts[_CANCELLED])
+    return ", ".join([f"{counts[_DONE] + left_out} of {task.items} done", *beside])
+
+
+def status(task: TaskView, run_ended_at: int) -> str:
+    """What has not begun when its run is over does not wait any more."""
+    if run_ended_at and task.status in _NOT_BEGUN:
+        return "not begun"
+    return wording.task_status(task.status)
 
 
 def _standing(item: TaskView) -> str:
@@ -84,7 +93,7 @@ def _state(task: TaskView, question: str) -> str:
         return f"{_waits(task, question)}{_due(task, ', until ')}".removeprefix(", ")
     if task.status == _AT_WORK:
         return _due(task, "times out at ")
-    return task.failure.message or task.result.summary
+    return task.failure.message or task.result.summary or (task.result.structured_json if task.kind == "wait" else "")
 
 
 def _waits(task: TaskView, question: str) -> str:

@@ -323,6 +323,27 @@ async def test_an_item_that_was_cancelled_is_not_done(crewlog: Crewlog, remember
     assert "2 of 4 done, 1 failed, 1 cancelled" in "\n".join(summary.in_words(remembering.view, scripted=False))
 
 
+async def test_items_that_are_not_shown_are_done(crewlog: Crewlog, remembering: Remembering) -> None:
+    whole, *items = ended_map(*[TaskStatus.TASK_STATUS_SUCCEEDED] * 5, TaskStatus.TASK_STATUS_FAILED)
+    remembering.view = RunView(run_id="demo", tasks=[whole, *items[3:]], tasks_left_out=3)
+    assert "5 of 6 done, 1 failed" in (await crewlog("show", "demo")).stdout
+
+
+async def test_what_has_not_begun_when_its_run_is_over_does_not_wait(
+    crewlog: Crewlog, remembering: Remembering
+) -> None:
+    payload = TaskResult(structured_json='{"version":3}')
+    heard = TaskView(task_id="hear-1", kind="wait", status=TaskStatus.TASK_STATUS_SUCCEEDED, result=payload)
+    ask = TaskView(task_id="ask-1", kind="gate", status=TaskStatus.TASK_STATUS_WAITING)
+    remembering.view = RunView(run_id="demo", tasks=[heard, ask])
+    assert "waiting" in (await crewlog("show", "demo")).stdout
+    remembering.view.ended_at_unix_micros = NOON
+    lines = (await crewlog("show", "demo")).stdout.splitlines()
+    assert lines[-2].endswith('{"version":3}')
+    assert lines[-1].split() == ["ask-1", "gate", "not", "begun"]
+    assert "ask-1   not begun" in "\n".join(summary.in_words(remembering.view, scripted=False))
+
+
 async def test_items_of_a_run_that_was_stopped_are_done_or_not(crewlog: Crewlog, remembering: Remembering) -> None:
     done, cancelled = TaskStatus.TASK_STATUS_SUCCEEDED, TaskStatus.TASK_STATUS_CANCELLED
     whole, *items = ended_map(done, done, cancelled)
