@@ -528,10 +528,26 @@ def test_what_is_advised_when_a_signal_has_not_come_can_be_done() -> None:
     assert play.finish() == "succeeded"
 
 
-def test_a_signal_has_to_be_json() -> None:
+@pytest.mark.parametrize(
+    "payload",
+    [
+        "{",
+        "NaN",
+        "1e999",
+        '"\\ud800"',
+        "[" * 60_000,
+        "[" * 30_000 + "]" * 30_000,
+        "[" * 800 + "]" * 800,
+        f"[{','.join(['1e15'] * 10_000)}]",
+    ],
+    ids=["open", "NaN", "infinite", "half of a character", "open and deep", "very deep", "deep", "grows"],
+)
+def test_a_signal_has_to_be_json_that_can_be_read_again(payload: str) -> None:
+    """Where the stack is deeper than here, what is nested could not be: the run would stop there for ever."""
     play = Play(node("w", wait=WaitNode(signal="deployed")))
     with pytest.raises(InvalidCommand, match="payload_json"):
-        play.do(SignalRun(name="deployed", payload_json="{"))
+        play.do(SignalRun(name="deployed", payload_json=payload))
+    play.do(SignalRun(name="deployed", payload_json="[" * 30 + "]" * 30))
 
 
 def test_a_round_in_which_a_node_was_not_reached_is_no_visit_of_it() -> None:

@@ -20,6 +20,7 @@ from crewlog.domain import (
     run_money,
     run_signals,
     run_stopping,
+    schemas,
 )
 from crewlog.domain.amounts import Amounts
 from crewlog.domain.budget import check_raised, check_units
@@ -325,10 +326,11 @@ def _signal(run: Run, command: SignalRun) -> list[Message]:
 def _payload(text: str) -> str:
     """As JSON, and no larger than any other structured value."""
     try:
-        value = json.dumps(json.loads(text or "null"), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+        given = schemas.parsed(text or "null", run_begins.STRUCTURED_BYTES_MAX)
+        value = json.dumps(given, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
         if len(value.encode()) <= run_begins.STRUCTURED_BYTES_MAX:
             return value
         why = f"is larger than {run_begins.STRUCTURED_BYTES_MAX} bytes"
-    except (ValueError, RecursionError):
-        why = "is not JSON"
+    except ValueError as problem:
+        why = str(problem)
     raise InvalidCommand(f"payload_json {why}", violations={"payload_json": why})

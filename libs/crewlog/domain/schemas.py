@@ -45,7 +45,7 @@ def violations_of(schema_json: str, value_json: str) -> list[str]:
     """What does not fit, each with the place in the value as a JSON pointer, at most VIOLATIONS_MAX; empty where all
     does. The schema has to be a valid one."""
     try:
-        value = _parsed(value_json, VALUE_BYTES_MAX)
+        value = parsed(value_json, VALUE_BYTES_MAX)
     except ValueError as problem:
         return [str(problem)]
     found = []
@@ -61,7 +61,7 @@ def _validator(text: str) -> Any:
     import jsonschema_rs
 
     try:
-        schema = _parsed(text, SCHEMA_BYTES_MAX)
+        schema = parsed(text, SCHEMA_BYTES_MAX)
     except ValueError as problem:
         _refuse(str(problem))
     if not isinstance(schema, dict):
@@ -151,8 +151,9 @@ def _nothing_outside(uri: str) -> NoReturn:
     raise ValueError(f"refers to {uri[:80]!r}: a schema has to stand for itself")
 
 
-def _parsed(text: str, bytes_max: int) -> Any:
-    """Raises ValueError that says why not."""
+def parsed(text: str, bytes_max: int) -> Any:
+    """A value of JSON that everybody can go through: what is nested too deep could not be read again somewhere else.
+    Raises ValueError that says why not."""
     if len(text.encode(errors="replace")) > bytes_max:
         raise ValueError(f"is larger than {bytes_max} bytes")
     try:
