@@ -34,7 +34,7 @@ TRACE_LINES_MAX = 4_000
 class Plan:
     """How much happens, and which disk it happens on."""
 
-    runs: int = 3
+    runs: int = 4
     executors: int = 3
     schedulers: int = 2
     seconds: float = 90.0

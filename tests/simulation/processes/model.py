@@ -31,6 +31,8 @@ from tests.simulation.processes.network import pass_time
 
 MODEL = "claude-haiku-4-5"
 SENT_BACK = "NEEDS WORK"
+SHARE_OUT = "share it out"
+"""The task of an agent that gives work to another one, and waits for it."""
 TURNS_MAX = 4
 QUESTIONS: tuple[dict[str, Any], ...] = (
     {"question": "Which one?", "choices": ["a", "b"], "expires_seconds": 60, "default": "a"},
@@ -148,9 +150,7 @@ def answer(seed: int, grant: Grant, request: ModelRequest) -> ModelReply:
     said = json.dumps(list(request.messages), sort_keys=True)
     chance = Random(hashlib.sha256(f"{seed} {grant.agent_id} {said}".encode()).digest())
     turn = sum(message["role"] == "assistant" for message in request.messages) + 1
-    last = Random(f"{seed} {grant.agent_id}").randrange(1, TURNS_MAX + 1)
-    is_last = turn >= last
-    uses = _ending(chance, grant, turn) if is_last else _working(chance, grant, turn)
+    uses = _sharing(chance, grant, turn) if grant.node.agent.prompt == SHARE_OUT else _uses(seed, chance, grant, turn)
     text = SENT_BACK if not uses and chance.random() < 0.3 else f"turn {turn} of {grant.agent_id}"
     content = [ContentBlock(text=text), *(ContentBlock(tool_use=use) for use in uses)]
     return ModelReply(
@@ -160,6 +160,16 @@ def answer(seed: int, grant: Grant, request: ModelRequest) -> ModelReply:
         provider_request_id=f"req_{chance.randrange(10**9)}",
         model=request.model,
     )
+
+
+def _uses(seed: int, chance: Random, grant: Grant, turn: int) -> list[ToolUse]:
+    last = Random(f"{seed} {grant.agent_id}").randrange(1, TURNS_MAX + 1)
+    return _ending(chance, grant, turn) if turn >= last else _working(chance, grant, turn)
+
+
+def _sharing(chance: Random, grant: Grant, turn: int) -> list[ToolUse]:
+    steps: tuple[tuple[str, dict[str, Any]], ...] = ((SPAWN_TOOL, {"role": "worker", "task": "help"}), (WAIT_TOOL, {}))
+    return [_called(chance, turn, 0, *steps[turn - 1])] if turn <= len(steps) else []
 
 
 def _working(chance: Random, grant: Grant, turn: int) -> list[ToolUse]:
@@ -214,4 +224,4 @@ def _happens(provider: Provider, share: float, path: str) -> bool:
     return happened
 
 
-__all__ = ["MODEL", "SENT_BACK", "ModelError", "Moods", "Provider"]
+__all__ = ["MODEL", "SENT_BACK", "SHARE_OUT", "ModelError", "Moods", "Provider"]

@@ -35,7 +35,7 @@ from crewlog.v1.run_pb2 import (
 
 from tests.simulation.processes.effects import ASK, CLASSES
 from tests.simulation.processes.git import BASE_COMMIT
-from tests.simulation.processes.model import MODEL, SENT_BACK
+from tests.simulation.processes.model import MODEL, SENT_BACK, SHARE_OUT
 
 NODES_MAX = 5
 AGENT_SHARE, COMMAND_SHARE, NOOP_SHARE = 0.4, 0.2, 0.05
@@ -50,7 +50,7 @@ def start_run(chance: Random, number: int, at_unix_micros: int) -> StartRun:
     return StartRun(
         run_id=f"r{number}",
         project_id="p",
-        workflow=workflow(chance),
+        workflow=workflow(chance) if number else mishaps(chance),
         input=f"do job {number}",
         budget=budget,
         model=MODEL,
@@ -81,6 +81,53 @@ def workflow(chance: Random) -> Workflow:
         setattr(edge, "from", f"n{last}")
         edges.append(edge)
     return Workflow(name="random", nodes=nodes, edges=ways, back_edges=edges)
+
+
+def mishaps(chance: Random) -> Workflow:
+    """What seldom happens by chance."""
+    shapes = chance.sample((_turned_down, _failing_map, _cut_off, _shared_out, _put_together), 2)
+    parts = [shape(f"n{number}") for number, shape in enumerate(shapes)]
+    edges = [edge for _, edges in parts for edge in edges]
+    return Workflow(name="mishaps", nodes=[node for nodes, _ in parts for node in nodes], edges=edges)
+
+
+def _turned_down(name: str) -> tuple[list[Node], list[Edge]]:
+    """Nobody minds."""
+    asks = GateNode(kind=GateNodeKind.GATE_NODE_KIND_APPROVE, question="well?", default_answer="reject")
+    gates = [Node(node_id=f"{name}-{number}", gate=asks, continue_on_failure=True) for number in range(2)]
+    return [*gates, _noop(f"{name}-2", *(gate.node_id for gate in gates))], []
+
+
+def _failing_map(name: str) -> tuple[list[Node], list[Edge]]:
+    body = Node(command=CommandNode(argv=["make", "100", "100"]))
+    fails = Node(node_id=f"{name}-0", map=MapNode(body=body, times=2))
+    edge = Edge(to=f"{name}-1", on=[Outcome.OUTCOME_FAILED])
+    setattr(edge, "from", fails.node_id)
+    return [fails, _noop(f"{name}-1")], [edge]
+
+
+def _cut_off(name: str) -> tuple[list[Node], list[Edge]]:
+    """By whatever happens in so long a time."""
+    commands = (CommandNode(argv=["make", "14000", "0"], network=network) for network in (True, False, False))
+    return [
+        Node(node_id=f"{name}-{number}", command=command, continue_on_failure=True)
+        for number, command in enumerate(commands)
+    ], []
+
+
+def _shared_out(name: str) -> tuple[list[Node], list[Edge]]:
+    role = Role(name="worker", prompt="You work.", limits=AgentLimits(output_tokens_max=2_000))
+    return [Node(node_id=name, agent=AgentNode(role=role, prompt=SHARE_OUT, children=[role], children_max=2))], []
+
+
+def _put_together(name: str) -> tuple[list[Node], list[Edge]]:
+    commands = [Node(node_id=f"{name}-{number}", command=CommandNode(argv=["make", "300", "0"])) for number in range(2)]
+    joined = Node(node_id=f"{name}-2", depends_on=[node.node_id for node in commands], join_files=JoinNode())
+    return [*commands, joined], []
+
+
+def _noop(node_id: str, *depends_on: str) -> Node:
+    return Node(node_id=node_id, depends_on=depends_on, noop=NoopNode())
 
 
 def _ways(chance: Random, node: Node) -> list[Edge]:
