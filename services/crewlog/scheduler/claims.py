@@ -55,7 +55,7 @@ class Claims:
         self._gate = asyncio.Semaphore(LAPSING_AT_ONCE_MAX)
 
     def connected(self, executor_id: str) -> Executor:
-        """A stream was opened: earlier processes of its name are gone, and so may be what an earlier stream was told."""
+        """A stream was opened. Earlier processes of its name are gone, and maybe what an earlier stream was told."""
         executor = self._fleet.connect(executor_id)
         executor.heard_at = _now()
         for run_id in {run_id for run_id, _ in executor.held}:
