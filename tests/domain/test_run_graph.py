@@ -290,6 +290,17 @@ def test_all_is_missed_when_one_way_was_not_taken() -> None:
     play.end("a-1")
     play.end("b-1")
     assert play.run.failure is not None and play.run.failure.reason == "join_missed"
+    assert play.run.failure.message == "'j' needs 2 of 2 before it, and 1 have come: a-1 has led elsewhere"
+
+
+def test_a_join_says_what_became_of_those_that_it_has_missed() -> None:
+    play = fan(7, **join("QUORUM"))
+    for number in range(7):
+        play.end(f"n{number}-1", fail="broken" if number != 2 else "")
+    assert play.run.failure is not None
+    failed = ", ".join(f"n{number}-1 has failed" for number in (0, 1, 3, 4, 5))
+    assert play.run.failure.message == f"'j' needs 4 of 7 before it, and 1 have come: {failed}, and 1 more"
+    assert "on_failure: continue" in play.run.failure.what_to_do
 
 
 def test_several_commits_are_merged_by_a_join() -> None:

@@ -99,9 +99,28 @@ def _left_out(run: Run, task: Task, at: int) -> list[Message]:
     is_strict = run.graph.nodes[node_id].join.mode != JoinMode.JOIN_MODE_UNSPECIFIED
     if is_strict and run.lost.get(node_id, 0) < ways and run_stopping.is_needed(run, node_id):
         message = f"{node_id!r} needs {run.graph.needed(node_id)} of {ways} before it, and {arrived} have come"
-        return _failed(run, task, run_ends.JOIN_MISSED, message, at)
+        return _failed(run, task, run_ends.JOIN_MISSED, message + _missing(run, node_id), at)
     why = "nothing waits for it any more" if arrived else "no edge that leads here was taken"
     return [TaskSkipped(task_id=task.task_id, node_id=node_id, visit=task.visit, why=why, at_unix_micros=at)]
+
+
+def _missing(run: Run, node_id: str) -> str:
+    """What became of those that have not come, as far as they have ended."""
+    arrived = {number for number, _ in run.arrivals.get(node_id, ())}
+    sources = dict.fromkeys(way.source for way in run.graph.incoming[node_id] if way.number not in arrived)
+    ended = [task for source in sources if (task := current(run, source)) is not None and task.status in _BECAME]
+    said = [f"{task.task_id} {_BECAME[task.status]}" for task in ended[:ITEMS_NAMED_MAX]]
+    rest = [f"and {len(ended) - ITEMS_NAMED_MAX} more"] if len(ended) > ITEMS_NAMED_MAX else []
+    return ": " + ", ".join([*said, *rest]) if said else ""
+
+
+_BECAME = {
+    TaskStatus.TASK_STATUS_SUCCEEDED: "has led elsewhere",
+    TaskStatus.TASK_STATUS_FAILED: "has failed",
+    TaskStatus.TASK_STATUS_TIMED_OUT: "has timed out",
+    TaskStatus.TASK_STATUS_CANCELLED: "was cancelled",
+    TaskStatus.TASK_STATUS_SKIPPED: "was left out",
+}
 
 
 def _begin(run: Run, task: Task, at: int) -> list[Message]:
@@ -313,6 +332,7 @@ def _failed(run: Run, task: Task, reason: str, message: str, at: int) -> list[Me
     run_id = run.started.run_id
     ways_out = {
         run_ends.EXPRESSION_FAILED: run_ends.MEND_AND_START,
+        run_ends.JOIN_MISSED: f"see why (`crewlog show {run_id}`); give what may fail `on_failure: continue`, or need fewer",
         MAP_FAILED: f"see why (`crewlog show {run_id} --items`), then take it up again (`crewlog retry {run_id}`)",
     }
     what_to_do = ways_out.get(reason, "look at the workflow and at what its nodes gave")
