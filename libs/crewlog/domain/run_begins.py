@@ -332,7 +332,7 @@ def _failed(run: Run, task: Task, reason: str, message: str, at: int) -> list[Me
     run_id = run.started.run_id
     ways_out = {
         run_ends.EXPRESSION_FAILED: run_ends.MEND_AND_START,
-        run_ends.JOIN_MISSED: f"see why (`crewlog show {run_id}`); give what may fail `on_failure: continue`, or need fewer",
+        run_ends.JOIN_MISSED: f"see why (`crewlog show {run_id}`); `on_failure: continue` is for what may fail",
         MAP_FAILED: f"see why (`crewlog show {run_id} --items`), then take it up again (`crewlog retry {run_id}`)",
     }
     what_to_do = ways_out.get(reason, "look at the workflow and at what its nodes gave")
