@@ -273,6 +273,22 @@ def test_a_late_request_to_stop_a_task_does_not_stop_its_successor() -> None:
     assert state.tasks["a-2"].cancel_requested is None and state.cancelling == ()
 
 
+@pytest.mark.parametrize(
+    ("commands", "why"),
+    [
+        (WORKING, "neither failed"),
+        ((*WORKING, PAUSE), "neither failed"),
+        ((*WORKING, CANCEL), "still being stopped"),
+        ((*WORKING, end(), claim("b-1"), end("b-1"), claim("c-1"), end("c-1"), FINISH), "neither failed"),
+    ],
+    ids=["at work", "paused", "being stopped", "succeeded"],
+)
+def test_who_retries_too_soon_hears_when_it_is_time(commands: Sequence[run.Command], why: str) -> None:
+    with pytest.raises(WrongState, match=why) as refused:
+        run.decide(after(*commands), RETRY)
+    assert ("crewlog watch r" in refused.value.what_to_do) == (why == "still being stopped")
+
+
 def test_a_retry_keeps_what_succeeded_and_visits_the_rest_again() -> None:
     first = (start(), claim(), claim("b-1"), end("b-1", commit="1" * 40), failed(commit="2" * 40), FINISH)
     state = after(*first, RETRY)

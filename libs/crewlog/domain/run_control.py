@@ -152,6 +152,17 @@ def _cancel_unbegun(run: Run, command: CancelTask) -> list[Message]:
     return [asked, *ended]
 
 
+def _not_to_retry(run: Run, run_id: str) -> WrongState:
+    if is_stopping(run) and not is_over(run):
+        return WrongState(
+            f"run {run_id!r} is still being stopped", what_to_do=f"retry it when `crewlog watch {run_id}` has ended"
+        )
+    return WrongState(
+        f"run {run_id!r} has neither failed nor been cancelled",
+        what_to_do="a paused run goes on with `crewlog resume`; see `crewlog show`",
+    )
+
+
 def _retry(run: Run, command: RetryRun) -> list[Message]:
     if command.request_id and command.request_id in run.requests:
         return []
@@ -162,10 +173,7 @@ def _retry(run: Run, command: RetryRun) -> list[Message]:
             what_to_do=f"take that up (`crewlog retry {parent}`): it takes up what of it has failed",
         )
     if run.status not in _RETRYABLE:
-        raise WrongState(
-            f"run {command.run_id!r} has neither failed nor been cancelled",
-            what_to_do="a paused run goes on with `crewlog resume`; see `crewlog show`",
-        )
+        raise _not_to_retry(run, command.run_id)
     at = command.at_unix_micros
     events = [
         *_raised(run, command),
