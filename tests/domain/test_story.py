@@ -33,6 +33,7 @@ from crewlog.v1.entry_pb2 import Event, RecordedEntry
 from crewlog.v1.node_pb2 import CommandNode
 from crewlog.v1.run_pb2 import (
     AgentNode,
+    MapExpanded,
     NoopNode,
     RunFailed,
     RunSucceeded,
@@ -107,6 +108,18 @@ def test_calls_of_different_agents_are_not_mixed_up(record: Record) -> None:
         record("agent", "demo_tester-1", ToolCallSucceeded(key=key)),
     )
     assert texts[2:] == ["bash pytest -q", "read a"]
+
+
+def test_an_item_of_a_map_is_told_with_what_it_is_for(record: Record) -> None:
+    items = ['"src/a.py"', '{"path":"b"}', '"' + "x" * 200 + '"']
+    expanded = MapExpanded(task_id="each-1", node_id="each", visit=1, items_json=items, items=3)
+    numbers = MapExpanded(task_id="parts-1", node_id="parts", visit=1, items=3)
+    began = ("each_0-1", "each_1-1", "each_2-1", "each_3-1", "parts_0-1", "each-1", "other_0-1")
+    texts = _texts(
+        record("run", "demo", expanded, numbers), *(record("agent", f"demo_{each}", AgentStarted()) for each in began)
+    )
+    cut = "x" * (story.ITEM_CHARACTERS - 1) + "…"
+    assert texts[2:] == ["begins: src/a.py", 'begins: {"path":"b"}', f"begins: {cut}", *["begins"] * 4]
 
 
 def test_malformed_tool_input_is_shown_as_it_came(record: Record) -> None:

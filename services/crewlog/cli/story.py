@@ -6,7 +6,8 @@ does not know is told as just that.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -23,14 +24,17 @@ from crewlog.v1.entry_pb2 import Entry, RecordedEntry
 from google.protobuf.message import Message
 from immutables import Map
 
+ITEM_CHARACTERS = 80
+
 
 @dataclass(frozen=True, slots=True)
 class Story:
-    """What later lines need of earlier events: the calls that are open, by agent, turn and place, and the tasks that
-    are out of time: that they stop is no news."""
+    """What later lines need of earlier events: the calls that are open, by agent, turn and place, the tasks that are
+    out of time: that they stop is no news, and the items of maps as JSON, by run and node."""
 
     calls: Map[tuple[str, int, int], str] = field(default_factory=Map)
     out_of_time: Map[tuple[str, str], bool] = field(default_factory=Map)
+    items: Map[tuple[str, str], Sequence[str]] = field(default_factory=Map)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +56,16 @@ class _Scene:
 
     def is_out_of_time(self, task_id: str) -> bool:
         return (names.run_of(self.id), task_id) in self.story.out_of_time
+
+    @property
+    def item(self) -> str:
+        """What the task is for, where it is one of a list."""
+        map_node_id, _, index = names.node_of(self.task).rpartition("_")
+        items = self.story.items.get((names.run_of(self.id), map_node_id), ())
+        if not index.isdecimal() or int(index) >= len(items):
+            return ""
+        item = json.loads(items[int(index)])
+        return wording.one_line(item if isinstance(item, str) else items[int(index)], ITEM_CHARACTERS)
 
     def call(self, key: agent.EffectKey) -> str:
         if key.index < 0:
@@ -77,6 +91,8 @@ def _remember(story: Story, entry: Entry, fact: Message | None) -> Story:
             return replace(story, calls=story.calls.set(place, effects.call_in_words(fact.call)))
         case run.TaskTimedOut():
             return replace(story, out_of_time=story.out_of_time.set((entry.aggregate.id, fact.task_id), True))
+        case run.MapExpanded():
+            return replace(story, items=story.items.set((entry.aggregate.id, fact.node_id), tuple(fact.items_json)))
         case _:
             return story
 
@@ -142,7 +158,8 @@ def _run_cancelled(_: _Scene, fact: run.RunCancelled) -> Iterator[Line]:
 def _agent_started(scene: _Scene, fact: agent.AgentStarted) -> Iterator[Line]:
     role = f"{fact.node.role.name} " if fact.node.role.name else ""
     model = f" with {fact.model}" if fact.model and fact.HasField("node") else ""
-    yield Line(scene.task, wording.plain(f"{role}begins{model}"))
+    item = f": {scene.item}" if scene.item else ""
+    yield Line(scene.task, wording.plain(f"{role}begins{model}{item}"))
 
 
 def _agent_taken_over(scene: _Scene, fact: agent.AgentTakenOver) -> Iterator[Line]:
