@@ -7,9 +7,10 @@ from others, so that no schema is accepted with which a value could be looked at
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 
 from crewlog.domain.errors import InvalidCommand
 
@@ -21,6 +22,9 @@ VIOLATION_CHARACTERS_MAX = 300
 COMPILED_KEPT_MAX = 256
 PARTS_MAX = 2_000
 """Of a schema, each as often as something refers to it."""
+CHECKS_MAX = 20_000
+"""Of each part of a schema with each part of a value: some tenths of a second, when all that does not fit is looked
+for; of more, the first is told."""
 PATTERNS_MAX = 20
 PATTERN_CHARACTERS_MAX = 200
 PATTERN_BYTES_MAX = 100_000
@@ -49,15 +53,38 @@ def violations_of(schema_json: str, value_json: str) -> list[str]:
     except ValueError as problem:
         return [str(problem)]
     found = []
-    for error in _validator(schema_json).iter_errors(value):
+    for error in _errors(_validator(schema_json), value):
         found.append(f"{_pointer(error.instance_path)}: {error.message}"[:VIOLATION_CHARACTERS_MAX])
         if len(found) == VIOLATIONS_MAX:
             break
     return found
 
 
+def _errors(known: _Validator, value: Any) -> Iterable[Any]:
+    """The library collects all before it gives the first: where there may be many, the first is all that is told."""
+    import jsonschema_rs
+
+    if known.validator.is_valid(value):
+        return ()
+    if known.parts * _count(value) <= CHECKS_MAX:
+        return cast("Iterable[Any]", known.validator.iter_errors(value))
+    try:
+        known.validator.validate(value)
+    except jsonschema_rs.ValidationError as first:
+        return (first,)
+    return ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Validator:
+    """`parts` is how many the schema has, each as often as something refers to it."""
+
+    validator: Any
+    parts: int
+
+
 @lru_cache(COMPILED_KEPT_MAX)
-def _validator(text: str) -> Any:
+def _validator(text: str) -> _Validator:
     import jsonschema_rs
 
     try:
@@ -66,17 +93,19 @@ def _validator(text: str) -> Any:
         _refuse(str(problem))
     if not isinstance(schema, dict):
         _refuse("has to be an object")
-    _check_parts(schema)
+    parts = _checked_parts(schema)
     try:
         jsonschema_rs.meta.validate(schema)
-        return jsonschema_rs.Draft202012Validator(
+        validator = jsonschema_rs.Draft202012Validator(
             schema, retriever=_nothing_outside, pattern_options=jsonschema_rs.RegexOptions(PATTERN_BYTES_MAX)
         )
+        return _Validator(validator, parts)
     except (ValueError, jsonschema_rs.ReferencingError) as problem:
         _refuse(str(problem).strip().splitlines()[0][:VIOLATION_CHARACTERS_MAX])
 
 
-def _check_parts(schema: dict[str, Any]) -> None:
+def _checked_parts(schema: dict[str, Any]) -> int:
+    """How many there are, where there are not too many."""
     words = list(_words(schema))
     for word, value in words:
         if word in _NOT_HERE or (word == "$ref" and isinstance(value, str) and value[:2] not in ("#", "#/")):
@@ -84,8 +113,10 @@ def _check_parts(schema: dict[str, Any]) -> None:
     patterns = [pattern for word, value in words for pattern in _patterns(word, value)]
     if len(patterns) > PATTERNS_MAX or max(map(len, patterns), default=0) > PATTERN_CHARACTERS_MAX:
         _refuse(f"can have {PATTERNS_MAX} patterns of {PATTERN_CHARACTERS_MAX} characters")
-    if _parts(schema, schema, (), {}) > PARTS_MAX:
+    parts = _parts(schema, schema, (), {})
+    if parts > PARTS_MAX:
         _refuse(f"has more than {PARTS_MAX:,} parts, each counted as often as something refers to it")
+    return parts
 
 
 def _parts(schema: dict[str, Any], part: Any, within: tuple[str, ...], known: dict[str, int]) -> int:
@@ -169,6 +200,11 @@ def parsed(text: str, bytes_max: int) -> Any:
 
 def _no_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is no number of JSON")
+
+
+def _count(value: Any) -> int:
+    """The value, and all that is in it."""
+    return 1 + sum(map(_count, value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()))
 
 
 def _check_depth(value: Any, left: int) -> None:
