@@ -6,11 +6,16 @@ import base64
 import binascii
 import hashlib
 import json
+from collections.abc import Sequence
+from itertools import accumulate, takewhile
 
 from crewlog.domain.errors import InvalidCommand
+from google.protobuf.message import Message
 
 PAGE_SIZE_DEFAULT = 50
 PAGE_SIZE_MAX = 200
+PAGE_BYTES_MAX = 16 * 1024 * 1024
+"""A page that is larger has fewer items: a call could not carry it."""
 _TOKEN_CHARACTERS_MAX = 512
 
 
@@ -19,6 +24,12 @@ def size(asked: int) -> int:
     if asked < 0:
         raise InvalidCommand(f"page_size {asked} is negative", violations={"page_size": "has to be 0 or more"})
     return min(asked or PAGE_SIZE_DEFAULT, PAGE_SIZE_MAX)
+
+
+def fitting(items: Sequence[Message]) -> int:
+    """How many of the items, from the first on, are one page; at least one."""
+    sizes = accumulate(item.ByteSize() for item in items)
+    return max(1, sum(1 for _ in takewhile(lambda size: size <= PAGE_BYTES_MAX, sizes)))
 
 
 def token(position: str | int, *filters: object) -> str:

@@ -82,8 +82,9 @@ class RunServer(Control):
         await self._projection.reached(request.at_least_revision)
         rows = await self._projection.read(Queries.runs, wanted, int(before or FOREVER), size + 1)
         runs = [view for _, view in rows[:size]]
-        token = pages.token(rows[size - 1][0], "runs", wanted) if len(rows) > size else ""
-        return RunList(runs=runs, next_page_token=token)
+        count = pages.fitting(runs)
+        token = pages.token(rows[count - 1][0], "runs", wanted) if len(rows) > count else ""
+        return RunList(runs=runs[:count], next_page_token=token)
 
     async def Watch(self, request: WatchRun, context: Any) -> AsyncIterator[WatchRunMessage]:
         checks.run_id("run_id", request.run_id)

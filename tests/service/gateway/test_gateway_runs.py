@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from crewlog.domain.errors import Conflict, InvalidCommand, NotFound, WrongState
+from crewlog.gateway import pages
 from crewlog.gateway.config import ModelAccess
 from crewlog.telemetry import traces
 from crewlog.v1.agent_pb2 import AgentStatus, GetAgent, ListAgents
@@ -197,6 +198,24 @@ async def test_runs_are_listed_newest_first_in_pages(world: Any) -> None:
     assert [run.run_id for run in of_one.runs] == ["run-3", "run-1"]
     over = await world.run_service.List(ListRuns(statuses=[RunStatus.RUN_STATUS_SUCCEEDED]))
     assert [run.run_id for run in over.runs] == ["run-3"]
+
+
+@pytest.mark.parametrize("bytes_max", [1, 400, 1_000])
+async def test_a_page_that_would_be_too_large_has_fewer_runs(
+    world: Any, monkeypatch: pytest.MonkeyPatch, bytes_max: int
+) -> None:
+    """Runs with many questions, or long inputs: the list could not be had at all."""
+    monkeypatch.setattr(pages, "PAGE_BYTES_MAX", bytes_max)
+    project = await world.register("/repos/one")
+    for number in range(5):
+        revision = await world.start_run(f"run-{number}", project)
+    wanted, seen = ListRuns(at_least_revision=revision), list[str]()
+    while wanted.page_token or not seen:
+        page = await world.run_service.List(wanted)
+        assert len(page.runs) == 1 or sum(run.ByteSize() for run in page.runs) <= bytes_max
+        seen += [run.run_id for run in page.runs]
+        wanted.page_token = page.next_page_token
+    assert seen == ["run-4", "run-3", "run-2", "run-1", "run-0"]
 
 
 async def test_a_page_token_belongs_to_its_list(world: Any) -> None:
