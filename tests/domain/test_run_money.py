@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import pytest
-from crewlog.domain import run
+from crewlog.domain import run, run_money
 from crewlog.domain.decider import fold
 from crewlog.domain.errors import BudgetExceeded, Conflict, InvalidCommand, NotFound, Refused, WrongState
 from crewlog.domain.run_state import Run, claimable, is_finishing
@@ -35,6 +35,7 @@ from crewlog.v1.run_pb2 import (
     RunLimitLowered,
     RunLimitRaised,
     ShrinkAllotment,
+    SpawnChild,
     StartRun,
     TaskCancelled,
     TaskClaimed,
@@ -47,6 +48,8 @@ from crewlog.v1.run_pb2 import (
     UnparkTask,
     Workflow,
 )
+
+from tests.domain.playing import Play, agent, node
 
 ASK, WAIT = OnExhausted.ON_EXHAUSTED_ASK, OnExhausted.ON_EXHAUSTED_WAIT
 GATE = "a-1-1"
@@ -276,3 +279,13 @@ def test_warnings_come_once_and_again_after_a_raise() -> None:
     )
     assert RunBudgetWarned not in [type(event) for event in run.decide(state, claim("b-1"))]
     assert after(start(nodes="ab"), claim(), end("a-1", 83), raised(100)).warned_percent < 80
+
+
+def test_a_task_and_its_children_get_no_more_than_their_node_may_cost() -> None:
+    worker = agent(children=[Role(name="worker", prompt="work")])
+    play = Play(node("a", agent=worker, budget=Limit(usd_micros=100)), budget=Limit(usd_micros=1_000))
+    play.claim("a-1")
+    play.do(SpawnChild(task_id="a-1", generation=1, role="worker", prompt="help", share=Amounts(usd_micros=40)))
+    assert run_money.below_cap(play.run, play.run.tasks["a-1"]).usd_micros == 0
+    with pytest.raises(BudgetExceeded, match="may not cost so much"):
+        play.do(GrowAllotment(task_id="a-1", generation=1, number=1, by=Amounts(usd_micros=1)))

@@ -15,7 +15,7 @@ from crewlog.domain import amounts, run_money
 from crewlog.domain.amounts import ZERO, Amounts
 from crewlog.domain.run_events import evolve
 from crewlog.domain.run_money_events import held
-from crewlog.domain.run_state import Gate, Run, Task, is_over, is_stopping, is_to_stop, node_of
+from crewlog.domain.run_state import Gate, Run, Task, is_over, is_stopping, is_to_stop
 from crewlog.v1.budget_pb2 import OnExhausted
 from crewlog.v1.run_pb2 import (
     AskForAllotment,
@@ -127,7 +127,7 @@ def _is_refused(chain: Sequence[Run], wanted: Amounts) -> bool:
     """Whether it is of no use to wait: a node may not cost more, or nobody is to wait, or a person has said no."""
     for child, parent in pairwise(chain):
         task = _task_in(parent, child)
-        if task is None or (wanted - _below_cap(parent, task)).at_least_zero():
+        if task is None or (wanted - run_money.below_cap(parent, task)).at_least_zero():
             return True
         wanted = _lacking(parent, wanted)
     top = chain[-1]
@@ -224,16 +224,9 @@ def _largest(one: Amounts, other: Amounts) -> Amounts:
 def _room(run: Run, task: Task) -> Amounts:
     """By how much the allotment may grow, in each unit that limits it."""
     left, own = run_money.left(run), amounts.limited_units(run.limit)
-    below = _below_cap(run, task)
+    below = run_money.below_cap(run, task)
     units = amounts.limited_units(task.allotment)
     return Amounts(**{u: min(getattr(left, u) if u in own else amounts.AMOUNT_MAX, getattr(below, u)) for u in units})
-
-
-def _below_cap(run: Run, task: Task) -> Amounts:
-    """By how much it may grow before it is what its node may cost at most."""
-    cap = Amounts.of(node_of(run, task).budget)
-    free = (cap - task.allotment).at_least_zero()
-    return Amounts(*(getattr(free, unit) if getattr(cap, unit) else amounts.AMOUNT_MAX for unit in amounts.UNITS))
 
 
 def _has_said_no(run: Run, task: Task) -> bool:

@@ -15,7 +15,7 @@ from crewlog.domain.errors import BudgetExceeded, WrongState
 from crewlog.domain.graph import map_of
 from crewlog.domain.run_events import evolve
 from crewlog.domain.run_money_events import held
-from crewlog.domain.run_state import ENDED, Run, Task, current, is_over, is_stopping, is_to_stop, spends
+from crewlog.domain.run_state import ENDED, Run, Task, current, is_over, is_stopping, is_to_stop, node_of, spends
 from crewlog.v1.answer_pb2 import Failure
 from crewlog.v1.budget_pb2 import OnExhausted
 from crewlog.v1.run_pb2 import (
@@ -46,7 +46,7 @@ Command: TypeAlias = GrowAllotment | ShrinkAllotment | UnparkTask | RaiseRunBudg
 WARN_PERCENT = 80
 GATE_SECONDS_DEFAULT = 7 * 24 * 3_600
 RAISE, STOP = "raise", "stop"
-RUN_BUDGET_PREFIX = "run_"
+RUN_BUDGET_PREFIX, NODE_BUDGET_PREFIX = "run_", "node_"
 SPENDERS_COUNTED_MAX = 64
 
 
@@ -90,6 +90,19 @@ def is_given(run: Run, budget_id: str) -> bool:
 def left(run: Run) -> Amounts:
     """What is neither spent nor allotted, in the units that the run limits."""
     return amounts.left(run.limit, run.spent + run.allotted)
+
+
+def node_budget(node_id: str) -> str:
+    """What stands in the place of a budget's id where a node may not cost more: nobody can raise that while it runs."""
+    return NODE_BUDGET_PREFIX + node_id
+
+
+def below_cap(run: Run, task: Task) -> Amounts:
+    """By how much the task may grow before it has what its node may cost at most; what it has shared out counts."""
+    cap = Amounts.of(node_of(run, task).budget)
+    shared = amounts.total(run.spawned[child].allotment for child in run.children.get(task.task_id, ()))
+    free = (cap - task.allotment - shared).at_least_zero()
+    return Amounts(*(getattr(free, unit) if getattr(cap, unit) else amounts.AMOUNT_MAX for unit in amounts.UNITS))
 
 
 def share(run: Run, node_id: str) -> Amounts:
@@ -220,6 +233,8 @@ def _grow(run: Run, command: GrowAllotment) -> list[Message]:
         return []
     if not amounts.fits(run.limit, run.spent + run.allotted + by):
         raise BudgetExceeded(f"run {command.run_id!r} has not so much left", what_to_do="raise its budget")
+    if (by - below_cap(run, task)).at_least_zero():
+        raise BudgetExceeded(f"node {task.node_id!r} may not cost so much", what_to_do="give it a larger `budget`")
     at = command.at_unix_micros
     grown = AllotmentGrown(task_id=task.task_id, number=command.number, by=by.message(), at_unix_micros=at)
     return [*_settled_gates(run, task.task_id, "", at), grown] if task.task_id in run.child_runs else [grown]

@@ -423,12 +423,17 @@ class RequestAllotment(_message.Message):
     TASK_ID_FIELD_NUMBER: _builtins.int
     GENERATION_FIELD_NUMBER: _builtins.int
     WANTED_FIELD_NUMBER: _builtins.int
+    WANTED_AT_LEAST_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
     task_id: _builtins.str
     generation: _builtins.int
     @_builtins.property
     def wanted(self) -> _budget_pb2.Amounts:
-        """What the next call needs beyond what is left."""
+        """What the next call needs beyond what is left, for the whole of its answer."""
+
+    @_builtins.property
+    def wanted_at_least(self) -> _budget_pb2.Amounts:
+        """The same for the shortest answer that is of use; without it, nothing less than `wanted` is."""
 
     def __init__(
         self,
@@ -437,10 +442,11 @@ class RequestAllotment(_message.Message):
         task_id: _builtins.str = ...,
         generation: _builtins.int = ...,
         wanted: _budget_pb2.Amounts | None = ...,
+        wanted_at_least: _budget_pb2.Amounts | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["wanted", b"wanted"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["wanted", b"wanted", "wanted_at_least", b"wanted_at_least"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["generation", b"generation", "run_id", b"run_id", "task_id", b"task_id", "wanted", b"wanted"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["generation", b"generation", "run_id", b"run_id", "task_id", b"task_id", "wanted", b"wanted", "wanted_at_least", b"wanted_at_least"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

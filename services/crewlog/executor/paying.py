@@ -91,10 +91,14 @@ class Payer:
         return await model_calls.best_quote(request, self.price_list, agent.allotment, used, count)
 
     async def _grow(self, quoted: Quote) -> Exhausted | None:
-        """Asks for what the whole answer needs; None when there is more now."""
+        """Asks for what the whole answer needs, or at least one that is of use; None when there is more now."""
         grant = self.grant
         request = RequestAllotment(
-            run_id=grant.run_id, task_id=grant.task_id, generation=grant.generation, wanted=quoted.wanted.message()
+            run_id=grant.run_id,
+            task_id=grant.task_id,
+            generation=grant.generation,
+            wanted=quoted.wanted.message(),
+            wanted_at_least=quoted.wanted_at_least.message(),
         )
         granted = await patiently(lambda: self.scheduler.Grow(request), "scheduler")
         if granted.exhausted_budget_id:
@@ -116,8 +120,11 @@ def failure(agent: Agent, budget_id: str) -> Failure:
     """Why an agent ends with what is done."""
     spent, allotted = agent.spent.usd_micros / 1e6, agent.allotment.usd_micros / 1e6
     of = f" of ${allotted:.4f}" if allotted else ""
+    is_of_node = budget_id.startswith(run_money.NODE_BUDGET_PREFIX)
+    where = "the `budget` of its node" if is_of_node else f"what {budget_id} has left"
+    more = "give the node a larger one" if is_of_node else f"raise it (`crewlog budget raise {budget_id} AMOUNT`)"
     return Failure(
         reason="budget_exhausted",
-        message=f"${spent:.4f}{of} are spent, and the next model call does not fit into what {budget_id} has left",
-        what_to_do=f"raise it (`crewlog budget raise {budget_id} AMOUNT`) and start again; the work is on its branch",
+        message=f"${spent:.4f}{of} are spent, and the next model call does not fit into {where}",
+        what_to_do=f"{more} and start again; the work is on its branch",
     )

@@ -46,15 +46,15 @@ class Allotments:
         await self._refuse(run, claim, given, refused)
         return False
 
-    async def grow(self, run: Run, task_id: str, wanted: Amounts) -> Given:
-        """More for a task that is worked on: a good part where there is one, at least what its next call needs."""
+    async def grow(self, run: Run, task_id: str, wanted: Amounts, least: Amounts) -> Given:
+        """More for a task that is worked on: a good part where there is one, and no less than is of use to it."""
         task = run.tasks[task_id]
         wished = _wished(run, task, wanted)
-        if any(getattr(wished, unit) < getattr(wanted, unit) for unit in amounts.UNITS):
-            return Given(exhausted=run_money.own_budget(run))
+        if (least - wished).at_least_zero():
+            return Given(exhausted=_in_the_way(run, task, least))
         if not self.funding.above(run):
             return Given(wished)
-        given = await self.funding.take(run, task_id, task.growths + 2, wished, wanted)
+        given = await self.funding.take(run, task_id, task.growths + 2, wished, least)
         return given if given.exhausted else Given(_merged(wished, given.amounts))
 
     def settle(self, run: Run, task_id: str) -> None:
@@ -119,10 +119,16 @@ class Allotments:
         refused.append(park)
 
 
+def _in_the_way(run: Run, task: Task, least: Amounts) -> str:
+    is_capped = (least - run_money.below_cap(run, task)).at_least_zero()
+    return run_money.node_budget(task.node_id) if is_capped else run_money.own_budget(run)
+
+
 def _wished(run: Run, task: Task, wanted: Amounts) -> Amounts:
-    """What is needed or a chunk of it, in the units that limit the task, and no more than the run has left."""
+    """What is needed or a chunk of it, in the units that limit the task, and no more than the run has left or its node
+    may cost."""
     larger = Amounts(*(max(getattr(wanted, unit), getattr(CHUNK, unit)) for unit in amounts.UNITS))
-    wished = amounts.only_limited(task.allotment, larger)
+    wished = amounts.only_limited(task.allotment, larger).at_most(run_money.below_cap(run, task))
     left, own = run_money.left(run), amounts.limited_units(run.limit)
     return Amounts(*(getattr(wished.at_most(left) if unit in own else wished, unit) for unit in amounts.UNITS))
 

@@ -16,7 +16,7 @@ from crewlog.scheduler import periods
 from crewlog.scheduler.allotments import Allotments
 from crewlog.scheduler.child_money import ChildMoney
 from crewlog.v1.answer_pb2 import Receipt
-from crewlog.v1.budget_pb2 import BudgetView, LowerBudget, RaiseBudget, SetBudget
+from crewlog.v1.budget_pb2 import BudgetView, LowerBudget, OnExhausted, RaiseBudget, SetBudget
 from crewlog.v1.budget_service_pb2 import BudgetList, GateList, GetBudget, ListBudgets, ListGates
 from crewlog.v1.budget_service_pb2_grpc import BudgetServiceServicer, GateServiceServicer
 from crewlog.v1.run_pb2 import AnswerGate, GateStatus, GrowAllotment, LowerRunBudget, RaiseRunBudget, TaskStatus
@@ -53,9 +53,9 @@ class RunMoney:
     async def grow(self, request: RequestAllotment) -> GrantedAllotment:
         """More for a running task, or the budget that has no more. Raises WrongState for a claim that is over."""
         granted = await self._grow(request)
-        own, wanted = run_money.RUN_BUDGET_PREFIX + request.run_id, Amounts.of(request.wanted)
+        own, least = run_money.RUN_BUDGET_PREFIX + request.run_id, _least(request)
         for _ in range(FROM_PARENTS_MAX):
-            if granted.exhausted_budget_id != own or not await self._child_money.more(request.run_id, wanted):
+            if granted.exhausted_budget_id != own or not await self._child_money.more(request.run_id, least):
                 break
             granted = await self._grow(request)
         if granted.exhausted_budget_id == own:
@@ -68,7 +68,8 @@ class RunMoney:
         if task is None or task.status != TaskStatus.TASK_STATUS_CLAIMED or task.generation != request.generation:
             raise WrongState(f"task {request.task_id!r} is not worked on under generation {request.generation}")
         amounts.check("wanted", request.wanted)
-        given = await self._allotments.grow(run, request.task_id, Amounts.of(request.wanted))
+        amounts.check("wanted_at_least", request.wanted_at_least)
+        given = await self._allotments.grow(run, request.task_id, Amounts.of(request.wanted), _least(request))
         if given.exhausted:
             return _nothing(run, given.exhausted, revision)
         command = GrowAllotment(
@@ -216,5 +217,13 @@ def _run_of(budget_id: str) -> str:
     return budget_id.removeprefix(run_money.RUN_BUDGET_PREFIX) if budget_id.startswith("run_") else ""
 
 
+def _least(request: RequestAllotment) -> Amounts:
+    wanted, least = Amounts.of(request.wanted), Amounts.of(request.wanted_at_least)
+    return least.at_most(wanted) if least else wanted
+
+
 def _nothing(run: Run, budget_id: str, revision: int) -> GrantedAllotment:
-    return GrantedAllotment(exhausted_budget_id=budget_id, on_exhausted=run.started.on_exhausted, revision=revision)
+    """Nobody can raise what a node may cost: it is of no use to wait for that."""
+    is_for_good = budget_id.startswith(run_money.NODE_BUDGET_PREFIX)
+    on_exhausted = OnExhausted.ON_EXHAUSTED_STOP if is_for_good else run.started.on_exhausted
+    return GrantedAllotment(exhausted_budget_id=budget_id, on_exhausted=on_exhausted, revision=revision)
