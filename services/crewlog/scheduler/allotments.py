@@ -66,10 +66,10 @@ class Allotments:
             self.settle(run, spawned.parent)
 
     def watch(self, run: Run) -> None:
-        """Remembers the tasks of the run that wait for a budget above it."""
+        """Remembers the tasks of the run that wait for a budget above it; what is raised in the run itself, it sees."""
         for task_id in run.parked:
             task = run.tasks[task_id]
-            if task.parked_on:
+            if task.parked_on and not task.parked_on.startswith(run_money.RUN_BUDGET_PREFIX):
                 self._parked.setdefault(task.parked_on, {})[run.started.run_id, task_id] = task.wanted
 
     def waiting_for(self, budget_id: str) -> list[str]:
