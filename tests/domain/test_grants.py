@@ -8,7 +8,7 @@ from dataclasses import replace
 from crewlog.git import checks
 from crewlog.scheduler import grants, prompts
 from crewlog.v1.node_pb2 import CommandNode, Join, JoinMode, RetryPolicy
-from crewlog.v1.run_pb2 import LapseClaim, RetryRun, RunStarted
+from crewlog.v1.run_pb2 import LapseClaim, MapNode, Node, NoopNode, RetryRun, RunStarted
 from crewlog.v1.scheduler_pb2 import Grant
 from crewlog.v1.workspace_pb2 import CommitWorkspace, Snapshot
 
@@ -86,3 +86,16 @@ def test_a_large_value_stands_in_a_prompt_as_it_was_handed_over() -> None:
     prompt = granted(play, "z-1").prompt
     assert json.dumps({"parts": list(range(3_000))}) in prompt
     assert '{\n "parts": [\n  1\n ]\n}' in prompt
+
+
+def test_what_is_left_out_of_the_results_of_a_map_is_said() -> None:
+    count = prompts.PARTS_MAX + 50
+    many = MapNode(body=Node(noop=NoopNode()), times=count, at_once_max=count)
+    play = Play(node("many", map=many), node("z", "many", agent=agent()))
+    for number in range(count):
+        play.end(f"many_{number}-1", output="short" if number else "x" * 1_000)
+    play.claim("z-1")
+    prompt = granted(play, "z-1").prompt
+    assert "[... 50 more are left out here ...]" in prompt
+    assert prompt.count("characters are left out here") == 1
+    assert f"many_{prompts.PARTS_MAX - 1}:\nshort" in prompt

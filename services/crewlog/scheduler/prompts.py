@@ -70,9 +70,7 @@ def _earlier(run: Run, task: Task) -> Iterator[str]:
 
 def handed_over(run: Run, task: Task, room: int = HANDED_OVER_CHARACTERS_MAX) -> str:
     """What a task says to those that come after it, as it is; of what is longer than its room, the beginning."""
-    text = _said(run, task)
-    if len(text) > room:
-        text = f"{text[:room]}\n[... {len(text) - room} characters are left out here: too many tasks say too much ...]"
+    text = _cut(_said(run, task), room)
     about = f"{_failure(task)}{_files(run, task)}"
     return f"What {task.node_id!r} handed over:{about}\n\n<output of={task.node_id!r}>\n{text}\n</output>"
 
@@ -89,13 +87,19 @@ def _files(run: Run, task: Task) -> str:
 
 def _said(run: Run, task: Task) -> str:
     parts = run_state.parts_of(run, task) if task.task_id in run.expansions else []
-    if parts:
-        room = OUTPUT_CHARACTERS_MAX // len(parts)
-        return "\n\n".join(
-            f"{part.node_id}:{_failure(part)}{_files(run, part)}\n{_own(run, part)[:room]}"
-            for part in parts[:PARTS_MAX]
-        )
-    return _own(run, task)
+    if not parts:
+        return _own(run, task)
+    room, more = OUTPUT_CHARACTERS_MAX // len(parts), len(parts) - PARTS_MAX
+    said = [
+        f"{part.node_id}:{_failure(part)}{_files(run, part)}\n{_cut(_own(run, part), room)}"
+        for part in parts[:PARTS_MAX]
+    ]
+    return "\n\n".join([*said, f"[... {more} more are left out here ...]"] if more > 0 else said)
+
+
+def _cut(text: str, room: int) -> str:
+    left_out = len(text) - room
+    return text if left_out <= 0 else f"{text[:room]}\n[... {left_out} characters are left out here ...]"
 
 
 def _own(run: Run, task: Task) -> str:
