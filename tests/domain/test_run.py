@@ -269,7 +269,7 @@ def _refusal(state: Run, command: run.Command) -> Refused:
 
 @st.composite
 def graphs(draw: st.DrawFn) -> Workflow:
-    """Nodes that depend on earlier ones, and at most two ways back."""
+    """Nodes that depend on earlier ones, and at most two ways back, each from a node of its own."""
     size = draw(st.integers(1, 8))
     names = [f"n{number}" for number in range(size)]
     nodes = [
@@ -281,7 +281,7 @@ def graphs(draw: st.DrawFn) -> Workflow:
     workflow = Workflow(name="random", nodes=nodes)
     graph = Graph.of(workflow)
     pairs = [(a, b) for b in names for a in [b, *sorted(graph.descendants(b))]]
-    for source, target in draw(st.lists(st.sampled_from(pairs), max_size=2)):
+    for source, target in draw(st.lists(st.sampled_from(pairs), max_size=2, unique_by=lambda pair: pair[0])):
         edge = {"from": source, "to": target, "output_contains": AGAIN, "visits_max": draw(st.integers(1, 3))}
         workflow.back_edges.append(BackEdge(**edge))  # type: ignore[arg-type]
     return workflow
