@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections import Counter
 from typing import Any
 
@@ -318,6 +319,31 @@ def test_no_limit_is_exceeded_and_nobody_waits_for_nothing(steps: list[tuple[str
             assert tasks_max is None or count <= max(tasks_max, before[key])
         assert len(office.begun) - begun <= 5
         _nobody_waits_for_nothing(office)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_whoever_comes_and_goes_those_who_can_go_on(seed: int) -> None:
+    """Long, and with few slots: runs wait for several things at once, which become free at once."""
+    chance, office = random.Random(seed), Office(last_first=seed % 2 == 1)
+    office.executor("e", 2)
+    office.executor("g", 1, "gpu")
+    for _ in range(200):
+        what, how = _any_step(chance)
+        _take(office, what, how)
+        assert all(office.fleet.limits.at_work(key) == count for key, count in office.counted().items())
+        _nobody_waits_for_nothing(office)
+
+
+def _any_step(chance: random.Random) -> tuple[str, Any]:
+    nodes = [(chance.choice(["", "a", "b"]), chance.choice([(), ("gpu",)])) for _ in range(chance.randint(1, 4))]
+    steps: list[tuple[str, Any]] = [
+        ("start", (nodes, chance.randint(-3, 3), chance.choice("pq"))),
+        ("limit", (ROLE, chance.choice(["a", "b", "*"]), chance.choice([-1, 0, 1, 2]))),
+        ("end", chance.randrange(100)),
+        ("cancel", chance.randrange(100)),
+        ("time", chance.randint(0, 5)),
+    ]
+    return chance.choices(steps, [3, 2, 4, 1, 2])[0]
 
 
 def _node(node_id: str, role: str, labels: tuple[str, ...]) -> Node:
