@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -23,11 +25,15 @@ SCHEMA = BUILT_IN / "workflow.schema.json"
 
 
 @pytest.fixture(scope="module", autouse=True)
-def warm(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """What is imported once does not count as the time of one file."""
+def warm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What is imported once does not count as the time of one file, nor does to look through what other tests have left
+    in memory, again and again."""
     path = tmp_path_factory.mktemp("warm") / "w.yaml"
     path.write_text("nodes: [{id: a, role: tester, prompt: '{{ run.input }}', output_schema: {type: object}}]")
     load_workflow(str(path))
+    gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
