@@ -17,6 +17,7 @@ from crewlog.domain.replacing import replace
 from crewlog.domain.run_events import evolve
 from crewlog.domain.run_graph_events import has_enough
 from crewlog.domain.run_map_events import is_failing
+from crewlog.domain.run_results import STRUCTURED_BYTES_MAX
 from crewlog.domain.run_state import (
     RUN_VISITS_MAX,
     Expansion,
@@ -53,7 +54,6 @@ ITEMS_MAX = 10_000
 ITEMS_BYTES_MAX = 512 * 1024
 FOLLOWING_BYTES_MAX = 1024 * 1024
 """A quarter of an entry, so that what comes last still fits into it."""
-STRUCTURED_BYTES_MAX = 64 * 1024
 GATE_TEXT_CHARACTERS_MAX = 32_000
 ITEMS_NAMED_MAX = 5
 MAP_FAILED = "map_failed"

@@ -26,6 +26,7 @@ from crewlog.domain.amounts import Amounts
 from crewlog.domain.budget import check_raised, check_units
 from crewlog.domain.errors import Conflict, InvalidCommand, NotFound, WrongState
 from crewlog.domain.run_events import evolve
+from crewlog.domain.run_results import STRUCTURED_BYTES_MAX
 from crewlog.domain.run_resuming import resumed
 from crewlog.domain.run_state import (
     ENDED,
@@ -334,11 +335,11 @@ def _signal(run: Run, command: SignalRun) -> list[Message]:
 def _payload(text: str) -> str:
     """As JSON, and no larger than any other structured value."""
     try:
-        given = schemas.parsed(text or "null", run_begins.STRUCTURED_BYTES_MAX)
+        given = schemas.parsed(text or "null", STRUCTURED_BYTES_MAX)
         value = json.dumps(given, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-        if len(value.encode()) <= run_begins.STRUCTURED_BYTES_MAX:
+        if len(value.encode()) <= STRUCTURED_BYTES_MAX:
             return value
-        why = f"is larger than {run_begins.STRUCTURED_BYTES_MAX} bytes"
+        why = f"is larger than {STRUCTURED_BYTES_MAX} bytes"
     except ValueError as problem:
         why = str(problem)
     raise InvalidCommand(f"payload_json {why}", violations={"payload_json": why})
