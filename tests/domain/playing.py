@@ -59,11 +59,12 @@ def workflow(*nodes: Node, edges: tuple[Edge, ...] = (), **fields: Any) -> Workf
 class Play:
     """A run, and somebody who does what it asks for."""
 
-    def __init__(self, *nodes: Node, edges: tuple[Edge, ...] = (), **start: Any) -> None:
+    def __init__(self, *nodes: Node, edges: tuple[Edge, ...] = (), visits_max: int = 0, **start: Any) -> None:
         self.now = 1_000 * SECOND
         self.run = run.INITIAL
         self.events: list[Message] = []
-        self.do(StartRun(run_id="r", workflow=workflow(*nodes, edges=edges), input="do it", base_commit=BASE, **start))
+        flow = workflow(*nodes, edges=edges, visits_max=visits_max)
+        self.do(StartRun(run_id="r", workflow=flow, input="do it", base_commit=BASE, **start))
 
     def do(self, command: Any) -> list[Message]:
         command.at_unix_micros = self.now

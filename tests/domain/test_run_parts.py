@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from crewlog.domain import run, run_begins, run_context, run_deadlines, run_results, run_state
 from crewlog.domain.decider import fold
-from crewlog.domain.errors import InvalidCommand, Refused, StaleClaim
+from crewlog.domain.errors import InvalidCommand, Refused, StaleClaim, WrongState
 from crewlog.domain.graph import map_of
 from crewlog.domain.run_view import view
 from crewlog.eventlog.port import ENTRY_BYTES_MAX
@@ -512,3 +512,21 @@ def test_what_is_too_much_for_one_entry_goes_into_several() -> None:
     sizes = [sum(event.ByteSize() for event in events) for events in decisions]
     assert len(sizes) > 5 and max(sizes) < 2 * run_begins.FOLLOWING_BYTES_MAX
     assert len(of(play.events, ChildRunRequested)) == 100
+
+
+def test_children_and_what_is_planned_are_visits_of_the_run() -> None:
+    play = lead(visits_max=2)
+    play.do(spawn(1))
+    with pytest.raises(WrongState, match="as many visits as its workflow allows"):
+        play.do(spawn(2))
+    play = Play(node("p", agent=agent(planning=PLANNING)), visits_max=2)
+    play.end("p-1", value=plan({"id": "x"}, {"id": "y"}))
+    assert play.run.failure is not None and "may have 1 visits more" in play.run.failure.message
+
+
+def test_who_is_out_of_time_gets_no_children() -> None:
+    play = Play(node("lead", agent=agent(children=[Role(name="worker", prompt="work")]), timeout_seconds=60))
+    play.claim("lead-1")
+    play.wait(61)
+    with pytest.raises(WrongState, match="is being stopped"):
+        play.do(spawn(1))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from crewlog.domain import run_state
 from crewlog.domain.errors import Conflict
@@ -39,7 +41,7 @@ QUESTION = Question(turn=1, kind=GateKind.GATE_KIND_QUESTION, question="which?")
 BACK = edge("c", "a", "failed", visits_max=2)
 
 
-def beside(**start: object) -> Play:
+def beside(**start: Any) -> Play:
     """`c` may send the work back to `a`, while `b` is worked on."""
     parent = agent(children=[Role(name="worker", prompt="work")])
     play = Play(node("a"), node("b", "a", agent=parent), node("c", "a"), edges=(BACK,), **start)

@@ -19,7 +19,6 @@ from crewlog.domain.run_graph_events import has_enough
 from crewlog.domain.run_map_events import is_failing
 from crewlog.domain.run_results import STRUCTURED_BYTES_MAX
 from crewlog.domain.run_state import (
-    RUN_VISITS_MAX,
     Expansion,
     Run,
     Task,
@@ -31,6 +30,7 @@ from crewlog.domain.run_state import (
     is_stopping,
     kind,
     next_task,
+    visits_left,
 )
 from crewlog.v1.answer_pb2 import Failure
 from crewlog.v1.body_pb2 import Body
@@ -253,7 +253,7 @@ def _map(run: Run, task: Task, node: Node, at: int) -> list[Message]:
             raise ExpressionFailed(f"`over` gives {type(value).__name__}, and has to give a list")
         items = [json.dumps(item, ensure_ascii=False) for item in value]
     count = node.map.times if items is None else len(items)
-    if count > ITEMS_MAX or run.visited + count > (run.started.workflow.visits_max or RUN_VISITS_MAX):
+    if count > ITEMS_MAX or count > visits_left(run):
         raise ExpressionFailed(f"{count} items are more than the run may visit")
     if items is not None and sum(len(item.encode()) for item in items) > ITEMS_BYTES_MAX:
         raise ExpressionFailed(f"the items are more than {ITEMS_BYTES_MAX} bytes")

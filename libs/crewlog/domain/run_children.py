@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from crewlog.domain import names
 from crewlog.domain.amounts import Amounts, limited_units
 from crewlog.domain.errors import BudgetExceeded, InvalidCommand, NotFound, StaleClaim, WrongState
-from crewlog.domain.run_state import ENDED, Run, Spawned, Task, current, is_stopping, node_of
+from crewlog.domain.run_state import ENDED, Run, Spawned, Task, current, is_stopping, is_to_stop, node_of, visits_left
 from crewlog.domain.templates import escaped
 from crewlog.v1.answer_pb2 import Failure
 from crewlog.v1.body_pb2 import Body
@@ -84,7 +84,7 @@ def _free_node_id(run: Run, parent: Task, number: int) -> str:
 def _check_may_spawn(run: Run, parent: Task, command: SpawnChild) -> None:
     if parent.status != TaskStatus.TASK_STATUS_CLAIMED or parent.generation != command.generation:
         raise StaleClaim(f"task {command.task_id!r} is not worked on under generation {command.generation}")
-    if is_stopping(run) or parent.cancel_requested is not None:
+    if is_stopping(run) or is_to_stop(parent):
         raise WrongState(f"task {command.task_id!r} is being stopped")
     if not command.prompt.strip() or len(command.prompt.encode()) > PROMPT_BYTES_MAX:
         why = f"has to be 1 to {PROMPT_BYTES_MAX} bytes long"
@@ -92,6 +92,8 @@ def _check_may_spawn(run: Run, parent: Task, command: SpawnChild) -> None:
     children_max = min(CHILDREN_MAX, node_of(run, parent).agent.children_max or CHILDREN_DEFAULT)
     if len(run.children.get(parent.task_id, ())) >= children_max:
         raise WrongState(f"task {command.task_id!r} has {children_max} children: it may have no more")
+    if visits_left(run) <= 0:
+        raise WrongState("the run has had as many visits as its workflow allows: there is no room for children")
     if depth_of(run, parent) >= DEPTH_MAX:
         raise WrongState(f"task {command.task_id!r} is {DEPTH_MAX} deep: its children may have none")
     share = Amounts.of(command.share)

@@ -15,13 +15,13 @@ from crewlog.domain.expressions import ExpressionFailed
 from crewlog.domain.graph import Way, map_of
 from crewlog.domain.replacing import replace
 from crewlog.domain.run_state import (
-    RUN_VISITS_MAX,
     Run,
     Task,
     is_conflict,
     is_current,
     is_stopping,
     node_of,
+    visits_left,
 )
 from crewlog.v1.answer_pb2 import Failure
 from crewlog.v1.node_pb2 import Outcome
@@ -30,6 +30,7 @@ from crewlog.v1.run_pb2 import (
     EdgeTaken,
     GraphGrown,
     Handling,
+    Node,
     TaskCancelled,
     TaskCancelRequested,
     TaskFailed,
@@ -133,7 +134,17 @@ def _with_plan(run: Run, task: Task, end: End) -> tuple[End, list[Message]]:
     except InvalidCommand as refusal:
         failure = Failure(reason="plan_invalid", message=refusal.message, what_to_do=refusal.what_to_do)
         return failed(failure, result, end.at), []
+    if len(nodes) > visits_left(run):
+        return failed(_too_many(nodes, run), result, end.at), []
     return end, [GraphGrown(task_id=task.task_id, nodes=nodes, at_unix_micros=end.at)]
+
+
+def _too_many(nodes: Sequence[Node], run: Run) -> Failure:
+    return Failure(
+        reason="plan_invalid",
+        message=f"the plan has {len(nodes)} tasks, and the run may have {max(0, visits_left(run))} visits more",
+        what_to_do=f"raise `visits_max` of the workflow: {MEND_AND_START}",
+    )
 
 
 def _led_on(run: Run, task: Task, end: End) -> list[Message]:
@@ -287,7 +298,7 @@ def _abandoned(run: Run, task: Task, again: set[str], at: int) -> list[Message]:
 
 def _may_visit(run: Run, way: Way) -> bool:
     own = run.visits[way.target] - run.extra_visits.get(way.target, 0)
-    return own < way.visits_max and run.visited < (run.started.workflow.visits_max or RUN_VISITS_MAX)
+    return own < way.visits_max and visits_left(run) > 0
 
 
 def _visits_used_up(way: Way) -> Failure:

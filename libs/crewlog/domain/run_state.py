@@ -228,6 +228,10 @@ def is_finishing(run: Run) -> bool:
     return is_stopping(run) or not (run.ready or run.pending or run.parked or run.paused is not None)
 
 
+def visits_left(run: Run) -> int:
+    return (run.started.workflow.visits_max or RUN_VISITS_MAX) - run.visited
+
+
 def is_current(run: Run, task: Task) -> bool:
     """Whether the task is the visit that its node is at; of an item, also its map."""
     is_latest = task.visit == run.visits.get(task.node_id)
