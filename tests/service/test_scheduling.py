@@ -26,6 +26,7 @@ from crewlog.scheduler import app as scheduler_app
 from crewlog.scheduler.config import Config as SchedulerConfig
 from crewlog.v1.budget_pb2 import Limit
 from crewlog.v1.entry_pb2 import Entry
+from crewlog.v1.node_pb2 import Files
 from crewlog.v1.run_pb2 import AgentNode, CancelRun, Node, NoopNode, Role, RunStatus, StartRun, Workflow
 from crewlog.v1.scheduler_pb2 import ExecutorReport, RunningTask, SchedulerOrder
 from crewlog.v1.scheduler_pb2_grpc import SchedulerServiceStub
@@ -175,6 +176,18 @@ async def test_steps_of_a_noop_are_one_entry_each(world: World) -> None:
         await scheduler.Start(StartRun(run_id="r", workflow=chain(1, steps=20)))
         await world.until("r", run_state.is_over)
     assert 20 <= await world.agent_entries("r_n0-1") <= 22
+
+
+async def test_what_comes_after_a_task_that_cannot_begin_begins_at_once(world: World) -> None:
+    files = Files()
+    setattr(files, "from", "parse_json(tasks.one.output).x")
+    one, out = Node(node_id="one", noop=NoopNode()), Node(node_id="out", depends_on=["bad"], noop=NoopNode())
+    bad = Node(node_id="bad", depends_on=["one"], noop=NoopNode(), files=files, continue_on_failure=True)
+    async with world.scheduler(), world.executor(), client(world) as scheduler:
+        await scheduler.Start(StartRun(run_id="r", workflow=Workflow(name="w", nodes=[one, bad, out])))
+        async with asyncio.timeout(2):
+            state = await world.until("r", run_state.is_over)
+    assert [state.tasks[each].failure is None for each in ("one-1", "bad-1", "out-1")] == [True, False, True]
 
 
 async def test_runs_that_wait_for_a_slot_all_get_one(world: World) -> None:

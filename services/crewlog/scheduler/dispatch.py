@@ -22,6 +22,12 @@ from google.protobuf.message import Message
 GRACE_SECONDS = 5
 
 
+def has_ended_instead(outcome: Outcome[Run] | BaseException) -> bool:
+    """A task that could not begin has ended with its claim: what comes after it may be ready by that."""
+    events = outcome.events if isinstance(outcome, Outcome) else ()
+    return bool(events) and not any(isinstance(event, TaskClaimed) for event in events)
+
+
 class Dispatch:
     def __init__(self, fleet: Fleet, sign: grants.ClaimSigner, clock: Clock) -> None:
         self.fleet = fleet

@@ -14,7 +14,7 @@ from crewlog.domain import run_state
 from crewlog.domain.errors import Contention, Unavailable
 from crewlog.domain.run_state import Run
 from crewlog.eventlog.owner import Clock, Outcome, Owner
-from crewlog.scheduler.dispatch import Dispatch
+from crewlog.scheduler.dispatch import Dispatch, has_ended_instead
 from crewlog.scheduler.entries import Draft, Entries, raise_unless_refused
 from crewlog.scheduler.finishing import Finisher
 from crewlog.scheduler.following import Following
@@ -149,8 +149,11 @@ class Reactor:
             draft.add(self._finisher.commands(after, self.wake))
         draft.add(claims)
         outcomes = await self._entries.store(run_id, draft)
-        self._dispatch.grant(run_id, claims, outcomes[len(outcomes) - len(claims) :])
+        claimed = outcomes[len(outcomes) - len(claims) :]
+        self._dispatch.grant(run_id, claims, claimed)
         raise_unless_refused(outcomes)
+        if any(has_ended_instead(outcome) for outcome in claimed):
+            self.wake(run_id)
         run, _ = await self._owner.state(run_id)
         self._following.commands(run, outcomes)
         self._settle(run_id, run)
