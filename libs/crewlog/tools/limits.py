@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Final
 
-from crewlog.domain import run_results
-
 KIB: Final = 1024
 MIB: Final = 1024 * KIB
 GIB: Final = 1024 * MIB
@@ -50,7 +48,7 @@ LIVE_OUTPUT_CHARACTERS_MAX: Final = 256 * KIB
 CHILD_CHARACTERS_MAX: Final = 80
 CHILD_TEXT_CHARACTERS_MAX: Final = 20_000
 
-STRUCTURED_BYTES_MAX: Final = run_results.STRUCTURED_BYTES_MAX
+STRUCTURED_BYTES_MAX: Final = 64 * KIB
 RESULT_OUTPUT_BYTES_MAX: Final = 16 * KIB
 RESULT_REPORT_BYTES_MAX: Final = 24 * KIB
 
