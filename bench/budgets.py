@@ -9,9 +9,9 @@ import time
 from statistics import median
 from typing import Any
 
-from crewlog.domain import agent as agent_rules
 from crewlog.domain import budget as budget_rules
-from crewlog.domain.agent_state import MODEL, Agent
+from crewlog.domain.agent import decider as agent_rules
+from crewlog.domain.agent.state import MODEL, Agent
 from crewlog.eventlog.jetstream import JetStreamLog
 from crewlog.eventlog.owner import Meta, Owner
 from crewlog.runtime.clock import now_micros

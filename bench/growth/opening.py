@@ -6,8 +6,9 @@ import asyncio
 import time
 from statistics import median
 
-from crewlog.domain import agent, run
+from crewlog.domain.agent import decider as agent
 from crewlog.domain.decider import Decider
+from crewlog.domain.run import decider as run
 from crewlog.eventlog.jetstream import JetStreamLog
 from crewlog.eventlog.memory import MemoryLog
 from crewlog.eventlog.owner import Meta, Owner

@@ -7,10 +7,14 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import TypeAlias
 
-from crewlog.domain import run, run_child_money, run_money, run_results, run_state
 from crewlog.domain.amounts import Amounts
 from crewlog.domain.errors import Refused
-from crewlog.domain.run_state import Run, Task
+from crewlog.domain.run import child_money as run_child_money
+from crewlog.domain.run import decider as run
+from crewlog.domain.run import money as run_money
+from crewlog.domain.run import results as run_results
+from crewlog.domain.run import state as run_state
+from crewlog.domain.run.state import Run, Task
 from crewlog.eventlog import codec
 from crewlog.scheduler import child_runs
 from crewlog.v1 import budget_pb2

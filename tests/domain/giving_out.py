@@ -6,10 +6,11 @@ from collections import Counter, deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from crewlog.domain import admission, run
+from crewlog.domain import admission
 from crewlog.domain.admission import Admission, Key
 from crewlog.domain.decider import fold
-from crewlog.domain.run_state import Run
+from crewlog.domain.run import decider as run
+from crewlog.domain.run.state import Run
 from crewlog.eventlog.owner import Outcome
 from crewlog.scheduler.dispatch import Dispatch
 from crewlog.scheduler.fleet import Fleet

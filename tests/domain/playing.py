@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from crewlog.domain import run, run_state
 from crewlog.domain.decider import fold
+from crewlog.domain.run import decider as run
+from crewlog.domain.run import state as run_state
 from crewlog.v1.answer_pb2 import Failure
 from crewlog.v1.body_pb2 import Body
 from crewlog.v1.node_pb2 import (

@@ -9,11 +9,14 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import TypeAlias
 
-from crewlog.domain import amounts, names, run, run_money_events, run_state
+from crewlog.domain import amounts, names
 from crewlog.domain.errors import Refused
-from crewlog.domain.run_deadlines import RUN_SECONDS_MAX, next_due_at
-from crewlog.domain.run_state import Run, Task
-from crewlog.domain.run_view import view
+from crewlog.domain.run import decider as run
+from crewlog.domain.run import money_events as run_money_events
+from crewlog.domain.run import state as run_state
+from crewlog.domain.run.deadlines import RUN_SECONDS_MAX, next_due_at
+from crewlog.domain.run.state import Run, Task
+from crewlog.domain.run.view import view
 from crewlog.v1.answer_pb2 import Failure
 from crewlog.v1.body_pb2 import Body
 from crewlog.v1.budget_pb2 import Amounts, Limit, OnExhausted

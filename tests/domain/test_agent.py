@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import pytest
-from crewlog.domain import agent
-from crewlog.domain.agent_state import MODEL, Agent
-from crewlog.domain.agent_steps import CallModel, Fail, RunTools, Succeed, Wait, next_step
+from crewlog.domain.agent import decider as agent
+from crewlog.domain.agent.state import MODEL, Agent
+from crewlog.domain.agent.steps import CallModel, Fail, RunTools, Succeed, Wait, next_step
 from crewlog.domain.decider import fold
 from crewlog.domain.errors import BudgetExceeded, NotFound, Refused, StaleClaim, WrongState
 from crewlog.v1.agent_pb2 import (

@@ -6,8 +6,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import pytest
-from crewlog.domain.agent_ends import INVALID_OUTPUTS_MAX
-from crewlog.domain.invariants import violations
+from crewlog.domain.agent.ends import INVALID_OUTPUTS_MAX
+from crewlog.domain.conduct.invariants import violations
 from crewlog.v1.agent_pb2 import (
     AgentCancelled,
     AgentFailed,

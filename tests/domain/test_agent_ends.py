@@ -6,10 +6,10 @@ import json
 from collections.abc import Sequence
 
 import pytest
-from crewlog.domain import agent
-from crewlog.domain.agent_ends import INVALID_OUTPUTS_MAX, OUTPUT_BYTES_MAX, output_of
-from crewlog.domain.agent_state import Agent, readable
-from crewlog.domain.agent_steps import CallModel, Fail, RunTools, Step, Succeed, next_step
+from crewlog.domain.agent import decider as agent
+from crewlog.domain.agent.ends import INVALID_OUTPUTS_MAX, OUTPUT_BYTES_MAX, output_of
+from crewlog.domain.agent.state import Agent, readable
+from crewlog.domain.agent.steps import CallModel, Fail, RunTools, Step, Succeed, next_step
 from crewlog.domain.decider import fold
 from crewlog.domain.errors import WrongState
 from crewlog.v1.agent_pb2 import (

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from crewlog.domain import agent
-from crewlog.domain.agent_state import Agent
+from crewlog.domain.agent import decider as agent
+from crewlog.domain.agent.state import Agent
 from crewlog.domain.amounts import Amounts as Sum
 from crewlog.domain.decider import fold
 from crewlog.domain.errors import BudgetExceeded, InvalidCommand, WrongState

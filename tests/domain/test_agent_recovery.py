@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import pytest
-from crewlog.domain import agent
-from crewlog.domain.agent_recovery import receipt
-from crewlog.domain.agent_state import INTERRUPTED, MODEL, Agent, is_interrupted, readable
-from crewlog.domain.agent_steps import WAIT_MILLIS_MAX, Ask, CallModel, RunTools, Succeed, Wait, next_step
+from crewlog.domain.agent import decider as agent
+from crewlog.domain.agent.recovery import receipt
+from crewlog.domain.agent.state import INTERRUPTED, MODEL, Agent, is_interrupted, readable
+from crewlog.domain.agent.steps import WAIT_MILLIS_MAX, Ask, CallModel, RunTools, Succeed, Wait, next_step
 from crewlog.domain.decider import fold
 from crewlog.domain.errors import WrongState
 from crewlog.v1.agent_pb2 import (

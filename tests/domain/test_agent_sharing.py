@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from crewlog.domain import agent
-from crewlog.domain.agent_sharing import share_of
-from crewlog.domain.agent_state import Agent, spawned
-from crewlog.domain.agent_steps import Ask, RunTools, WaitForChildren, next_step
+from crewlog.domain.agent import decider as agent
+from crewlog.domain.agent.sharing import share_of
+from crewlog.domain.agent.state import Agent, spawned
+from crewlog.domain.agent.steps import Ask, RunTools, WaitForChildren, next_step
 from crewlog.domain.amounts import Amounts
 from crewlog.domain.errors import BudgetExceeded, InvalidCommand, NotFound, Refused, StaleClaim, WrongState
 from crewlog.v1 import budget_pb2

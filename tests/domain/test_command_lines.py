@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from crewlog.domain.command_lines import script_with_values
+from crewlog.domain.workflow.command_lines import script_with_values
 
 
 @pytest.mark.parametrize(

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import pytest
-from crewlog.domain.agent_steps import MODEL_ATTEMPTS_MAX
-from crewlog.domain.invariants import violations
-from crewlog.domain.run_state import CLAIMS_MAX
+from crewlog.domain.agent.steps import MODEL_ATTEMPTS_MAX
+from crewlog.domain.conduct.invariants import violations
+from crewlog.domain.run.state import CLAIMS_MAX
 from crewlog.v1.agent_pb2 import (
     AgentCancelled,
     AgentParked,

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 from crewlog.crews import available_workflows, load_role, load_workflow, strict_yaml
-from crewlog.domain import roles
 from crewlog.domain.errors import InvalidCommand, NotFound, Refused
-from crewlog.domain.workflow import roles_of
+from crewlog.domain.workflow import roles
+from crewlog.domain.workflow.validation import roles_of
 from crewlog.tools.registry import TOOLS
 from crewlog.v1.run_pb2 import OnUnknown
 from hypothesis import given

@@ -11,7 +11,7 @@ from xml.etree import ElementTree
 import pytest
 from crewlog.crews import available_workflows, load_workflow
 from crewlog.crews.drawing_svg import svg
-from crewlog.domain.workflow import violations_of
+from crewlog.domain.workflow.validation import violations_of
 from crewlog.v1.node_pb2 import Edge, GateNode, WaitNode
 from crewlog.v1.run_pb2 import Node, Workflow
 from hypothesis import given, settings

@@ -9,10 +9,10 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from crewlog.domain import schemas
 from crewlog.domain.errors import InvalidCommand
-from crewlog.domain.expressions import PATTERN_CHARACTERS_MAX, ExpressionFailed, compile_expression
-from crewlog.domain.templates import EXPRESSIONS_MAX, Template
+from crewlog.domain.workflow import schemas
+from crewlog.domain.workflow.expressions import PATTERN_CHARACTERS_MAX, ExpressionFailed, compile_expression
+from crewlog.domain.workflow.templates import EXPRESSIONS_MAX, Template
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from crewlog.crews import load_workflow
 from crewlog.crews.findings import InvalidFile
-from crewlog.domain.expression_functions import FUNCTIONS
-from crewlog.domain.expression_words import LOOPS
-from crewlog.domain.expressions import FUNCTIONS_OF_CEL, ExpressionFailed, compile_expression
+from crewlog.domain.workflow.expression_functions import FUNCTIONS
+from crewlog.domain.workflow.expression_words import LOOPS
+from crewlog.domain.workflow.expressions import FUNCTIONS_OF_CEL, ExpressionFailed, compile_expression
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs/workflows.md").read_text()

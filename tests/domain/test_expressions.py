@@ -7,10 +7,10 @@ import time
 from typing import Any
 
 import pytest
-from crewlog.domain import schemas
 from crewlog.domain.errors import InvalidCommand
-from crewlog.domain.expressions import CHARACTERS_MAX, ExpressionFailed, compile_expression
-from crewlog.domain.templates import RENDERED_BYTES_MAX, Template, escaped
+from crewlog.domain.workflow import schemas
+from crewlog.domain.workflow.expressions import CHARACTERS_MAX, ExpressionFailed, compile_expression
+from crewlog.domain.workflow.templates import RENDERED_BYTES_MAX, Template, escaped
 from hypothesis import given
 from hypothesis import strategies as st
 

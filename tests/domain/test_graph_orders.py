@@ -11,10 +11,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from crewlog.domain import run_state
-from crewlog.domain.graph import Graph, map_of
-from crewlog.domain.run_state import Task
-from crewlog.domain.workflow import violations_of
+from crewlog.domain.run import state as run_state
+from crewlog.domain.run.state import Task
+from crewlog.domain.workflow.graph import Graph, map_of
+from crewlog.domain.workflow.validation import violations_of
 from crewlog.v1.answer_pb2 import Failure
 from crewlog.v1.body_pb2 import Body
 from crewlog.v1.node_pb2 import Edge, Join, JoinMode, JoinNode

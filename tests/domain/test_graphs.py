@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from crewlog.domain import run
-from crewlog.domain.invariants import violations
-from crewlog.domain.run_graph_events import without
-from crewlog.domain.run_state import Run
-from crewlog.domain.workflow import violations_of
+from crewlog.domain.conduct.invariants import violations
+from crewlog.domain.run import decider as run
+from crewlog.domain.run.graph_events import without
+from crewlog.domain.run.state import Run
+from crewlog.domain.workflow.validation import violations_of
 from crewlog.eventlog import codec
 from crewlog.v1.entry_pb2 import Aggregate, Decision, Entry
 from crewlog.v1.node_pb2 import Edge, GateNode, GateNodeKind, Outcome
@@ -109,11 +109,11 @@ ONE_OF_TWO = _all_of(_noop("n0"), _noop("n1"), edges=[_edge("n0", "n1", when="fa
 
 
 BROKEN_RULES: list[tuple[str, str, object, Workflow]] = [
-    ("are not decided", "run_graph_events._goes_on", lambda *_, **__: True, _all_of(*BOTH)),
-    ("visits that the workflow allows", "run_ends._may_visit", lambda run, _: run.visited < 20, AGAIN_AND_AGAIN),
-    ("ways to it were taken", "run_graph_events.has_enough", lambda *_: True, ONE_OF_TWO),
-    ("has not ended", "run_graph_events._goes_on", lambda *_, **__: False, _all_of(_noop("n0"), _noop("n1", "n0"))),
-    ("goes above the budget", "run_money.first_allotment", lambda run, *_: run.limit, _all_of(*AGENTS)),
+    ("are not decided", "run.graph_events._goes_on", lambda *_, **__: True, _all_of(*BOTH)),
+    ("visits that the workflow allows", "run.ends._may_visit", lambda run, _: run.visited < 20, AGAIN_AND_AGAIN),
+    ("ways to it were taken", "run.graph_events.has_enough", lambda *_: True, ONE_OF_TWO),
+    ("has not ended", "run.graph_events._goes_on", lambda *_, **__: False, _all_of(_noop("n0"), _noop("n1", "n0"))),
+    ("goes above the budget", "run.money.first_allotment", lambda run, *_: run.limit, _all_of(*AGENTS)),
     ("the growth of task sub-1 goes above", "amounts.fits", lambda *_: True, CHILD_RUN),
 ]
 
@@ -136,13 +136,13 @@ def test_child_runs_in_random_graphs_get_more() -> None:
 
 
 def test_what_is_done_twice_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("crewlog.domain.run.ENDED", frozenset())
+    monkeypatch.setattr("crewlog.domain.run.decider.ENDED", frozenset())
     with pytest.raises(AssertionError, match="was done twice"):
         played(_all_of(_noop("n0")), 1)
 
 
 def test_a_run_that_never_ends_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("crewlog.domain.run_state.is_finishing", lambda _: False)
+    monkeypatch.setattr("crewlog.domain.run.state.is_finishing", lambda _: False)
     with pytest.raises(AssertionError, match="nothing goes on"):
         played(_all_of(_noop("n0")), 1)
 
@@ -150,7 +150,7 @@ def test_a_run_that_never_ends_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_what_is_left_of_an_older_visit_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     asks = GateNode(question="well?", kind=GateNodeKind.GATE_NODE_KIND_ANSWER)
     workflow = _all_of(_noop("n0"), _noop("n1", "n0"), Node(node_id="n2", depends_on=["n0"], gate=asks), edges=[AGAIN])
-    monkeypatch.setattr("crewlog.domain.run_money.outdated", lambda *_: [])
+    monkeypatch.setattr("crewlog.domain.run.money.outdated", lambda *_: [])
     with pytest.raises(AssertionError, match="of older visits"):
         for seed in range(100):
             played(workflow, seed)
@@ -160,7 +160,7 @@ def test_a_turn_that_is_lost_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     workflow = _all_of(
         *[_noop("n0"), _noop("n1", "n0"), _noop("n2", "n0"), _noop("n3", "n0"), _noop("n4", "n0")], edges=[AGAIN]
     )
-    broken = "crewlog.domain.run_graph_events.without_turn"
+    broken = "crewlog.domain.run.graph_events.without_turn"
     monkeypatch.setattr(broken, lambda queue, _, task: without(queue, task.node_id))
     with pytest.raises(AssertionError, match="lost their turn"):
         for seed in range(100):
@@ -169,7 +169,7 @@ def test_a_turn_that_is_lost_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_what_is_decided_otherwise_the_next_time_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     play = played(AGAIN_AND_AGAIN, 1)
-    monkeypatch.setattr("crewlog.domain.run_ends._SAID", dict.fromkeys(Outcome.values(), "did something"))
+    monkeypatch.setattr("crewlog.domain.run.ends._SAID", dict.fromkeys(Outcome.values(), "did something"))
     with pytest.raises(AssertionError):
         check_replay(play)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import pytest
-from crewlog.domain.invariants import violations
+from crewlog.domain.conduct.invariants import violations
 from crewlog.v1.agent_pb2 import (
     AgentParked,
     AgentStarted,

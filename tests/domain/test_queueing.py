@@ -7,8 +7,8 @@ from collections import Counter
 from typing import Any
 
 import pytest
-from crewlog.domain import run_state
 from crewlog.domain.admission import WORDS, Key
+from crewlog.domain.run import state as run_state
 from crewlog.scheduler import queueing
 from crewlog.v1.admission_pb2 import AdmissionDimension
 from crewlog.v1.run_pb2 import Node

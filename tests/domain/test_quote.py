@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from crewlog.domain.agent_state import amounts_of, amounts_used
+from crewlog.domain.agent.state import amounts_of, amounts_used
 from crewlog.domain.amounts import UNITS, ZERO, Amounts, fits, only_limited
 from crewlog.domain.errors import InvalidCommand
 from crewlog.executor.model_calls import OUTPUT_TOKENS_MIN, Quote, best_quote, bound_quote, quote

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 
-from crewlog.domain.agent_state import Agent, Turn
+from crewlog.domain.agent.state import Agent, Turn
 from crewlog.domain.replacing import replace
-from crewlog.domain.run_state import Run
+from crewlog.domain.run.state import Run
 from immutables import Map
 
 

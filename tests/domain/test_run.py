@@ -6,12 +6,13 @@ import random
 from collections.abc import Sequence
 
 import pytest
-from crewlog.domain import run, run_state
 from crewlog.domain.decider import fold
 from crewlog.domain.errors import Conflict, InvalidCommand, NotFound, Refused, WrongState
-from crewlog.domain.graph import Graph
-from crewlog.domain.run_state import Run
-from crewlog.domain.run_view import view
+from crewlog.domain.run import decider as run
+from crewlog.domain.run import state as run_state
+from crewlog.domain.run.state import Run
+from crewlog.domain.run.view import view
+from crewlog.domain.workflow.graph import Graph
 from crewlog.v1.answer_pb2 import Failure
 from crewlog.v1.body_pb2 import Body
 from crewlog.v1.budget_pb2 import Amounts, Limit

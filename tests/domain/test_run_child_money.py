@@ -7,11 +7,13 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
-from crewlog.domain import run, run_child_money, run_money
 from crewlog.domain.amounts import ZERO, Amounts
+from crewlog.domain.conduct.invariants import violations
 from crewlog.domain.errors import WrongState
-from crewlog.domain.invariants import violations
-from crewlog.domain.run_state import Run, Task, is_over
+from crewlog.domain.run import child_money as run_child_money
+from crewlog.domain.run import decider as run
+from crewlog.domain.run import money as run_money
+from crewlog.domain.run.state import Run, Task, is_over
 from crewlog.scheduler.child_runs import start_of
 from crewlog.v1 import budget_pb2
 from crewlog.v1.budget_pb2 import Limit, OnExhausted
@@ -115,7 +117,7 @@ FOLLOW = run_child_money.follow
     ],
 )
 def test_a_rule_that_is_broken_is_seen(monkeypatch: pytest.MonkeyPatch, rule: str, broken: Any, said: str) -> None:
-    monkeypatch.setattr(f"crewlog.domain.run_child_money.{rule}", broken)
+    monkeypatch.setattr(f"crewlog.domain.run.child_money.{rule}", broken)
     assert any(said in what for what in found(range(10)))
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import pytest
-from crewlog.domain import run, run_state
 from crewlog.domain.decider import fold
 from crewlog.domain.errors import Conflict, InvalidCommand, NotFound, WrongState
-from crewlog.domain.run_deadlines import RUN_SECONDS_MAX, WAITING_SECONDS_MAX, next_due_at
-from crewlog.domain.run_state import Run
+from crewlog.domain.run import decider as run
+from crewlog.domain.run import state as run_state
+from crewlog.domain.run.deadlines import RUN_SECONDS_MAX, WAITING_SECONDS_MAX, next_due_at
+from crewlog.domain.run.state import Run
 from crewlog.v1.answer_pb2 import Failure
 from crewlog.v1.budget_pb2 import Amounts, Limit
 from crewlog.v1.run_pb2 import (

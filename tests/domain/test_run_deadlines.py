@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from crewlog.domain.run_deadlines import next_due_at
+from crewlog.domain.run.deadlines import next_due_at
 from crewlog.v1.answer_pb2 import Failure
 from crewlog.v1.node_pb2 import WaitNode
 from crewlog.v1.run_pb2 import (

@@ -6,10 +6,12 @@ import json
 from typing import Any
 
 import pytest
-from crewlog.domain import run, run_context, run_state
 from crewlog.domain.errors import InvalidCommand
-from crewlog.domain.run_deadlines import next_due_at
-from crewlog.domain.run_view import view
+from crewlog.domain.run import context as run_context
+from crewlog.domain.run import decider as run
+from crewlog.domain.run import state as run_state
+from crewlog.domain.run.deadlines import next_due_at
+from crewlog.domain.run.view import view
 from crewlog.v1.answer_pb2 import Failure
 from crewlog.v1.node_pb2 import (
     Files,

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import pytest
-from crewlog.domain import run, run_money
 from crewlog.domain.decider import fold
 from crewlog.domain.errors import BudgetExceeded, Conflict, InvalidCommand, NotFound, Refused, WrongState
-from crewlog.domain.run_state import Run, claimable, is_finishing
+from crewlog.domain.run import decider as run
+from crewlog.domain.run import money as run_money
+from crewlog.domain.run.state import Run, claimable, is_finishing
 from crewlog.v1.budget_pb2 import Amounts, Limit, OnExhausted
 from crewlog.v1.run_pb2 import (
     AgentNode,

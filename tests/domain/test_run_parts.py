@@ -5,11 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from crewlog.domain import run, run_begins, run_context, run_deadlines, run_results, run_state
 from crewlog.domain.decider import fold
 from crewlog.domain.errors import InvalidCommand, Refused, StaleClaim, WrongState
-from crewlog.domain.graph import map_of
-from crewlog.domain.run_view import view
+from crewlog.domain.run import begins as run_begins
+from crewlog.domain.run import context as run_context
+from crewlog.domain.run import deadlines as run_deadlines
+from crewlog.domain.run import decider as run
+from crewlog.domain.run import results as run_results
+from crewlog.domain.run import state as run_state
+from crewlog.domain.run.view import view
+from crewlog.domain.workflow.graph import map_of
 from crewlog.eventlog.port import ENTRY_BYTES_MAX
 from crewlog.v1.answer_pb2 import Failure
 from crewlog.v1.budget_pb2 import Amounts, Limit, OnExhausted

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from crewlog.domain import run_state
 from crewlog.domain.errors import Conflict
-from crewlog.domain.run_view import view
+from crewlog.domain.run import state as run_state
+from crewlog.domain.run.view import view
 from crewlog.v1.budget_pb2 import Amounts, Limit, OnExhausted
 from crewlog.v1.node_pb2 import RetryPolicy
 from crewlog.v1.run_pb2 import (

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from crewlog.domain import run
 from crewlog.domain.decider import fold
-from crewlog.domain.run_view import view
+from crewlog.domain.run import decider as run
+from crewlog.domain.run.view import view
 from crewlog.runtime.limits import ANSWER_BYTES_MAX
 from crewlog.v1.body_pb2 import Body
 from crewlog.v1.node_pb2 import WaitNode

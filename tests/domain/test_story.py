@@ -9,8 +9,8 @@ import pytest
 from crewlog.cli import story, wording
 from crewlog.cli.lines import Tone
 from crewlog.cli.story import Story, tell, tell_all
-from crewlog.domain import agent_view
-from crewlog.domain.agent_state import Agent
+from crewlog.domain.agent import view as agent_view
+from crewlog.domain.agent.state import Agent
 from crewlog.eventlog.codec import EVENT_TYPES, event_type
 from crewlog.v1.agent_pb2 import (
     AgentStarted,

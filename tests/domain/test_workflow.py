@@ -6,12 +6,14 @@ import time
 from collections.abc import Sequence
 
 import pytest
-from crewlog.domain import roles, workflow_nodes, workflow_references
-from crewlog.domain import workflow as rules
 from crewlog.domain.errors import InvalidCommand
-from crewlog.domain.graph import Graph
-from crewlog.domain.graph_order import Earlier, in_order
-from crewlog.domain.workflow import validate
+from crewlog.domain.workflow import nodes as workflow_nodes
+from crewlog.domain.workflow import references as workflow_references
+from crewlog.domain.workflow import roles
+from crewlog.domain.workflow import validation as rules
+from crewlog.domain.workflow.graph import Graph
+from crewlog.domain.workflow.graph_order import Earlier, in_order
+from crewlog.domain.workflow.validation import validate
 from crewlog.v1.node_pb2 import Edge, GateNode, Join, JoinMode, Outcome
 from crewlog.v1.run_pb2 import AgentLimits, AgentNode, BackEdge, Node, NoopNode, Planning, Role, Workflow
 from hypothesis import given

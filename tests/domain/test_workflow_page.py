@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from crewlog.crews import load_workflow
-from crewlog.domain import run_state
+from crewlog.domain.run import state as run_state
 from crewlog.v1.run_pb2 import Workflow
 
 from tests.domain.playing import Play, edge, node

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 from crewlog.cli.verifying import verify
+from crewlog.domain.conduct.invariants import violations
 from crewlog.domain.errors import Conflict, InvalidCommand
-from crewlog.domain.invariants import violations
 from crewlog.models.prices import DEFAULT_MODEL, cost, price_of
 from crewlog.v1.budget_pb2 import Amounts, Limit, LowerBudget, OnExhausted, Period, RaiseBudget, SetBudget, Usage
 from crewlog.v1.budget_service_pb2 import GetBudget, ListGates, QueryCost

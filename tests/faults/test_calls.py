@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from crewlog.domain import run_state
 from crewlog.domain.errors import Unavailable
+from crewlog.domain.run import state as run_state
 from crewlog.eventlog.memory import MemoryLog
 from crewlog.eventlog.port import AggregateId
 from crewlog.runtime import auth, limits

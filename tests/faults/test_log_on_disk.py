@@ -9,9 +9,9 @@ from contextlib import aclosing
 from pathlib import Path
 
 import pytest
-from crewlog.domain import run
 from crewlog.domain.errors import Unavailable, WrongState
-from crewlog.domain.run_state import Run
+from crewlog.domain.run import decider as run
+from crewlog.domain.run.state import Run
 from crewlog.eventlog import connection as connections
 from crewlog.eventlog import following
 from crewlog.eventlog.connection import Connection

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from crewlog.domain import run_state
 from crewlog.domain.errors import InvalidCommand, NotFound
+from crewlog.domain.run import state as run_state
 from crewlog.eventlog import codec
 from crewlog.eventlog.memory import MemoryLog
 from crewlog.runtime import auth

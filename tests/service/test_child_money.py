@@ -7,10 +7,12 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
-from crewlog.domain import agent, run, run_money
+from crewlog.domain.agent import decider as agent
+from crewlog.domain.conduct.invariants import violations
 from crewlog.domain.errors import WrongState
-from crewlog.domain.invariants import violations
-from crewlog.domain.run_state import Run
+from crewlog.domain.run import decider as run
+from crewlog.domain.run import money as run_money
+from crewlog.domain.run.state import Run
 from crewlog.eventlog.memory import MemoryLog
 from crewlog.runtime.channel import dial
 from crewlog.v1.agent_pb2 import ParkAgent

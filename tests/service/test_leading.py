@@ -9,8 +9,8 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
-from crewlog.domain import run_state
 from crewlog.domain.errors import Unavailable
+from crewlog.domain.run import state as run_state
 from crewlog.eventlog.leases import Lease, Leases
 from crewlog.eventlog.memory import MemoryLog
 from crewlog.eventlog.memory_leases import MemoryLeases

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import pytest
-from crewlog.domain import agent as rules
+from crewlog.domain.agent import decider as rules
 from crewlog.domain.names import TENANT
 from crewlog.eventlog import bodies
 from crewlog.eventlog.memory import MemoryBlobs, MemoryLog

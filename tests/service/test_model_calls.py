@@ -8,8 +8,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from crewlog.domain.agent_state import amounts_of, amounts_used
-from crewlog.domain.agent_steps import CallModel
+from crewlog.domain.agent.state import amounts_of, amounts_used
+from crewlog.domain.agent.steps import CallModel
 from crewlog.domain.amounts import ZERO, Amounts, fits
 from crewlog.eventlog.memory import MemoryBlobs
 from crewlog.executor import model_calls

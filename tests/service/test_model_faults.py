@@ -18,9 +18,9 @@ from typing import Any
 
 import httpx2
 import pytest
-from crewlog.domain import agent as rules
-from crewlog.domain.agent_state import Agent
-from crewlog.domain.agent_steps import MODEL_ATTEMPTS_MAX, CallModel, Fail, RunTools, Step, Succeed, Wait, next_step
+from crewlog.domain.agent import decider as rules
+from crewlog.domain.agent.state import Agent
+from crewlog.domain.agent.steps import MODEL_ATTEMPTS_MAX, CallModel, Fail, RunTools, Step, Succeed, Wait, next_step
 from crewlog.domain.decider import fold
 from crewlog.eventlog.memory import MemoryBlobs
 from crewlog.executor import model_calls

@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from crewlog.domain import agent, run, run_state
+from crewlog.domain.agent import decider as agent
 from crewlog.domain.decider import Decider
+from crewlog.domain.run import decider as run
+from crewlog.domain.run import state as run_state
 from crewlog.eventlog import codec
 from crewlog.eventlog.memory import MemoryLog
 from crewlog.eventlog.owner import Meta, Owner

@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from crewlog.domain import agent, run, run_state
+from crewlog.domain.agent import decider as agent
 from crewlog.domain.decider import fold
 from crewlog.domain.errors import WrongState
+from crewlog.domain.run import decider as run
+from crewlog.domain.run import state as run_state
 from crewlog.eventlog import codec
 from crewlog.eventlog.memory import MemoryBlobs, MemoryLive, MemoryLog
 from crewlog.eventlog.port import AggregateId

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from crewlog.domain import run_money
+from crewlog.domain.run import money as run_money
 from crewlog.v1.budget_pb2 import Amounts, Limit, OnExhausted
 from crewlog.v1.run_pb2 import AgentNode, Node, Role, StartRun, Workflow
 from crewlog.v1.scheduler_pb2 import GrantedAllotment, RequestAllotment

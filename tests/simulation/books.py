@@ -7,16 +7,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from crewlog.domain import agent as agent_rules
 from crewlog.domain import amounts, names
 from crewlog.domain import budget as budget_rules
-from crewlog.domain import run as run_rules
-from crewlog.domain.agent_state import Agent
+from crewlog.domain.agent import decider as agent_rules
+from crewlog.domain.agent.state import Agent
 from crewlog.domain.amounts import ZERO, Amounts
 from crewlog.domain.budget import Budget
+from crewlog.domain.conduct.invariants import violations
 from crewlog.domain.decider import fold
-from crewlog.domain.invariants import violations
-from crewlog.domain.run_state import ENDED, Run, Task, is_over
+from crewlog.domain.run import decider as run_rules
+from crewlog.domain.run.state import ENDED, Run, Task, is_over
 from crewlog.eventlog import codec
 from crewlog.eventlog.port import Stored
 from crewlog.v1.agent_pb2 import AgentStarted, AgentStatus, AllotmentRaised

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from crewlog.domain import agent as agent_rules
-from crewlog.domain import names, run_money
-from crewlog.domain.agent_state import Agent, amounts_of, is_over
+from crewlog.domain import names
+from crewlog.domain.agent import decider as agent_rules
+from crewlog.domain.agent.state import Agent, amounts_of, is_over
 from crewlog.domain.amounts import ZERO, Amounts, over
 from crewlog.domain.errors import BudgetExceeded, Refused
-from crewlog.domain.run_state import Run, Task
+from crewlog.domain.run import money as run_money
+from crewlog.domain.run.state import Run, Task
 from crewlog.eventlog.owner import Owner
 from crewlog.v1.agent_pb2 import (
     EffectKey,

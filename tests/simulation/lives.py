@@ -6,14 +6,16 @@ import asyncio
 from collections.abc import Coroutine
 from typing import Any
 
-from crewlog.domain import agent as agent_rules
 from crewlog.domain import budget as budget_rules
-from crewlog.domain import names, run_money, run_state
-from crewlog.domain import run as run_rules
-from crewlog.domain.agent_state import Agent
+from crewlog.domain import names
+from crewlog.domain.agent import decider as agent_rules
+from crewlog.domain.agent.state import Agent
 from crewlog.domain.decider import fold
 from crewlog.domain.errors import Refused
-from crewlog.domain.run_state import ENDED, Run, Task
+from crewlog.domain.run import decider as run_rules
+from crewlog.domain.run import money as run_money
+from crewlog.domain.run import state as run_state
+from crewlog.domain.run.state import ENDED, Run, Task
 from crewlog.eventlog import codec
 from crewlog.scheduler import closing
 from crewlog.scheduler.ends import end_under

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 from random import Random
 
-from crewlog.domain import agent as agent_rules
 from crewlog.domain import budget as budget_rules
+from crewlog.domain.agent import decider as agent_rules
 from crewlog.domain.amounts import Amounts
 from crewlog.domain.errors import BudgetExceeded, Contention, Refused, Unavailable
 from crewlog.v1.agent_pb2 import EffectKey, FinishModelCall, HostAgent, StartModelCall

@@ -8,8 +8,8 @@ from collections.abc import Callable
 
 import pytest
 from crewlog.domain.amounts import Amounts
+from crewlog.domain.conduct.invariants import violations
 from crewlog.domain.errors import WrongState
-from crewlog.domain.invariants import violations
 from crewlog.v1.budget_pb2 import Period
 
 from tests.simulation import race

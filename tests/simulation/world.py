@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any, TypeVar
 
-from crewlog.domain import agent as agent_rules
 from crewlog.domain import budget as budget_rules
-from crewlog.domain import run as run_rules
+from crewlog.domain.agent import decider as agent_rules
 from crewlog.domain.amounts import Amounts
 from crewlog.domain.errors import Contention, Refused, Unavailable
-from crewlog.domain.run_state import Run, Task
+from crewlog.domain.run import decider as run_rules
+from crewlog.domain.run.state import Run, Task
 from crewlog.eventlog.owner import Meta, Outcome, Owner
 from crewlog.scheduler import closing, periods
 from crewlog.scheduler.allotments import Allotments

@@ -13,7 +13,7 @@ from typing import Any
 Clean = Callable[[Iterable[str]], None]
 REASONED = {"Failure", "ToolFailure", "Kind"}
 TOOL_REASONS = "crewlog.tools.answers"
-# Built from the unit of the limit that was reached: `_limit_failure` of crewlog.domain.agent_steps.
+# Built from the unit of the limit that was reached: `_limit_failure` of crewlog.domain.agent.steps.
 COMPOSED = {"turns_exhausted", "seconds_exhausted", "tokens_exhausted"}
 UNITS = {"": 1, "s": 1, "KiB": 1024, "MiB": 1024**2, "GiB": 1024**3}
 LIMIT = re.compile(r"^\| `([a-z_.]+)\.([A-Z_]+)` \| ([\d,.]+) ?(\w*) \|", re.MULTILINE)

@@ -11,7 +11,7 @@ from crewlog.crews.drawing_canvas import Canvas
 from crewlog.crews.drawing_layers import Layout, Place, layout_of
 from crewlog.crews.drawing_model import BACK, Link, Picture, Shape, cut, detail_of, label_of, numbered
 from crewlog.crews.drawing_tracks import tracks_of
-from crewlog.domain.graph import Graph
+from crewlog.domain.workflow.graph import Graph
 from crewlog.v1.run_pb2 import Workflow
 
 GAP = 3

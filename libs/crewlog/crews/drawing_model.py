@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from crewlog.crews.plain import words_of, written_duration
-from crewlog.domain.graph import Graph, Way
+from crewlog.domain.workflow.graph import Graph, Way
 from crewlog.v1.node_pb2 import GateNodeKind, JoinMode, Outcome
 from crewlog.v1.run_pb2 import Node, Workflow
 

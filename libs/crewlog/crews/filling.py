@@ -13,7 +13,7 @@ from crewlog.crews.findings import Finding, InvalidFile, Mark, quoted, way_out
 from crewlog.crews.follow_ups import WHOLE, FollowUps, Unknown
 from crewlog.crews.plain import Unreadable
 from crewlog.crews.strict_yaml import Fields, Items, Kind, Scalar, Value
-from crewlog.domain.workflow_references import Certain
+from crewlog.domain.workflow.references import Certain
 from crewlog.v1.workflow_file_pb2 import Form, form, required, short_for
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message

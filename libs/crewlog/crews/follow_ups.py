@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 
 from crewlog.crews.findings import QUOTED_CHARACTERS_MAX
-from crewlog.domain.workflow_references import Certain
+from crewlog.domain.workflow.references import Certain
 
 WHOLE = "file"
 _NODE = re.compile(r"nodes\[\d+\]")

@@ -13,9 +13,9 @@ from crewlog.crews.filling import Source, fill
 from crewlog.crews.findings import invalid, way_out
 from crewlog.crews.strict_yaml import parse, read_text
 from crewlog.crews.versions import with_version
-from crewlog.domain import roles
-from crewlog.domain import workflow as rules
 from crewlog.domain.errors import InvalidCommand, NotFound
+from crewlog.domain.workflow import roles
+from crewlog.domain.workflow import validation as rules
 from crewlog.v1.run_pb2 import AgentLimits, Role, Workflow
 from crewlog.v1.workflow_file_pb2 import RoleFile, WorkflowFile
 

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from typing import Any, Final, NoReturn
 
-from crewlog.domain.agent_sharing import SHARE_PERCENT_MAX
-from crewlog.domain.agent_state import SPAWN_TOOL, WAIT_TOOL
+from crewlog.domain.agent.sharing import SHARE_PERCENT_MAX
+from crewlog.domain.agent.state import SPAWN_TOOL, WAIT_TOOL
 from crewlog.tools.answers import DENIED, NotDone
 from crewlog.tools.limits import CHILD_CHARACTERS_MAX, CHILD_TEXT_CHARACTERS_MAX
 from crewlog.tools.registry import definition_of

@@ -7,7 +7,7 @@ import json
 import os
 from dataclasses import replace
 
-from crewlog.domain.agent_ends import OUTPUT_BYTES_MAX
+from crewlog.domain.agent.ends import OUTPUT_BYTES_MAX
 from crewlog.domain.errors import Unavailable
 from crewlog.tools.answers import DENIED, FAILED, NotDone, ToolAnswer, shown_output
 from crewlog.tools.command import CommandLimits, CommandResult

@@ -9,9 +9,9 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from crewlog.domain import planning, schemas
-from crewlog.domain.agent_state import FINISH_TOOL
+from crewlog.domain.agent.state import FINISH_TOOL
 from crewlog.domain.errors import InvalidCommand
+from crewlog.domain.workflow import planning, schemas
 from crewlog.tools.answers import INVALID_OUTPUT, NotDone, ToolAnswer, shown
 from crewlog.tools.limits import STRUCTURED_BYTES_MAX
 from crewlog.v1.run_pb2 import AgentNode

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from crewlog.domain.agent_state import FINISH_TOOL
+from crewlog.domain.agent.state import FINISH_TOOL
 from crewlog.tools import children, finish
 from crewlog.tools.registry import effect_class_of, tool_definitions
 from crewlog.v1.agent_pb2 import EFFECT_CLASS_PURE, ToolSpec

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import cast
 
-from crewlog.domain import agent_recovery
-from crewlog.domain.agent_events import Event, evolve
-from crewlog.domain.agent_state import INITIAL, Agent, ToolOutcome, Turn, is_noop, tool_uses
+from crewlog.domain.agent import recovery as agent_recovery
+from crewlog.domain.agent.events import Event, evolve
+from crewlog.domain.agent.state import INITIAL, Agent, ToolOutcome, Turn, is_noop, tool_uses
 from crewlog.eventlog import codec
 from crewlog.models import conversation
 from crewlog.v1.agent_pb2 import AgentTakenOver, ContentBlock, ToolUse

@@ -11,7 +11,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 from crewlog.cli import effects, tasks, wording
-from crewlog.domain import names, run_events, run_state, run_view
+from crewlog.domain import names
+from crewlog.domain.run import events as run_events
+from crewlog.domain.run import state as run_state
+from crewlog.domain.run import view as run_view
 from crewlog.eventlog import codec
 from crewlog.v1 import agent_pb2 as agent
 from crewlog.v1.entry_pb2 import RecordedEntry

@@ -6,11 +6,14 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from crewlog.domain import agent as agent_rules
-from crewlog.domain import agent_view, change, names, run_state, run_view, workspace
-from crewlog.domain import run as run_rules
-from crewlog.domain.agent_state import Agent
-from crewlog.domain.run_state import Run
+from crewlog.domain import change, names, workspace
+from crewlog.domain.agent import decider as agent_rules
+from crewlog.domain.agent import view as agent_view
+from crewlog.domain.agent.state import Agent
+from crewlog.domain.run import decider as run_rules
+from crewlog.domain.run import state as run_state
+from crewlog.domain.run import view as run_view
+from crewlog.domain.run.state import Run
 from crewlog.eventlog import codec
 from crewlog.v1.agent_pb2 import AgentView, ToolCallFailed, ToolCallSucceeded
 from crewlog.v1.entry_pb2 import RecordedEntry

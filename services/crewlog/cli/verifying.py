@@ -2,9 +2,9 @@
 
 Checks, from the bytes as they are stored: that each entry says what was delivered, and for which run; that the entries
 of an aggregate are numbered without gaps and each names the hash of the one before; that nothing happened that must
-never happen (crewlog.domain.invariants); that every agent could have gone on from each of its entries; that every blob
-has the hash that names it; and that the rules, applied again from the beginning, lead to the receipts in the log and to
-the views that the gateway's projection gives. Performs nothing.
+never happen (crewlog.domain.conduct.invariants); that every agent could have gone on from each of its entries; that
+every blob has the hash that names it; and that the rules, applied again from the beginning, lead to the receipts in the
+log and to the views that the gateway's projection gives. Performs nothing.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from crewlog.cli import agents_past, following, past
 from crewlog.cli.gateway import Gateway
 from crewlog.cli.past import Past
 from crewlog.domain import names
+from crewlog.domain.conduct.invariants import violations
 from crewlog.domain.errors import Refused, UnknownEvent
-from crewlog.domain.invariants import violations
 from crewlog.eventlog import codec
 from crewlog.v1.agent_pb2 import AgentView, ListAgents
 from crewlog.v1.body_pb2 import BlobRef

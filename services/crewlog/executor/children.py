@@ -13,11 +13,12 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
-from crewlog.domain import names, run_children
-from crewlog.domain.agent_sharing import share_of
-from crewlog.domain.agent_state import SPAWN_TOOL, WAIT_TOOL, Effect, Place, spawned
+from crewlog.domain import names
+from crewlog.domain.agent.sharing import share_of
+from crewlog.domain.agent.state import SPAWN_TOOL, WAIT_TOOL, Effect, Place, spawned
 from crewlog.domain.amounts import ZERO, Amounts, limited_units
 from crewlog.domain.errors import BudgetExceeded, Refused, StaleClaim, Unavailable
+from crewlog.domain.run import children as run_children
 from crewlog.eventlog import bodies
 from crewlog.eventlog.port import BlobStore
 from crewlog.executor.control import Control, Cut

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from crewlog.domain.agent_state import Agent
+from crewlog.domain.agent.state import Agent
 from crewlog.domain.errors import Refused, Unavailable, WrongState
 from crewlog.domain.names import TENANT
 from crewlog.eventlog.port import BlobStore, Live

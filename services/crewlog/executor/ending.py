@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from crewlog.domain.agent_ends import output_of
-from crewlog.domain.agent_state import is_noop
-from crewlog.domain.agent_steps import SUMMARY_CHARACTERS_MAX
+from crewlog.domain.agent.ends import output_of
+from crewlog.domain.agent.state import is_noop
+from crewlog.domain.agent.steps import SUMMARY_CHARACTERS_MAX
 from crewlog.eventlog import bodies
 from crewlog.eventlog.port import BlobStore
 from crewlog.executor import paying

@@ -10,8 +10,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from crewlog.domain.agent_state import Agent, has_model, is_noop, is_over
-from crewlog.domain.agent_steps import (
+from crewlog.domain.agent.state import Agent, has_model, is_noop, is_over
+from crewlog.domain.agent.steps import (
     Ask,
     CallModel,
     Fail,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from crewlog.domain.agent_state import is_over
+from crewlog.domain.agent.state import is_over
 from crewlog.executor.control import Control
 from crewlog.executor.session import Session
 from crewlog.v1.agent_pb2 import ReceiveMessage

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from crewlog.domain.agent_state import (
+from crewlog.domain.agent.state import (
     MODEL,
     Agent,
     ToolOutcome,
@@ -23,7 +23,7 @@ from crewlog.domain.agent_state import (
     tool_uses,
     wants_output,
 )
-from crewlog.domain.agent_steps import CallModel
+from crewlog.domain.agent.steps import CallModel
 from crewlog.domain.amounts import ZERO, Amounts, over
 from crewlog.eventlog import bodies
 from crewlog.eventlog.port import BlobStore

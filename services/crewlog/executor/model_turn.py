@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
-from crewlog.domain.agent_state import readable
-from crewlog.domain.agent_steps import CallModel, seconds_left
+from crewlog.domain.agent.state import readable
+from crewlog.domain.agent.steps import CallModel, seconds_left
 from crewlog.eventlog.owner import Clock
 from crewlog.eventlog.port import BlobStore
 from crewlog.executor import model_calls, paying, spans

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
-from crewlog.domain import agent as rules
+from crewlog.domain.agent import decider as rules
 from crewlog.domain.names import TENANT
 from crewlog.eventlog.owner import Owner
 from crewlog.eventlog.port import BlobStore, EventLog, Live

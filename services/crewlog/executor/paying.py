@@ -7,9 +7,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from crewlog.domain import run_money
-from crewlog.domain.agent_state import Agent
+from crewlog.domain.agent.state import Agent
 from crewlog.domain.amounts import ZERO, Amounts
+from crewlog.domain.run import money as run_money
 from crewlog.executor import model_calls
 from crewlog.executor.desk import Desk
 from crewlog.executor.model_calls import Quote

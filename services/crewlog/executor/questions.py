@@ -5,8 +5,8 @@ The executor lets go of the agent while it waits. The answer comes with the next
 
 from __future__ import annotations
 
-from crewlog.domain.agent_state import Agent
-from crewlog.domain.agent_steps import Ask
+from crewlog.domain.agent.state import Agent
+from crewlog.domain.agent.steps import Ask
 from crewlog.eventlog import bodies
 from crewlog.eventlog.port import BlobStore
 from crewlog.executor.tool_calls import key_of

@@ -13,8 +13,8 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import TypeVar
 
-from crewlog.domain import agent as rules
-from crewlog.domain.agent_state import INITIAL, Agent
+from crewlog.domain.agent import decider as rules
+from crewlog.domain.agent.state import INITIAL, Agent
 from crewlog.domain.decider import fold
 from crewlog.domain.errors import Contention, StaleClaim, Unavailable
 from crewlog.eventlog.owner import Clock, Meta, Outcome, Owner

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager
 
-from crewlog.domain.agent_state import MODEL, Agent, has_model
+from crewlog.domain.agent.state import MODEL, Agent, has_model
 from crewlog.executor.tool_calls import Call
 from crewlog.telemetry import traces
 from crewlog.v1.agent_pb2 import AgentStatus, EffectKey, FinishModelCall, FinishToolCall, StartModelCall

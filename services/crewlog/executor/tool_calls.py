@@ -10,9 +10,9 @@ import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from crewlog.domain.agent import NOOP_TOOL
-from crewlog.domain.agent_state import COMMAND_TOOL, FINISH_TOOL, Agent, Effect, Place
-from crewlog.domain.agent_steps import seconds_left
+from crewlog.domain.agent.decider import NOOP_TOOL
+from crewlog.domain.agent.state import COMMAND_TOOL, FINISH_TOOL, Agent, Effect, Place
+from crewlog.domain.agent.steps import seconds_left
 from crewlog.eventlog import bodies
 from crewlog.eventlog.port import BlobStore
 from crewlog.executor.control import Control, Cut

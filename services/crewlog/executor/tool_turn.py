@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from crewlog.domain.agent_state import is_interrupted, is_noop
+from crewlog.domain.agent.state import is_interrupted, is_noop
 from crewlog.eventlog.owner import Clock
 from crewlog.executor import spans, tool_calls
 from crewlog.executor.children import Children

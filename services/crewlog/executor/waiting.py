@@ -5,8 +5,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from crewlog.domain.agent_state import Effect, Place, is_interrupted
-from crewlog.domain.agent_steps import Ask, Wait, WaitForChildren
+from crewlog.domain.agent.state import Effect, Place, is_interrupted
+from crewlog.domain.agent.steps import Ask, Wait, WaitForChildren
 from crewlog.eventlog.owner import Clock
 from crewlog.eventlog.port import BlobStore
 from crewlog.executor import questions, tool_calls

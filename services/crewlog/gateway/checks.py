@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from functools import partial
 
-from crewlog.domain import git_names, names, workflow
+from crewlog.domain import git_names, names
 from crewlog.domain.errors import InvalidCommand
 from crewlog.domain.project import PROJECT_ID_CHARACTERS_MAX
-from crewlog.domain.run import PRIORITY_MAX
+from crewlog.domain.run.decider import PRIORITY_MAX
+from crewlog.domain.workflow import validation as workflow
 from crewlog.eventlog import codec
 from crewlog.eventlog.port import INLINE_BYTES_MAX
 from crewlog.v1.run_pb2 import StartRun

@@ -5,9 +5,9 @@ from __future__ import annotations
 from functools import partial
 
 from crewlog.domain import amounts, names
-from crewlog.domain.run_control import MESSAGE_ID_CHARACTERS_MAX, SIGNAL_CHARACTERS_MAX
-from crewlog.domain.run_deadlines import RUN_SECONDS_MAX, WAITING_SECONDS_MAX
-from crewlog.domain.run_results import STRUCTURED_BYTES_MAX
+from crewlog.domain.run.control import MESSAGE_ID_CHARACTERS_MAX, SIGNAL_CHARACTERS_MAX
+from crewlog.domain.run.deadlines import RUN_SECONDS_MAX, WAITING_SECONDS_MAX
+from crewlog.domain.run.results import STRUCTURED_BYTES_MAX
 from crewlog.gateway.checks import check_all, reason, refuse, request_id, run_id, where_given
 from crewlog.v1.admission_pb2 import AdmissionDimension, SetAdmissionLimit
 from crewlog.v1.recovery_pb2 import RecoverRun

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from crewlog.domain.agent_state import Agent, Place, place_of
+from crewlog.domain.agent.state import Agent, Place, place_of
 from crewlog.v1.agent_pb2 import (
     AgentCancelled,
     AgentFailed,

@@ -11,11 +11,15 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, cast
 
-from crewlog.domain import agent as agent_rules
-from crewlog.domain import agent_events, agent_view, names, run_state, run_view
-from crewlog.domain import run as run_rules
-from crewlog.domain.agent_state import Agent
-from crewlog.domain.run_state import Run
+from crewlog.domain import names
+from crewlog.domain.agent import decider as agent_rules
+from crewlog.domain.agent import events as agent_events
+from crewlog.domain.agent import view as agent_view
+from crewlog.domain.agent.state import Agent
+from crewlog.domain.run import decider as run_rules
+from crewlog.domain.run import state as run_state
+from crewlog.domain.run import view as run_view
+from crewlog.domain.run.state import Run
 from crewlog.eventlog import codec
 from crewlog.gateway import costs
 from crewlog.gateway.costs import Calls, Cost

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from crewlog.domain import agent_recovery, agent_state, agent_view
+from crewlog.domain.agent import recovery as agent_recovery
+from crewlog.domain.agent import state as agent_state
+from crewlog.domain.agent import view as agent_view
 from crewlog.domain.errors import TooLarge
-from crewlog.domain.workflow import NODES_MAX
+from crewlog.domain.workflow.validation import NODES_MAX
 from crewlog.gateway import schema
 from crewlog.gateway.queries import Queries
 from crewlog.v1.recovery_pb2 import AgentRecovery, Recovery

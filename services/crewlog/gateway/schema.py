@@ -9,7 +9,9 @@ from __future__ import annotations
 import sqlite3
 from pathlib import Path
 
-from crewlog.domain import agent, project, run
+from crewlog.domain import project
+from crewlog.domain.agent import decider as agent
+from crewlog.domain.run import decider as run
 from crewlog.eventlog.limits import check_head
 
 SCHEMA_VERSION = 4

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-from crewlog.domain import workflow
 from crewlog.domain.errors import InvalidCommand, WrongState
+from crewlog.domain.workflow import validation as workflow
 from crewlog.eventlog.owner import Clock
 from crewlog.gateway import checks
 from crewlog.gateway.config import ModelAccess

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import cast
 
-from crewlog.domain.agent_state import MODEL, Agent, Place, is_over, place_of
+from crewlog.domain.agent.state import MODEL, Agent, Place, is_over, place_of
 from crewlog.eventlog import codec
 from crewlog.gateway.queries import Queries
 from crewlog.gateway.writer import refold

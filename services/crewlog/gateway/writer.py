@@ -6,7 +6,8 @@ import sqlite3
 from collections.abc import Iterator, Sequence
 from dataclasses import astuple, dataclass, field, fields
 
-from crewlog.domain import names, run_view
+from crewlog.domain import names
+from crewlog.domain.run import view as run_view
 from crewlog.eventlog import codec
 from crewlog.eventlog.port import Stored
 from crewlog.gateway import costs, folding, schema

@@ -10,10 +10,11 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 from weakref import WeakValueDictionary
 
-from crewlog.domain import admission, names, run_state
+from crewlog.domain import admission, names
 from crewlog.domain.admission import Admission, Key
-from crewlog.domain.graph import Graph, map_of
-from crewlog.domain.run_state import Run
+from crewlog.domain.run import state as run_state
+from crewlog.domain.run.state import Run
+from crewlog.domain.workflow.graph import Graph, map_of
 from crewlog.v1.admission_pb2 import AdmissionDimension
 from crewlog.v1.run_pb2 import Node
 

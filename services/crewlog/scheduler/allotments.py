@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
-from crewlog.domain import amounts, budget, names, run_money
+from crewlog.domain import amounts, budget, names
 from crewlog.domain.amounts import Amounts
-from crewlog.domain.run_state import Run, Task, spends
+from crewlog.domain.run import money as run_money
+from crewlog.domain.run.state import Run, Task, spends
 from crewlog.eventlog.owner import Clock
 from crewlog.scheduler.funding import CHUNK, Funding, Given
 from crewlog.v1.run_pb2 import ClaimTask, ParkTask, ShrinkAllotment, UnparkTask

@@ -11,10 +11,10 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 from crewlog.domain import admission, budget
-from crewlog.domain import agent as agent_rules
-from crewlog.domain import run as rules
+from crewlog.domain.agent import decider as agent_rules
 from crewlog.domain.names import TENANT
-from crewlog.domain.run_state import Run
+from crewlog.domain.run import decider as rules
+from crewlog.domain.run.state import Run
 from crewlog.eventlog import connection as connections
 from crewlog.eventlog.jetstream import connect_log
 from crewlog.eventlog.jetstream_leases import JetStreamLeases

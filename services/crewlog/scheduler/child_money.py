@@ -1,6 +1,6 @@
 """Money on its way down to child runs: from the run at the top, step by step, each a command on one of the runs.
 
-What has to be done next is worked out from their logs alone, in crewlog.domain.run_child_money, so whoever leads next
+What has to be done next is worked out from their logs alone, in crewlog.domain.run.child_money, so whoever leads next
 goes on where this one was. The allotment grows in the parent first, and a crash before the child run has heard of it
 leaves an allotment that it does not use yet.
 """
@@ -11,11 +11,12 @@ import itertools
 import logging
 from collections.abc import Callable
 
-from crewlog.domain import run_child_money, run_money
 from crewlog.domain.amounts import Amounts
 from crewlog.domain.errors import Contention, Refused, Unavailable
-from crewlog.domain.run_child_money import Step
-from crewlog.domain.run_state import Run
+from crewlog.domain.run import child_money as run_child_money
+from crewlog.domain.run import money as run_money
+from crewlog.domain.run.child_money import Step
+from crewlog.domain.run.state import Run
 from crewlog.eventlog.owner import Clock, Meta, Outcome, Owner
 from crewlog.scheduler.funding import CHUNK
 from crewlog.v1.run_pb2 import GateStatus

@@ -11,9 +11,12 @@ import itertools
 import logging
 from collections.abc import Callable
 
-from crewlog.domain import names, run_child_money, run_results, run_state
+from crewlog.domain import names
 from crewlog.domain.errors import Contention, Refused, Unavailable
-from crewlog.domain.run_state import Run, Task
+from crewlog.domain.run import child_money as run_child_money
+from crewlog.domain.run import results as run_results
+from crewlog.domain.run import state as run_state
+from crewlog.domain.run.state import Run, Task
 from crewlog.eventlog.owner import Clock, Meta, Owner
 from crewlog.scheduler.child_money import ChildMoney
 from crewlog.v1.run_pb2 import (

@@ -12,7 +12,7 @@ from collections.abc import Callable, Coroutine, Iterator
 
 from crewlog.domain import names
 from crewlog.domain.errors import Unavailable
-from crewlog.domain.run_state import Run, open_tasks
+from crewlog.domain.run.state import Run, open_tasks
 from crewlog.eventlog.owner import Clock
 from crewlog.scheduler import closing
 from crewlog.scheduler.closing import Closer

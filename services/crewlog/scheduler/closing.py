@@ -11,10 +11,12 @@ import asyncio
 import logging
 from collections.abc import Callable
 
-from crewlog.domain import agent_state, names, run_state
-from crewlog.domain.agent_state import Agent
+from crewlog.domain import names
+from crewlog.domain.agent import state as agent_state
+from crewlog.domain.agent.state import Agent
 from crewlog.domain.errors import Contention, Unavailable
-from crewlog.domain.run_state import CLAIMS_MAX, Run, Task
+from crewlog.domain.run import state as run_state
+from crewlog.domain.run.state import CLAIMS_MAX, Run, Task
 from crewlog.eventlog.owner import Clock, Meta, Owner
 from crewlog.scheduler.ends import end_of_state
 from crewlog.v1.agent_pb2 import FinishAgent, HostAgent

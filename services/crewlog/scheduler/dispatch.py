@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from crewlog.domain import names, run_state
+from crewlog.domain import names
 from crewlog.domain.admission import Admission
-from crewlog.domain.run_state import Run, Task
+from crewlog.domain.run import state as run_state
+from crewlog.domain.run.state import Run, Task
 from crewlog.eventlog.owner import Clock, Outcome
 from crewlog.scheduler import closing, grants
 from crewlog.scheduler.admission import Needs

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from crewlog.domain import agent as agent_rules
 from crewlog.domain import names
-from crewlog.domain.agent_state import Agent
+from crewlog.domain.agent import decider as agent_rules
+from crewlog.domain.agent.state import Agent
 from crewlog.domain.decider import fold
 from crewlog.eventlog import codec
 from crewlog.eventlog.owner import Clock

@@ -10,9 +10,9 @@ import itertools
 from collections.abc import Sequence
 from contextlib import suppress
 
-from crewlog.domain import run as rules
 from crewlog.domain.errors import Contention, Refused, Unavailable
-from crewlog.domain.run_state import Run
+from crewlog.domain.run import decider as rules
+from crewlog.domain.run.state import Run
 from crewlog.eventlog.owner import Clock, Foreseen, Meta, Outcome, Owner, Request
 from google.protobuf.message import Message
 

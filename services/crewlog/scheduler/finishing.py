@@ -11,9 +11,10 @@ import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from crewlog.domain import names, run_state
+from crewlog.domain import names
 from crewlog.domain.errors import Refused
-from crewlog.domain.run_state import Run, Task
+from crewlog.domain.run import state as run_state
+from crewlog.domain.run.state import Run, Task
 from crewlog.eventlog.owner import Clock
 from crewlog.scheduler import merging
 from crewlog.scheduler.persistence import persistently

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from itertools import accumulate, takewhile
 from typing import TypeAlias, TypeVar
 
-from crewlog.domain.run_state import Run, Task
+from crewlog.domain.run.state import Run, Task
 from crewlog.scheduler.admission import NOTHING, Labels, Limits, Needs, Requirements
 from crewlog.v1.scheduler_pb2 import (
     ChangedAllotment,

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from crewlog.domain import run_state
-from crewlog.domain.run_state import Run
+from crewlog.domain.run import state as run_state
+from crewlog.domain.run.state import Run
 from crewlog.eventlog.owner import Outcome
 from crewlog.scheduler.allotments import Allotments
 from crewlog.scheduler.child_runs import ChildRuns

@@ -13,11 +13,12 @@ import secrets
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 
-from crewlog.domain import amounts, budget, names, run_money
+from crewlog.domain import amounts, budget, names
 from crewlog.domain.amounts import Amounts
 from crewlog.domain.budget import Budget
 from crewlog.domain.errors import BudgetExceeded, Contention, Unavailable
-from crewlog.domain.run_state import ENDED, Run, Task, node_of, spends
+from crewlog.domain.run import money as run_money
+from crewlog.domain.run.state import ENDED, Run, Task, node_of, spends
 from crewlog.eventlog.owner import Clock, Meta, Outcome, Owner
 from crewlog.scheduler import periods
 from crewlog.v1.budget_pb2 import SettleAllotment, TakeAllotment

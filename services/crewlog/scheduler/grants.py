@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from crewlog.domain import names, run_context, run_state
-from crewlog.domain.run_state import Gate, Run, Task
+from crewlog.domain import names
+from crewlog.domain.run import context as run_context
+from crewlog.domain.run import state as run_state
+from crewlog.domain.run.state import Gate, Run, Task
 from crewlog.scheduler import prompts
 from crewlog.telemetry import traces
 from crewlog.v1.run_pb2 import GateKind, GateStatus, MessageSent, Node

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import AsyncGenerator, Sequence
 
 from crewlog.domain.errors import Unavailable
-from crewlog.domain.run import KIND
+from crewlog.domain.run.decider import KIND
 from crewlog.eventlog.port import AggregateId, EventLog, Stored
 from crewlog.scheduler.lease import IsLeading
 

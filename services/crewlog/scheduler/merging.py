@@ -9,9 +9,9 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from crewlog.domain import run_state
 from crewlog.domain.errors import Refused, Unavailable
-from crewlog.domain.run_state import MERGE_CONFLICT, Run, Task
+from crewlog.domain.run import state as run_state
+from crewlog.domain.run.state import MERGE_CONFLICT, Run, Task
 from crewlog.eventlog.owner import Clock
 from crewlog.scheduler.persistence import persistently
 from crewlog.telemetry import traces

@@ -6,10 +6,12 @@ import secrets
 from collections.abc import Callable
 from typing import Any
 
-from crewlog.domain import amounts, budget, names, run_child_money, run_money
+from crewlog.domain import amounts, budget, names
 from crewlog.domain.amounts import Amounts
 from crewlog.domain.errors import BudgetExceeded, InvalidCommand, NotFound, WrongState
-from crewlog.domain.run_state import Gate, Run
+from crewlog.domain.run import child_money as run_child_money
+from crewlog.domain.run import money as run_money
+from crewlog.domain.run.state import Gate, Run
 from crewlog.eventlog.owner import Clock, Meta, Outcome, Owner
 from crewlog.runtime.auth import current_principal
 from crewlog.scheduler import periods

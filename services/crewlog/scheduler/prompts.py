@@ -8,8 +8,10 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 
-from crewlog.domain import names, run_context, run_state
-from crewlog.domain.run_state import Run, Task
+from crewlog.domain import names
+from crewlog.domain.run import context as run_context
+from crewlog.domain.run import state as run_state
+from crewlog.domain.run.state import Run, Task
 
 OUTPUT_CHARACTERS_MAX = 48_000
 PARTS_MAX = 200

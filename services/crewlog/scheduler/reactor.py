@@ -10,9 +10,9 @@ import asyncio
 import logging
 from dataclasses import dataclass, field
 
-from crewlog.domain import run_state
 from crewlog.domain.errors import Contention, Unavailable
-from crewlog.domain.run_state import Run
+from crewlog.domain.run import state as run_state
+from crewlog.domain.run.state import Run
 from crewlog.eventlog.owner import Clock, Outcome, Owner
 from crewlog.scheduler.dispatch import Dispatch, has_ended_instead
 from crewlog.scheduler.entries import Draft, Entries, raise_unless_refused

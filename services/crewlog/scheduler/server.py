@@ -7,10 +7,10 @@ import secrets
 from collections.abc import AsyncIterator
 from typing import Any
 
-from crewlog.domain import run_children
 from crewlog.domain.errors import InvalidCommand, NotFound
 from crewlog.domain.names import is_aggregate_id
-from crewlog.domain.run_state import Run
+from crewlog.domain.run import children as run_children
+from crewlog.domain.run.state import Run
 from crewlog.eventlog.owner import Clock, Meta, Owner
 from crewlog.runtime.auth import current_principal
 from crewlog.scheduler.claims import Claims

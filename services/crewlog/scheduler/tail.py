@@ -11,9 +11,10 @@ import logging
 import math
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 
-from crewlog.domain import names, run_state
+from crewlog.domain import names
 from crewlog.domain.errors import Unavailable, UnknownEvent, WrongState
-from crewlog.domain.run_state import Run
+from crewlog.domain.run import state as run_state
+from crewlog.domain.run.state import Run
 from crewlog.eventlog.limits import check_head
 from crewlog.eventlog.owner import Clock, Owner
 from crewlog.eventlog.port import Stored

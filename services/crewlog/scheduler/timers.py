@@ -8,8 +8,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from crewlog.domain.run_deadlines import next_due_at
-from crewlog.domain.run_state import Run
+from crewlog.domain.run.deadlines import next_due_at
+from crewlog.domain.run.state import Run
 from crewlog.eventlog.owner import Clock
 from crewlog.v1.run_pb2 import CheckDeadlines
 

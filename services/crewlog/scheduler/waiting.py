@@ -12,10 +12,11 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from crewlog.domain import names, run_state
+from crewlog.domain import names
 from crewlog.domain.admission import Key
 from crewlog.domain.errors import InvalidCommand, NotFound
-from crewlog.domain.run_state import GATE, RETRY, WAIT, Gate, Run, Task
+from crewlog.domain.run import state as run_state
+from crewlog.domain.run.state import GATE, RETRY, WAIT, Gate, Run, Task
 from crewlog.eventlog.owner import Owner
 from crewlog.scheduler.admission import Needs
 from crewlog.scheduler.allotments import Allotments

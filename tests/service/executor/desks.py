@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
-from crewlog.domain import agent as rules
 from crewlog.domain import names
-from crewlog.domain.agent_state import Agent
+from crewlog.domain.agent import decider as rules
+from crewlog.domain.agent.state import Agent
 from crewlog.domain.decider import fold
 from crewlog.domain.errors import Refused
 from crewlog.domain.names import TENANT

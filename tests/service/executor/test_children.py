@@ -6,7 +6,7 @@ import asyncio
 from typing import Any
 
 import pytest
-from crewlog.domain.agent_state import Agent
+from crewlog.domain.agent.state import Agent
 from crewlog.domain.amounts import Amounts
 from crewlog.domain.errors import WrongState
 from crewlog.models.conversation import check_legal

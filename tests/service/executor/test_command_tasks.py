@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from crewlog.domain.agent_state import Agent
+from crewlog.domain.agent.state import Agent
 from crewlog.executor.control import Leave
 from crewlog.tools import command_task
 from crewlog.tools.limits import RESULT_OUTPUT_BYTES_MAX, STRUCTURED_BYTES_MAX

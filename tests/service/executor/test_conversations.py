@@ -6,9 +6,9 @@ import asyncio
 from typing import Any
 
 import pytest
-from crewlog.domain import agent as rules
-from crewlog.domain.agent_state import Agent, readable
-from crewlog.domain.agent_steps import CallModel, Fail, RunTools, Succeed, next_step
+from crewlog.domain.agent import decider as rules
+from crewlog.domain.agent.state import Agent, readable
+from crewlog.domain.agent.steps import CallModel, Fail, RunTools, Succeed, next_step
 from crewlog.domain.decider import fold
 from crewlog.eventlog.memory import MemoryBlobs
 from crewlog.executor.model_calls import Conversation

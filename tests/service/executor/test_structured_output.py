@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from crewlog.domain.agent_state import Agent
+from crewlog.domain.agent.state import Agent
 from crewlog.executor.model_calls import Conversation
 from crewlog.models.conversation import check_legal
 from crewlog.tools.finish import INSTRUCTION, REMINDER

@@ -10,8 +10,10 @@ from typing import Any
 
 import pytest
 from crewlog.crews import load_workflow
-from crewlog.domain import agent, budget, run
+from crewlog.domain import budget
+from crewlog.domain.agent import decider as agent
 from crewlog.domain.errors import InvalidCommand, NotFound
+from crewlog.domain.run import decider as run
 from crewlog.eventlog.memory import MemoryBlobs, MemoryLive, MemoryLog
 from crewlog.eventlog.nats_server import NatsServer
 from crewlog.eventlog.owner import Meta, Owner

@@ -6,7 +6,7 @@ import sqlite3
 from typing import Any
 
 import pytest
-from crewlog.domain import agent
+from crewlog.domain.agent import decider as agent
 from crewlog.domain.errors import Conflict, InvalidCommand, NotFound
 from crewlog.v1.budget_pb2 import (
     Amounts,

@@ -10,8 +10,9 @@ from typing import Any
 
 import grpc
 import pytest
-from crewlog.domain import agent, run
+from crewlog.domain.agent import decider as agent
 from crewlog.domain.errors import Unavailable
+from crewlog.domain.run import decider as run
 from crewlog.eventlog.jetstream import JetStreamLog, connect_log
 from crewlog.eventlog.nats_server import NatsServer
 from crewlog.eventlog.owner import Meta, Owner

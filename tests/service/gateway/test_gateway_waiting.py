@@ -6,7 +6,7 @@ from typing import Any, cast
 
 import pytest
 from crewlog.domain.errors import InvalidCommand, NotFound, WrongState
-from crewlog.domain.run_results import STRUCTURED_BYTES_MAX
+from crewlog.domain.run.results import STRUCTURED_BYTES_MAX
 from crewlog.eventlog import codec
 from crewlog.eventlog.port import AggregateId
 from crewlog.runtime.clock import now_micros

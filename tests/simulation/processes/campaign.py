@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from crewlog.domain import run_state
 from crewlog.domain.errors import WrongState
+from crewlog.domain.run import state as run_state
 from crewlog.eventlog import codec
 from crewlog.v1.entry_pb2 import Entry
 

@@ -6,13 +6,14 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator
 from typing import Any
 
-from crewlog.domain import agent as agent_rules
-from crewlog.domain import names, run_state
-from crewlog.domain import run as run_rules
-from crewlog.domain.agent_state import Agent, is_noop, is_over, tool_uses
+from crewlog.domain import names
+from crewlog.domain.agent import decider as agent_rules
+from crewlog.domain.agent.state import Agent, is_noop, is_over, tool_uses
+from crewlog.domain.conduct.invariants import violations
 from crewlog.domain.decider import fold
-from crewlog.domain.invariants import violations
-from crewlog.domain.run_state import Run
+from crewlog.domain.run import decider as run_rules
+from crewlog.domain.run import state as run_state
+from crewlog.domain.run.state import Run
 from crewlog.eventlog import codec
 from crewlog.models import conversation
 from crewlog.models.legality import check_legal

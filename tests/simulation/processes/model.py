@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Any
 
-from crewlog.domain.agent_state import FINISH_TOOL, SPAWN_TOOL, WAIT_TOOL
+from crewlog.domain.agent.state import FINISH_TOOL, SPAWN_TOOL, WAIT_TOOL
 from crewlog.eventlog import codec
 from crewlog.models import failures
 from crewlog.models.failures import ModelError

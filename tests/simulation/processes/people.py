@@ -6,9 +6,10 @@ from collections.abc import Awaitable, Callable
 from random import Random
 from typing import Any
 
-from crewlog.domain import run_money, run_state
 from crewlog.domain.errors import Contention, Refused, Unavailable
-from crewlog.domain.run_state import Run
+from crewlog.domain.run import money as run_money
+from crewlog.domain.run import state as run_state
+from crewlog.domain.run.state import Run
 from crewlog.v1.budget_pb2 import Amounts, RaiseBudget
 from crewlog.v1.budget_service_pb2_grpc import BudgetServiceStub, GateServiceStub
 from crewlog.v1.recovery_pb2 import RecoverRun

@@ -14,10 +14,10 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from crewlog.domain import run as run_rules
 from crewlog.domain.decider import fold
 from crewlog.domain.errors import Refused
-from crewlog.domain.run_state import Run
+from crewlog.domain.run import decider as run_rules
+from crewlog.domain.run.state import Run
 from crewlog.eventlog import codec
 from crewlog.eventlog.memory import MemoryBlobs, MemoryLive
 from crewlog.eventlog.memory_leases import MemoryLeases
