@@ -30,7 +30,7 @@ from crewlog.v1.budget_pb2 import Limit
 from crewlog.v1.entry_pb2 import Entry
 from crewlog.v1.node_pb2 import Files
 from crewlog.v1.run_pb2 import AgentNode, CancelRun, Node, NoopNode, Role, RunStatus, StartRun, Workflow
-from crewlog.v1.scheduler_pb2 import ExecutorReport, RunningTask, SchedulerOrder
+from crewlog.v1.scheduler_pb2 import ExecutorReport, Grant, RunningTask, SchedulerOrder
 from crewlog.v1.scheduler_pb2_grpc import SchedulerServiceStub
 from crewlog.v1.workspace_pb2_grpc import WorkspaceServiceStub
 
@@ -270,12 +270,17 @@ async def test_a_grant_that_was_lost_with_its_stream_is_given_again(world: World
 
 
 async def test_only_the_newest_stream_of_an_executor_is_told_anything(world: World) -> None:
-    async with world.scheduler(), client(world) as scheduler, silent_executor(scheduler, "executor-1_boot") as older:
-        await asyncio.wait_for(anext(older), WAIT_SECONDS)  # it is connected
-        async with silent_executor(scheduler, "executor-1_boot") as newer, asyncio.timeout(WAIT_SECONDS):
-            assert not [grant async for order in older for grant in order.grants]
-            await scheduler.Start(StartRun(run_id="r", workflow=chain(1)))
-            assert await anext(grant.task_id async for order in newer for grant in order.grants) == "n0-1"
+    boot = "executor-1_boot"
+    async with world.scheduler(), client(world) as scheduler, silent_executor(scheduler, boot) as older:
+        await scheduler.Start(StartRun(run_id="r", workflow=chain(1)))
+        assert (await anext(granted(older))).generation == 1
+        async with silent_executor(scheduler, boot) as newer, asyncio.timeout(WAIT_SECONDS):
+            assert (await anext(granted(newer))).generation == 2
+            assert not [grant async for grant in granted(older)]
+
+
+def granted(orders: Orders) -> AsyncIterator[Grant]:
+    return (grant async for order in orders for grant in order.grants)
 
 
 async def test_a_new_stream_is_told_what_its_tasks_may_spend(world: World) -> None:

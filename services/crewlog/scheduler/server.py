@@ -135,7 +135,8 @@ class SchedulerServer(SchedulerServiceServicer):
                     await executor.wanted.wait()
                     if executor.streams != stream:
                         return
-                    yield executor.order()
+                    if (order := executor.order()).ByteSize():
+                        yield order
             finally:
                 reader.cancel()
         except StopAsyncIteration:
