@@ -1,4 +1,4 @@
-"""Asks the gateway for what the shell completes: once, at once, and without what the other commands need.
+"""Asks the gateway for what the shell completes: each question once, for a second at most.
 
 `typed` is what stands on the line so far, by the names of the parameters. Where nobody answers there is nothing to
 offer, and nobody to tell: the shell is in the middle of a line.
@@ -78,9 +78,10 @@ def _tasks(typed: Typed) -> Iterable[TaskView]:
 
 
 def _gates(typed: Typed) -> Iterable[GateView]:
-    of_run = ListGates(run_id=str(typed.get("run_id") or ""))
-    found: Iterable[GateView] = _ask(typed, GateServiceStub, "List", of_run, "gates")
-    return found
+    """Of the run itself: those of its child runs are answered with the id of theirs."""
+    run_id = str(typed.get("run_id") or "")
+    found: Iterable[GateView] = _ask(typed, GateServiceStub, "List", ListGates(run_id=run_id), "gates")
+    return [gate for gate in found if gate.run_id == run_id]
 
 
 def _name(constant: str) -> str:

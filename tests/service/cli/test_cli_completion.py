@@ -67,7 +67,11 @@ def known(remembering: Remembering) -> Remembering:
             TaskView(task_id="hold-1", kind="wait", status=PARKED, signal="released"),
         ],
     )
-    remembering.gates = [GateView(run_id="demo", gate_id="ask-1-1", question=EVIL, choices=["approve", EVIL])]
+    remembering.gates = [
+        GateView(run_id="demo", gate_id="ask-1-1", question=EVIL, choices=["approve", EVIL]),
+        GateView(run_id="demo-child", gate_id="ask-1-1", choices=["left"]),
+        GateView(run_id="demo-child", gate_id="hold-1-1"),
+    ]
     remembering.budgets = [BudgetView(budget_id="tenant"), BudgetView(budget_id="named_team", parent_id="tenant")]
     remembering.limits = [
         AdmissionLimit(dimension=AdmissionDimension.ADMISSION_DIMENSION_ROLE, name="reviewer", tasks_max=2),
