@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from crewlog.v1.answer_pb2 import Failure
 from crewlog.v1.node_pb2 import Join, JoinMode
-from crewlog.v1.run_pb2 import CancelTask, EndTask, TaskFailure, TaskResult
+from crewlog.v1.run_pb2 import CancelTask, EndTask, RetryRun, TaskFailure, TaskResult
 
 from tests.domain.playing import Play, edge, node
 
@@ -68,3 +68,14 @@ def test_what_is_cancelled_and_runs_out_of_time_is_being_cancelled_once() -> Non
     assert play.run.cancelling == ("a-1",)
     play.do(EndTask(task_id="a-1", cancelled=TaskResult()))
     assert not play.run.cancelling
+
+
+def test_a_retry_helps_where_the_task_before_an_edge_says_something_else() -> None:
+    play = Play(node("a"), node("b"), edges=(edge("a", "b", when="parse_json(task.output).ok"),))
+    play.end("a-1", "rubbish")
+    assert play.run.failure is not None and play.run.failure.reason == "condition_failed"
+    play.finish()
+    play.do(RetryRun(request_id="again"))
+    play.end("a-2", '{"ok": true}')
+    play.end("b-1")
+    assert play.finish() == "succeeded"

@@ -30,8 +30,8 @@ def next_commands(view: RunView, gateway: Gateway, repo: str = "") -> list[str]:
     return [*inspect, *(gateway.command(f"{verb} {view.run_id}") for verb in _verbs(view))]
 
 
-_OF_THE_WORKFLOW = frozenset({"condition_failed", "expression_failed", "visits_exhausted"})
-"""Reasons that a retry finds again: the run keeps the workflow that it began with."""
+_OF_THE_WORKFLOW = frozenset({"expression_failed"})
+"""Reasons that a retry finds again: the run keeps its workflow, and the task starts from the same."""
 
 
 def exit_code(view: RunView) -> ExitCode:

@@ -12,7 +12,7 @@ from crewlog.v1.run_pb2 import RunStatus, RunView
 
 @pytest.mark.parametrize(
     ("reason", "is_worth_it"),
-    [("command_failed", True), ("expression_failed", False), ("condition_failed", False), ("visits_exhausted", False)],
+    [("command_failed", True), ("expression_failed", False), ("condition_failed", True), ("visits_exhausted", True)],
 )
 async def test_a_retry_is_proposed_only_where_it_can_find_something_else(reason: str, is_worth_it: bool) -> None:
     view = RunView(run_id="r", status=RunStatus.RUN_STATUS_FAILED, failure=Failure(reason=reason))

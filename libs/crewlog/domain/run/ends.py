@@ -309,8 +309,8 @@ def _visits_used_up(way: Way) -> Failure:
         reason="visits_exhausted",
         message=f"{way.source!r} still sends the work back after {way.visits_max} visits of {way.target!r}",
         what_to_do=(
-            "look at its last output; start another run with more `visits_max` or a smaller task: a retry pays for one "
-            "more visit and ends in the same way. The work so far is on the run's branch"
+            "look at its last output; `crewlog retry` visits it once more, which helps where it may say something else;"
+            " or start another run with more `visits_max` or a smaller task. The work so far is on the run's branch"
         ),
     )
 
