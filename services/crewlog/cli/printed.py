@@ -31,9 +31,11 @@ def whole(task: TaskView) -> str:
 
 def _has_printed(task: TaskView) -> bool:
     """A command that has failed. Of one that was cut off the last line only says that it was."""
+    if task.kind != "command" or task.status not in _FAILED:
+        return False
     is_cut_off = task.status == TaskStatus.TASK_STATUS_TIMED_OUT and not task.result.structured_json
     shown = whole(task)
-    return task.kind == "command" and task.status in _FAILED and ("\n" in shown if is_cut_off else bool(shown))
+    return "\n" in shown if is_cut_off else bool(shown)
 
 
 def _of_command(run_id: str, task: TaskView) -> list[str]:
