@@ -6,7 +6,7 @@ import pytest
 from crewlog.runtime.limits import ANSWER_BYTES_MAX
 from crewlog.scheduler.fleet import ORDER_BYTES_MAX, Fleet, Held, lost_tasks, stray_tasks
 from crewlog.v1.body_pb2 import Body
-from crewlog.v1.scheduler_pb2 import ExecutorReport, Grant, RunningTask, TaskMessage
+from crewlog.v1.scheduler_pb2 import ChangedAllotment, ExecutorReport, Grant, RunningTask, Stop, TaskMessage
 
 KEY = ("r", "t-1")
 
@@ -130,6 +130,19 @@ def test_an_order_is_never_larger_than_a_call_may_be(kind: str) -> None:
         assert order.ByteSize() < ANSWER_BYTES_MAX // 2
         told += [grant.task_id for grant in order.grants] + [message.task_id for message in order.messages]
     assert told == [f"t-{number}" for number in range(200)]
+
+
+def test_nothing_overtakes_the_grant_that_it_is_about() -> None:
+    fleet = fleet_with(3)
+    executor = fleet.executors["e0_boot"]
+    for number in range(2):
+        fleet.grant(executor, Grant(run_id="r", task_id=f"t-{number}", generation=1, prompt="x" * ORDER_BYTES_MAX))
+    fleet.stop("e0_boot", Stop(run_id="r", task_id="t-1", generation=1))
+    fleet.change_allotment("e0_boot", ChangedAllotment(run_id="r", task_id="t-1", generation=1))
+    first, second = executor.order(), executor.order()
+    assert ([grant.task_id for grant in first.grants], len(first.stops), len(first.allotments)) == (["t-0"], 0, 0)
+    assert ([grant.task_id for grant in second.grants], len(second.stops), len(second.allotments)) == (["t-1"], 1, 1)
+    assert not executor.wanted.is_set()
 
 
 def test_what_is_too_large_for_an_order_is_told_alone() -> None:

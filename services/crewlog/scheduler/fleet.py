@@ -91,12 +91,15 @@ class Executor:
         return self.slots - len(self.held) if self.connections and not self.is_silent else 0
 
     def order(self) -> SchedulerOrder:
-        """Takes what waits to be told; `wanted` is set while something does."""
+        """Takes what waits to be told; `wanted` is set while something does. Grants go first: the rest may be about one
+        of them."""
         grants, self.grants = _first(self.grants)
+        if self.grants:
+            return SchedulerOrder(grants=grants)
         stops, self.stops = self.stops, []
         allotments, self.allotments = self.allotments, []
         messages, self.messages = _first(self.messages)
-        if not (self.grants or self.messages):
+        if not self.messages:
             self.wanted.clear()
         return SchedulerOrder(grants=grants, stops=stops, allotments=allotments, messages=messages)
 
