@@ -44,8 +44,9 @@ class LiveStream:
     async def _send(self) -> None:
         while self._pieces:
             text, self._pieces = "".join(self._pieces), []
-            self._delta.text = text[-PIECE_CHARACTERS_MAX:]
+            shown = text[-PIECE_CHARACTERS_MAX:]
+            self._delta.text, self._delta.offset = shown, self._delta.offset + len(text) - len(shown)
             await self._live.publish(self._tenant, self._delta.run_id, self._delta.SerializeToString())
-            self._delta.offset += len(text)
+            self._delta.offset += len(shown)
             await asyncio.sleep(INTERVAL_SECONDS)
         self._sending = None

@@ -91,7 +91,8 @@ class Payer:
         return await model_calls.best_quote(request, self.price_list, agent.allotment, used, count)
 
     async def _grow(self, quoted: Quote) -> Exhausted | None:
-        """Asks for what the whole answer needs, or at least one that is of use; None when there is more now."""
+        """Asks for what the whole answer needs, or at least for a useful one; where that fits already, for the whole or
+        nothing. None when there is more now."""
         grant = self.grant
         request = RequestAllotment(
             run_id=grant.run_id,

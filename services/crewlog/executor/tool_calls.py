@@ -22,7 +22,6 @@ from crewlog.tools import children, finish
 from crewlog.tools.answers import CANCELLED, INTERRUPTED, TIMED_OUT, NotDone, ToolAnswer, shown_output
 from crewlog.tools.command import OnOutput
 from crewlog.tools.command_task import run_command
-from crewlog.tools.limits import COMMAND_OUTPUT_TAIL_BYTES
 from crewlog.tools.registry import TOOLS, run_tool
 from crewlog.tools.tool import ToolContext
 from crewlog.v1.agent_pb2 import EffectKey, FinishToolCall, ToolFailure, ToolOutput, ToolUse
@@ -32,6 +31,7 @@ from crewlog.v1.workspace_pb2 import PreparedWorkspace, Snapshot
 
 CALLS_AT_ONCE_MAX = 8
 TOOL_SECONDS_MAX = 1_860
+PRINTED_CHARACTERS_MAX = 20_000
 NOT_BEGUN_TEXT = "This was not run: somebody has interrupted you and wants to be heard first."
 _CUT_OFF = {
     INTERRUPTED: "This was cut off: somebody has interrupted you and wants to be heard. Look at what it has done.",
@@ -81,16 +81,20 @@ class _Printed:
     def __init__(self, listener: OnOutput | None) -> None:
         self._listener = listener
         self._tail = ""
+        self._left_out = 0
 
     def __call__(self, text: str) -> None:
-        self._tail = (self._tail + text)[-COMMAND_OUTPUT_TAIL_BYTES:]
+        tail = self._tail + text
+        self._left_out += max(0, len(tail) - PRINTED_CHARACTERS_MAX)
+        self._tail = tail[-PRINTED_CHARACTERS_MAX:]
         if self._listener is not None:
             self._listener(text)
 
     def end(self) -> str:
-        """In whole lines, or nothing."""
+        """With a line end behind it, or nothing."""
         shown = shown_output(self._tail.replace("\r\n", "\n")).rstrip("\n")
-        return f"{shown}\n" if shown else ""
+        cut = f"[... {self._left_out} characters are left out here ...]\n" if self._left_out else ""
+        return f"{cut}{shown}\n" if shown else ""
 
 
 @dataclass(frozen=True, slots=True)
