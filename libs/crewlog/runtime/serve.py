@@ -136,7 +136,7 @@ async def run_until_signalled(main: Main) -> None:
 
 def _look_for_garbage_less() -> None:
     """Modules are never garbage, and states and messages, most of what comes and goes, hold no cycles: with the
-    thresholds of the interpreter a busy service spends a sixth of its time on looking through them in vain."""
+    thresholds of the interpreter a busy service spends a good part of its time on looking through them in vain."""
     gc.freeze()
     gc.set_threshold(*GARBAGE_THRESHOLDS)
 

@@ -47,7 +47,7 @@ def make(run: Run, task: Task, revision: int, sign: ClaimSigner) -> Grant:
 def _title(run: Run) -> str:
     """The first line of the input, which an agent may have written. It goes into commits, where not all may stand."""
     line = run.started.input.inline.decode(errors="replace").strip().partition("\n")[0]
-    return "".join(sign for sign in line if sign.isprintable())
+    return "".join(sign if sign.isprintable() else " " * sign.isspace() for sign in line).strip()
 
 
 def _node(run: Run, task: Task) -> Node:
