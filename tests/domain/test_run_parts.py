@@ -30,6 +30,7 @@ from crewlog.v1.run_pb2 import (
     CancelTask,
     ChildRunRequested,
     ChildSpawned,
+    ClaimTask,
     EndTask,
     GraphGrown,
     MapExpanded,
@@ -535,3 +536,13 @@ def test_who_is_out_of_time_gets_no_children() -> None:
     play.wait(61)
     with pytest.raises(WrongState, match="is being stopped"):
         play.do(spawn(1))
+
+
+@pytest.mark.parametrize("end", [ClaimTask(task_id="m_0-1", executor_id="e"), CancelTask(task_id="m_0-1")])
+def test_a_map_that_fails_for_good_stops_its_items_however_one_has_failed(end: Any) -> None:
+    body = Node(agent=agent(prompt="{{ 10 / index }}"))
+    play = Play(node("m", map=MapNode(body=body, times=3)))
+    play.claim("m_1-1")
+    play.do(end)
+    assert play.ready == ()
+    assert [event.task_id for event in of(play.events, TaskCancelRequested)][-2:] == ["m_1-1", "m_2-1"]

@@ -20,11 +20,10 @@ from crewlog.domain.conduct.effects import Place, place_of
 from crewlog.domain.conduct.ledgers import AgentLedger
 from crewlog.domain.run.children import CHILDREN_DEFAULT, CHILDREN_MAX, DEPTH_MAX
 from crewlog.domain.workflow.graph import map_of
+from crewlog.domain.workflow.nodes import ITEMS_MAX
 from crewlog.v1.agent_pb2 import AgentParked, AllotmentShared, ToolCallFailed, ToolCallStarted, ToolCallSucceeded
 from crewlog.v1.run_pb2 import ChildSpawned, MapExpanded, ParkCause, TaskClaimed, TaskParked, TaskUnparked
 from google.protobuf.message import Message
-
-ITEMS_MAX = 10_000
 
 
 @dataclass(slots=True)

@@ -19,7 +19,7 @@ from crewlog.domain.run import stopping as run_stopping
 from crewlog.domain.run.events import evolve
 from crewlog.domain.run.graph_events import has_enough
 from crewlog.domain.run.map_events import is_failing
-from crewlog.domain.run.results import STRUCTURED_BYTES_MAX
+from crewlog.domain.run.results import bounded
 from crewlog.domain.run.state import (
     Expansion,
     Run,
@@ -36,6 +36,7 @@ from crewlog.domain.run.state import (
 )
 from crewlog.domain.workflow.expressions import ExpressionFailed
 from crewlog.domain.workflow.graph import EXECUTOR_KINDS
+from crewlog.domain.workflow.nodes import ITEMS_MAX
 from crewlog.v1.answer_pb2 import Failure
 from crewlog.v1.body_pb2 import Body
 from crewlog.v1.node_pb2 import GateNode, GateNodeKind, JoinMode
@@ -54,7 +55,6 @@ from crewlog.v1.run_pb2 import (
 from google.protobuf.message import Message
 
 AT_ONCE_DEFAULT = 64
-ITEMS_MAX = 10_000
 ITEMS_BYTES_MAX = 512 * 1024
 FOLLOWING_BYTES_MAX = 1024 * 1024
 """A quarter of an entry, so that what comes last still fits into it."""
@@ -218,12 +218,7 @@ def _join(run: Run, task: Task, node: Node, at: int) -> list[Message]:
 def _joined(run: Run, task: Task, commits: tuple[str, ...]) -> TaskResult:
     """The results of those before it, by their nodes, where they are not too many."""
     values = {run.tasks[other].node_id: run_context.result_of(run, run.tasks[other]) for other in task.based_on}
-    return TaskResult(commit=commits[0] if commits else run.started.base_commit, structured_json=_bounded(values))
-
-
-def _bounded(value: Any) -> str:
-    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-    return text if len(text.encode()) <= STRUCTURED_BYTES_MAX else ""
+    return TaskResult(commit=commits[0] if commits else run.started.base_commit, structured_json=bounded(values))
 
 
 def _merge(run: Run, task: Task, commits: tuple[str, ...], at: int) -> MergeRequested:
@@ -279,7 +274,7 @@ def _end_of_map(run: Run, task: Task, at: int) -> list[Message]:
         return run_ends.events_of(run, task, run_ends.stopped(task, None, at))
     if is_failing(run, expansion):
         return _failed(run, task, MAP_FAILED, _what_became_of(run, expansion), at)
-    result = TaskResult(structured_json=_bounded(run_context.result_of(run, task)))
+    result = TaskResult(structured_json=bounded(run_context.result_of(run, task)))
     return run_ends.events_of(run, task, run_ends.succeeded(result, at))
 
 

@@ -14,7 +14,7 @@ from typing import Any, TypeAlias, assert_never
 from crewlog.domain import amounts
 from crewlog.domain.amounts import ZERO, Amounts
 from crewlog.domain.run import money as run_money
-from crewlog.domain.run.events import evolve
+from crewlog.domain.run.events import evolve, fold_all
 from crewlog.domain.run.money_events import held
 from crewlog.domain.run.state import Gate, Run, Task, is_over, is_stopping, is_to_stop
 from crewlog.v1.budget_pb2 import OnExhausted
@@ -76,13 +76,8 @@ def supply(chain: Sequence[Run], wanted: Amounts, chunk: Amounts, at: int) -> St
         grown = _growth(parent, task, wanted, chunk, at)
         if grown is not None:
             return parent.started.run_id, grown
-        wanted = _lacking(parent, wanted)
+        wanted = missing(parent, wanted)
     return None
-
-
-def missing(run: Run, wanted: Amounts) -> Amounts:
-    """By how much the run has less left."""
-    return _lacking(run, wanted)
 
 
 def follow(run: Run, task: Task, child: Run, at: int) -> FitRunLimit | None:
@@ -130,7 +125,7 @@ def _is_refused(chain: Sequence[Run], wanted: Amounts) -> bool:
         task = _task_in(parent, child)
         if task is None or (wanted - run_money.below_cap(parent, task)).at_least_zero():
             return True
-        wanted = _lacking(parent, wanted)
+        wanted = missing(parent, wanted)
     top = chain[-1]
     task = _task_in(top, chain[-2])
     return task is None or not run_money.waits(top) or _has_said_no(top, task)
@@ -159,7 +154,7 @@ def _growth(run: Run, task: Task, wanted: Amounts, chunk: Amounts, at: int) -> G
     )
 
 
-def _lacking(run: Run, wanted: Amounts) -> Amounts:
+def missing(run: Run, wanted: Amounts) -> Amounts:
     """What the run itself would have to get before it can give so much."""
     return amounts.only_limited(run.limit, (wanted - run_money.left(run)).at_least_zero())
 
@@ -272,9 +267,7 @@ def _fit(run: Run, command: FitRunLimit) -> list[Message]:
         events.append(RunLimitLowered(by=less.message(), **_said(command)))
     if more or not less:
         events.append(RunLimitRaised(by=more.message(), **_said(command)))
-    after = run
-    for event in events:
-        after = evolve(after, event)  # type: ignore[arg-type]
+    after = fold_all(run, events)
     taken = run_money.taken_back(after, at) if less else []
     going = run_money.all_unparked(after, "", at) if more else []
     return [*events, *taken, *run_money.warnings(run, after, at), *going]

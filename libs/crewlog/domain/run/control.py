@@ -21,7 +21,7 @@ from crewlog.domain.run import ends as run_ends
 from crewlog.domain.run import money as run_money
 from crewlog.domain.run import signals as run_signals
 from crewlog.domain.run import stopping as run_stopping
-from crewlog.domain.run.events import evolve
+from crewlog.domain.run.events import evolve, fold_all
 from crewlog.domain.run.results import STRUCTURED_BYTES_MAX
 from crewlog.domain.run.resuming import resumed
 from crewlog.domain.run.state import (
@@ -179,10 +179,7 @@ def _retry(run: Run, command: RetryRun) -> list[Message]:
             request_id=command.request_id, task_ids=_unfinished(run), by=command.requested_by, at_unix_micros=at
         ),
     ]
-    after = run
-    for event in events:
-        after = evolve(after, event)  # type: ignore[arg-type]
-    return [*events, *run_child_money.gone_since(after, at)]
+    return [*events, *run_child_money.gone_since(fold_all(run, events), at)]
 
 
 def _unfinished(run: Run) -> list[str]:
@@ -324,8 +321,7 @@ def _signal(run: Run, command: SignalRun) -> list[Message]:
         if run.tasks[task_id].signal == command.name and task_id in after.parked:
             ended = run_begins.arrived(after, task_id, payload, at)
             events += ended
-            for event in ended:
-                after = evolve(after, event)  # type: ignore[arg-type]
+            after = fold_all(after, ended)
     return events
 
 

@@ -9,6 +9,7 @@ from crewlog.domain.replacing import replace
 from crewlog.domain.run.graph_events import activated, with_cancelling
 from crewlog.domain.run.map_events import more_items, reopened
 from crewlog.domain.run.state import Run, Task, current, next_task, with_request
+from crewlog.v1.answer_pb2 import Failure
 from crewlog.v1.run_pb2 import (
     MessageSent,
     MessageUndelivered,
@@ -116,3 +117,13 @@ def _is_its_turn(run: Run, node_id: str) -> bool:
         return False
     arrived = len(run.arrivals.get(node_id, ()))
     return run.unmet[node_id] == 0 or (run.graph.is_early(node_id) and arrived >= run.graph.needed(node_id))
+
+
+def cancelled(task: Task) -> Failure:
+    """Of a run whose task somebody has cancelled by itself."""
+    reason = task.cancel_requested.reason if task.cancel_requested is not None else ""
+    return Failure(
+        reason="task_cancelled",
+        message=f"{task.task_id} was cancelled: {reason or 'no reason was given'}",
+        what_to_do="take the run up again with `crewlog retry`; what was done is on its branch",
+    )

@@ -24,7 +24,7 @@ returns when it ends.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import TypeAlias
 
 from crewlog.domain import amounts, names
@@ -39,7 +39,7 @@ from crewlog.domain.run import ends as run_ends
 from crewlog.domain.run import gates as run_gates
 from crewlog.domain.run import money as run_money
 from crewlog.domain.run import stopping as run_stopping
-from crewlog.domain.run.events import evolve
+from crewlog.domain.run.events import evolve, fold_all
 from crewlog.domain.run.state import (
     ENDED,
     INITIAL,
@@ -52,7 +52,6 @@ from crewlog.domain.run.state import (
     is_stopping,
     is_to_stop,
     next_task,
-    owner_of,
 )
 from crewlog.domain.workflow import validation as workflow
 from crewlog.domain.workflow.expressions import ExpressionFailed
@@ -92,7 +91,7 @@ from crewlog.v1.run_pb2 import (
 )
 from google.protobuf.message import Message
 
-__all__ = ["INITIAL", "KIND", "VERSION", "Command", "decide", "evolve"]
+__all__ = ["INITIAL", "KIND", "VERSION", "Command", "decide", "evolve", "fold_all"]
 
 KIND = "run"
 VERSION = 2
@@ -125,7 +124,7 @@ def decide_and_evolve(run: Run, command: Command) -> tuple[list[Message], Run]:
     if not _leads_on(after, command, events):
         return events, after
     if isinstance(command, EndTask):
-        events, after = _with(events, after, _beside_an_end(run, after, command))
+        events, after = _with(events, after, run_money.warnings(run, after, at))
     events, after = _with_all_that_follows(run, events, after, at)
     if after.messages:
         events, after = _with(events, after, run_control.given_back(after, events, at))
@@ -136,6 +135,7 @@ def _with_all_that_follows(before: Run, events: list[Message], run: Run, at: int
     """What one node stops may be what another waits for."""
     while True:
         seen = run
+        events, run = _with(events, run, run_stopping.failed_maps(before, run, at))
         events, run = _with(events, run, run_stopping.overtaken(before, run, at))
         if run.pending and sum(event.ByteSize() for event in events) < run_begins.FOLLOWING_BYTES_MAX:
             events, run = _with(events, run, run_begins.following(run, at))
@@ -153,21 +153,6 @@ def _leads_on(run: Run, command: Command, events: Sequence[Message]) -> bool:
     if not events:
         return isinstance(command, CheckDeadlines) and run_begins.is_going_on(run)
     return not isinstance(command, ClaimTask) or not isinstance(events[0], TaskClaimed)
-
-
-def _beside_an_end(run: Run, after: Run, command: EndTask) -> list[Message]:
-    """What the end of a task means for the map that it is an item of, and for the money."""
-    owner = after.tasks.get(owner_of(after, after.tasks[command.task_id]))
-    stopped: list[Message] = []
-    if owner is not None and owner.task_id in after.expansions:
-        stopped = run_stopping.after_failed_item(after, owner, command.at_unix_micros)
-    return [*stopped, *run_money.warnings(run, after, command.at_unix_micros)]
-
-
-def fold_all(run: Run, events: Iterable[Message]) -> Run:
-    for event in events:
-        run = evolve(run, event)  # type: ignore[arg-type]
-    return run
 
 
 def _decide(run: Run, command: Command) -> list[Message]:

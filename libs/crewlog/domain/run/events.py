@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TypeAlias, assert_never
 
 from crewlog.domain import names
@@ -66,6 +67,7 @@ from crewlog.v1.run_pb2 import (
     TaskSucceeded,
     TaskUnparked,
 )
+from google.protobuf.message import Message
 from immutables import Map
 
 Event: TypeAlias = (
@@ -124,6 +126,12 @@ def evolve(run: Run, event: Event) -> Run:
             return on_expanded(run, event)
         case _:
             return _evolve_part(run, event)
+
+
+def fold_all(run: Run, events: Iterable[Message]) -> Run:
+    for event in events:
+        run = evolve(run, event)  # type: ignore[arg-type]
+    return run
 
 
 def _evolve_part(run: Run, event: run_money_events.Event | run_control_events.Event | run_graph_events.Event) -> Run:
@@ -254,16 +262,7 @@ def _on_cancelled(run: Run, event: TaskCancelled) -> Run:
     was_asked = task.cancel_requested is not None or timed_out is not None
     if not was_asked or run.status != RunStatus.RUN_STATUS_RUNNING or not is_current(run, task):
         return ended
-    return replace(ended, failure=run.failure or timed_out or _cancelled(task))
-
-
-def _cancelled(task: Task) -> Failure:
-    reason = task.cancel_requested.reason if task.cancel_requested is not None else ""
-    return Failure(
-        reason="task_cancelled",
-        message=f"{task.task_id} was cancelled: {reason or 'no reason was given'}",
-        what_to_do="take the run up again with `crewlog retry`; what was done is on its branch",
-    )
+    return replace(ended, failure=run.failure or timed_out or run_control_events.cancelled(task))
 
 
 def _handled(run: Run, task_id: str, handling: Handling.ValueType, failure: Failure, at: int) -> Run:

@@ -179,10 +179,7 @@ def _answered(run: Run, command: AnswerGate) -> list[Message]:
     check_units(run.limit, Amounts.of(command.by))
     check_raised(run.limit, Amounts.of(command.by))
     raised = RunLimitRaised(by=command.by, request_id=f"gate:{command.gate_id}", at_unix_micros=at)
-    others = [
-        event for event in run_money.all_unparked(evolve(run, answered), command.answered_by, at) if event != answered
-    ]
-    return [answered, raised, *others]
+    return [answered, raised, *run_money.all_unparked(evolve(run, answered), command.answered_by, at)]
 
 
 def _expire(run: Run, command: ExpireGate) -> list[Message]:

@@ -75,6 +75,10 @@ def _structured(child: Run, last: list[Task]) -> str:
     values: dict[str, Any] = {task.node_id: run_context.result_of(child, task) for task in last}
     if not any(value is not None for value in values.values()):
         return ""
-    value = next(iter(values.values())) if len(values) == 1 else values
+    return bounded(next(iter(values.values())) if len(values) == 1 else values)
+
+
+def bounded(value: Any) -> str:
+    """As JSON; empty where that is too much."""
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
     return text if len(text.encode()) <= STRUCTURED_BYTES_MAX else ""

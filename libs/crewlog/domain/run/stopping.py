@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from crewlog.domain import names
 from crewlog.domain.run import ends as run_ends
-from crewlog.domain.run.events import evolve
+from crewlog.domain.run.events import evolve, fold_all
 from crewlog.domain.run.map_events import is_failing
 from crewlog.domain.run.state import Expansion, Run, Task, current, is_stopping, next_task
 from crewlog.v1.run_pb2 import Handling, TaskCancelled, TaskCancelRequested, TaskSkipped, TaskTimedOut
@@ -20,8 +20,7 @@ def overtaken(before: Run, run: Run, at: int) -> list[Message]:
     for node_id in going:
         more = left_behind(run, node_id, at)
         events += more
-        for event in more:
-            run = evolve(run, event)  # type: ignore[arg-type]
+        run = fold_all(run, more)
     return events
 
 
@@ -94,10 +93,16 @@ def stop(run: Run, task: Task, asked: TaskCancelRequested | TaskTimedOut) -> lis
     return [asked, *run_ends.events_of(after, task, run_ends.stopped(task, None, at))]
 
 
-def after_failed_item(run: Run, task: Task, at: int) -> list[Message]:
-    """A map that has failed for good does not go on with the rest of its items."""
-    expansion = run.expansions.get(task.task_id)
-    return stopped_items(run, task, at) if expansion is not None and is_failing(run, expansion) else []
+def failed_maps(before: Run, run: Run, at: int) -> list[Message]:
+    """A map that has failed for good does not go on with the rest of its items, however the last one has failed."""
+    if run.expansions is before.expansions:
+        return []
+    return [
+        event
+        for task_id, expansion in run.expansions.items()
+        if expansion.failed > before.expansions.get(task_id, expansion).failed and is_failing(run, expansion)
+        for event in stopped_items(run, run.tasks[task_id], at)
+    ]
 
 
 def stopped_items(run: Run, task: Task, at: int) -> list[Message]:
