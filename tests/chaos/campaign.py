@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 import os
 import random
 import signal
 import statistics
 import time
 from collections import defaultdict
-from collections.abc import Awaitable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
 
 from crewlog.cli.launcher import ports, readiness
 from crewlog.cli.launcher.environment import LOG, SERVICES
@@ -37,7 +36,7 @@ OWNED = {
     "gateway": ("project",),
 }
 
-T = TypeVar("T")
+Hear = Callable[[RecordedEntry], Awaitable[None]]
 logger = logging.getLogger("chaos")
 
 
@@ -57,23 +56,31 @@ class Campaign:
     chance: random.Random
     deaths: list[Death] = field(default_factory=list)
     victims: Sequence[str] = VICTIMS
-    pause_seconds: tuple[float, float] = PAUSE_SECONDS
 
-    async def strike_during(self, work: Awaitable[T]) -> T:
-        """Strikes until the work is done."""
+    @asynccontextmanager
+    async def striking_each(self, entries: tuple[int, int]) -> AsyncIterator[Hear]:
+        """Gives what is to hear each entry of a history: it strikes after so many of them, at least and at most.
+
+        Counted in entries, as a history may be over before any time that one would wait.
+        """
+        ahead = self.chance.randint(*entries)
         async with asyncio.TaskGroup() as group:
-            striking = group.create_task(self._strike(group, math.inf))
-            try:
-                return await work
-            finally:
-                striking.cancel()
+
+            async def hear(_: RecordedEntry) -> None:
+                nonlocal ahead
+                ahead -= 1
+                if not ahead:
+                    ahead = self.chance.randint(*entries)
+                    self._strike(group)
+
+            yield hear
 
     async def run(self, trials_at_once: int, seconds: float) -> None:
         """Strikes for so long, then waits for the trials, and checks all of them. So many are always under way."""
         until = time.monotonic() + seconds
         async with asyncio.TaskGroup() as group:
             workers = [group.create_task(self._trials(until)) for _ in range(trials_at_once)]
-            group.create_task(self._strike(group, until))
+            group.create_task(self._strike_until(group, until))
         done = [one for worker in workers for one in worker.result()]
         entries = [entry for one in done for entry in await check(self.world, one)]
         check_requests(requests(self.world), entries)
@@ -88,15 +95,16 @@ class Campaign:
             done.append(await perform(self.world, new_trial(self.directory), PATIENCE_SECONDS))
         return done
 
-    async def _strike(self, group: asyncio.TaskGroup, until: float) -> None:
+    async def _strike_until(self, group: asyncio.TaskGroup, until: float) -> None:
         while time.monotonic() < until:
-            due = time.monotonic() + self.chance.uniform(*self.pause_seconds)
-            while time.monotonic() < due:
-                await asyncio.sleep(LOOK_AGAIN_SECONDS)
-            victims = self.chance.sample(self.victims, min(len(self.victims), self.chance.choice(HOW_MANY)))
-            logger.info("kill -9 %s", " ".join(victims))
-            for name in victims:
-                self._kill(group, name)
+            await asyncio.sleep(self.chance.uniform(*PAUSE_SECONDS))
+            self._strike(group)
+
+    def _strike(self, group: asyncio.TaskGroup) -> None:
+        victims = self.chance.sample(self.victims, min(len(self.victims), self.chance.choice(HOW_MANY)))
+        logger.info("kill -9 %s", " ".join(victims))
+        for name in victims:
+            self._kill(group, name)
 
     def _kill(self, group: asyncio.TaskGroup, name: str) -> None:
         """One that is between two lives is not there to be killed."""

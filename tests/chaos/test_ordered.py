@@ -14,7 +14,7 @@ from crewlog.v1.entry_pb2 import RecordedEntry
 from crewlog.v1.project_pb2 import RegisterProject
 from crewlog.v1.run_pb2 import MapNode, Node, NoopNode, RunStatus, StartRun, Workflow
 
-from tests.chaos.campaign import Campaign
+from tests.chaos.campaign import Campaign, Hear
 from tests.chaos.checks import events_of
 from tests.chaos.options import Options
 from tests.chaos.person import Person
@@ -27,7 +27,7 @@ logger = logging.getLogger("chaos")
 NODES, NODES_OF_PART = 1_023, 127
 ITEMS = 10_000
 VICTIMS = ("scheduler", "executor", "gateway")
-PAUSE_SECONDS, PAUSE_SECONDS_OF_PART = (1.0, 4.0), (0.3, 2.0)
+ENTRIES_BETWEEN, ENTRIES_BETWEEN_OF_PART, ENTRIES_BETWEEN_OF_MAP = (10, 60), (30, 120), (100, 1_000)
 PATIENCE_SECONDS = 600.0
 
 
@@ -37,17 +37,13 @@ def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(supervisor, "PAUSE_SECONDS_MAX", supervisor.PAUSE_SECONDS_MIN)
 
 
-async def _done(entry: RecordedEntry) -> None:
-    """Nobody does anything about it."""
-
-
-async def perform(world: World, trial: Trial, workflow: Workflow) -> list[RecordedEntry]:
-    """The history of the run, once it has succeeded."""
+async def perform(world: World, trial: Trial, workflow: Workflow, hear: Hear) -> list[RecordedEntry]:
+    """The history of the run, once it has succeeded; `hear` heard each entry when the client did."""
     person = Person(world.gateway, trial.run_id, PATIENCE_SECONDS)
     project = await person.insist(lambda: world.gateway.projects.Register(RegisterProject(path=str(trial.repository))))
     start = StartRun(run_id=trial.run_id, project_id=project.project_id, workflow=workflow, input="one by one")
     await person.insist(lambda: world.gateway.runs.Start(start))
-    watched = await person.watch_to_the_end(_done)
+    watched = await person.watch_to_the_end(hear)
     run = await person.get(watched[-1].revision)
     assert run.status == RunStatus.RUN_STATUS_SUCCEEDED, run.failure
     return watched
@@ -78,12 +74,14 @@ def in_order(count: int) -> Iterator[Node]:
 
 async def test_nodes_in_a_strict_order_run_once_each_and_in_that_order(tmp_path: Path, asked: Options) -> None:
     logger.info("SEED=%d", asked.seed)
-    count, pause = (NODES, PAUSE_SECONDS) if asked.everything else (NODES_OF_PART, PAUSE_SECONDS_OF_PART)
+    count, between = (NODES, ENTRIES_BETWEEN) if asked.everything else (NODES_OF_PART, ENTRIES_BETWEEN_OF_PART)
     async with chaos_platform(tmp_path / "world") as world:
-        campaign = Campaign(world, tmp_path, asked.random(), victims=VICTIMS, pause_seconds=pause)
+        campaign = Campaign(world, tmp_path, asked.random(), victims=VICTIMS)
         trial = new_trial(tmp_path)
         workflow = Workflow(name="ordered", nodes=list(in_order(count)))
-        entries = await checked(world, trial, await campaign.strike_during(perform(world, trial, workflow)))
+        async with campaign.striking_each(between) as hear:
+            watched = await perform(world, trial, workflow, hear)
+        entries = await checked(world, trial, watched)
         expected = [f"n{number}-1" for number in range(count)]
         assert begun(entries) == expected
         assert ended(entries) == expected
@@ -94,11 +92,14 @@ async def test_nodes_in_a_strict_order_run_once_each_and_in_that_order(tmp_path:
 @pytest.mark.campaign
 async def test_a_map_of_ten_thousand_ends_while_services_are_killed(tmp_path: Path, asked: Options) -> None:
     async with chaos_platform(tmp_path / "world") as world:
-        campaign = Campaign(world, tmp_path, asked.random(), victims=VICTIMS, pause_seconds=PAUSE_SECONDS)
+        campaign = Campaign(world, tmp_path, asked.random(), victims=VICTIMS)
         trial = new_trial(tmp_path)
         fan = MapNode(body=Node(noop=NoopNode(steps=1)), times=ITEMS, at_once_max=64)
         workflow = Workflow(name="wide", nodes=[Node(node_id="all", map=fan)], visits_max=2 * ITEMS)
-        entries = await checked(world, trial, await campaign.strike_during(perform(world, trial, workflow)))
+        async with campaign.striking_each(ENTRIES_BETWEEN_OF_MAP) as hear:
+            watched = await perform(world, trial, workflow, hear)
+        entries = await checked(world, trial, watched)
         items = [task_id for task_id in ended(entries) if task_id != "all-1"]
         assert sorted(items) == sorted(f"all_{index}-1" for index in range(ITEMS))
         logger.info("%d items, %d deaths, %d entries", ITEMS, len(campaign.deaths), len(entries))
+        assert campaign.deaths
