@@ -97,7 +97,9 @@ class Campaign:
 
     async def _strike_until(self, group: asyncio.TaskGroup, until: float) -> None:
         while time.monotonic() < until:
-            await asyncio.sleep(self.chance.uniform(*PAUSE_SECONDS))
+            due = time.monotonic() + self.chance.uniform(*PAUSE_SECONDS)
+            while time.monotonic() < due:
+                await asyncio.sleep(LOOK_AGAIN_SECONDS)
             self._strike(group)
 
     def _strike(self, group: asyncio.TaskGroup) -> None:
