@@ -730,9 +730,12 @@ class ToolOutput(_message.Message):
     DURATION_MICROS_FIELD_NUMBER: _builtins.int
     SNAPSHOT_FIELD_NUMBER: _builtins.int
     STRUCTURED_JSON_FIELD_NUMBER: _builtins.int
+    TEXT_CUT_FROM_BYTES_FIELD_NUMBER: _builtins.int
     duration_micros: _builtins.int
     structured_json: _builtins.str
     """The agent is done, and this is its structured result: JSON of at most 64 KiB."""
+    text_cut_from_bytes: _builtins.int
+    """As in TaskResult, of what a command has printed."""
     @_builtins.property
     def text(self) -> _body_pb2.Body: ...
     @_builtins.property
@@ -746,10 +749,11 @@ class ToolOutput(_message.Message):
         duration_micros: _builtins.int = ...,
         snapshot: _workspace_pb2.Snapshot | None = ...,
         structured_json: _builtins.str = ...,
+        text_cut_from_bytes: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["snapshot", b"snapshot", "text", b"text"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["duration_micros", b"duration_micros", "snapshot", b"snapshot", "structured_json", b"structured_json", "text", b"text"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["duration_micros", b"duration_micros", "snapshot", b"snapshot", "structured_json", b"structured_json", "text", b"text", "text_cut_from_bytes", b"text_cut_from_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -765,11 +769,14 @@ class ToolFailure(_message.Message):
     TEXT_FIELD_NUMBER: _builtins.int
     DURATION_MICROS_FIELD_NUMBER: _builtins.int
     SNAPSHOT_FIELD_NUMBER: _builtins.int
+    TEXT_CUT_FROM_BYTES_FIELD_NUMBER: _builtins.int
     reason: _builtins.str
     """`malformed_input`, `invalid_output`, `unknown_tool`, `denied`, `timed_out`, `failed`, `killed`, `in_doubt`, `interrupted`,
     `cancelled`.
     """
     duration_micros: _builtins.int
+    text_cut_from_bytes: _builtins.int
+    """As in ToolOutput."""
     @_builtins.property
     def text(self) -> _body_pb2.Body: ...
     @_builtins.property
@@ -781,10 +788,11 @@ class ToolFailure(_message.Message):
         text: _body_pb2.Body | None = ...,
         duration_micros: _builtins.int = ...,
         snapshot: _workspace_pb2.Snapshot | None = ...,
+        text_cut_from_bytes: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["snapshot", b"snapshot", "text", b"text"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["duration_micros", b"duration_micros", "reason", b"reason", "snapshot", b"snapshot", "text", b"text"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["duration_micros", b"duration_micros", "reason", b"reason", "snapshot", b"snapshot", "text", b"text", "text_cut_from_bytes", b"text_cut_from_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

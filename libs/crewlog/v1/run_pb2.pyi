@@ -1792,6 +1792,7 @@ class TaskResult(_message.Message):
     SAVED_USD_MICROS_FIELD_NUMBER: _builtins.int
     MESSAGES_READ_FIELD_NUMBER: _builtins.int
     STRUCTURED_JSON_FIELD_NUMBER: _builtins.int
+    OUTPUT_CUT_FROM_BYTES_FIELD_NUMBER: _builtins.int
     cost_usd_micros: _builtins.int
     duration_micros: _builtins.int
     turns: _builtins.int
@@ -1806,6 +1807,8 @@ class TaskResult(_message.Message):
     """What the same tokens would have cost more without the provider's cache."""
     structured_json: _builtins.str
     """The structured result, JSON of at most 64 KiB; empty where the node declares none."""
+    output_cut_from_bytes: _builtins.int
+    """Of an output of which some is left out: how many bytes there were in all. 0: nothing is left out."""
     @_builtins.property
     def output(self) -> _body_pb2.Body: ...
     @_builtins.property
@@ -1839,10 +1842,11 @@ class TaskResult(_message.Message):
         saved_usd_micros: _builtins.int = ...,
         messages_read: _abc.Iterable[_builtins.int] | None = ...,
         structured_json: _builtins.str = ...,
+        output_cut_from_bytes: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["output", b"output", "snapshot", b"snapshot", "spent", b"spent", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["commit", b"commit", "cost_usd_micros", b"cost_usd_micros", "duration_micros", b"duration_micros", "lost_usd_micros", b"lost_usd_micros", "messages_read", b"messages_read", "output", b"output", "saved_usd_micros", b"saved_usd_micros", "snapshot", b"snapshot", "spent", b"spent", "structured_json", b"structured_json", "summary", b"summary", "tool_calls", b"tool_calls", "turns", b"turns", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["commit", b"commit", "cost_usd_micros", b"cost_usd_micros", "duration_micros", b"duration_micros", "lost_usd_micros", b"lost_usd_micros", "messages_read", b"messages_read", "output", b"output", "output_cut_from_bytes", b"output_cut_from_bytes", "saved_usd_micros", b"saved_usd_micros", "snapshot", b"snapshot", "spent", b"spent", "structured_json", b"structured_json", "summary", b"summary", "tool_calls", b"tool_calls", "turns", b"turns", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

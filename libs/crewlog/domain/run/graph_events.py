@@ -5,7 +5,7 @@ What costs something here is the number of ways that lead from a task, never the
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, TypeAlias, assert_never
 
 from crewlog.domain import names
@@ -144,8 +144,10 @@ def started(run: Run) -> Run:
     return activated(run, graph.roots, at)
 
 
-def activated(run: Run, node_ids: Iterable[str], at: int) -> Run:
+def activated(run: Run, node_ids: Sequence[str], at: int) -> Run:
     """They may go on: an executor takes them, or the run decides what becomes of them."""
+    if not node_ids:
+        return run
     ready, pending, since, visited = list(run.ready), list(run.pending), run.waiting_since, run.visited
     for node_id in node_ids:
         queue = ready if is_performed(run.graph.node(node_id)) and has_enough(run, node_id) else pending
