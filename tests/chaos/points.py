@@ -45,7 +45,7 @@ class Failpoints:
     def arm(self, kill: Kill) -> Armed:
         name = str(next(self._numbers))
         aside = self._directory / f"{name}.aside"
-        aside.write_text("x" + str(kill))
+        aside.write_text(str(kill))
         aside.rename(self._directory / "armed" / name)
         return Armed(kill, self._directory / "armed" / name, self._directory / "killed" / name)
 
