@@ -24,6 +24,8 @@ class Amounts:
 
     @classmethod
     def of(cls, message: budget_pb2.Amounts | budget_pb2.Limit) -> Amounts:
+        if not message.ByteSize():
+            return ZERO
         return cls(message.usd_micros, message.input_tokens, message.output_tokens, message.model_calls)
 
     def __add__(self, other: Amounts) -> Amounts:

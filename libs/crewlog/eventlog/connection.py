@@ -87,13 +87,13 @@ class _Expected:
 
 
 class _Client(Client):
-    """What the server writes needs no more care than this, and every entry that is read has some of it."""
+    """What the server and this client write, `name: value`, needs no more care than this; every entry that is read has
+    some of it."""
 
     @staticmethod
     def _parse_header_lines(raw: bytes) -> dict[str, str]:
         lines = raw.decode("utf-8", "replace").split("\r\n")
-        pairs = (line.split(":", 1) for line in lines if ":" in line)
-        return {name.strip(): value.strip() for name, value in pairs}
+        return dict([line.split(": ", 1) for line in lines if ": " in line])
 
 
 class Connection:

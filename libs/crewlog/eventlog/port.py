@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Protocol
 
 from crewlog.domain.errors import InvalidCommand
@@ -16,6 +17,8 @@ SUBJECTS = "crewlog.events"
 INLINE_BYTES_MAX = 64 * 1024
 ENTRY_BYTES_MAX = 4 * 1024 * 1024
 BLOB_BYTES_MAX = 64 * 1024 * 1024
+SUBJECTS_REMEMBERED_MAX = 4_096
+"""Most entries that are read are of an aggregate that has just had another one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +39,7 @@ class AggregateId:
         return f"{SUBJECTS}.{self.tenant}.{self.kind}.{self.id}"
 
     @classmethod
+    @lru_cache(SUBJECTS_REMEMBERED_MAX)
     def of_subject(cls, subject: str) -> AggregateId:
         return cls(*subject.split(".")[2:])
 

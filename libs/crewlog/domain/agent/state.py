@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
-from crewlog.domain import amounts
+from crewlog.domain import amounts, enums
 from crewlog.domain.amounts import ZERO, Amounts
 from crewlog.v1.agent_pb2 import (
     AgentParked,
@@ -32,6 +32,7 @@ from crewlog.v1.run_pb2 import MessageMode, TaskResult
 from crewlog.v1.workspace_pb2 import Snapshot
 from immutables import Map
 
+enums.as_attributes(AgentStatus, EffectClass, MessageMode)
 MODEL = -1
 ASK_TOOL = "ask"
 COMMAND_TOOL = "command"

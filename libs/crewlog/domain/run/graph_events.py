@@ -5,7 +5,7 @@ What costs something here is the number of ways that lead from a task, never the
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, TypeAlias, assert_never
 
 from crewlog.domain import names
@@ -165,8 +165,10 @@ def has_enough(run: Run, node_id: str) -> bool:
     return len(arrived) >= run.graph.needed(node_id)
 
 
-def decided(run: Run, task_id: str, ways: Iterable[tuple[Way, bool]], at: int, *, is_lost: bool = False) -> Run:
+def decided(run: Run, task_id: str, ways: Sequence[tuple[Way, bool]], at: int, *, is_lost: bool = False) -> Run:
     """Of each way whether it was taken; `is_lost`: because the task was left out. What may go on does."""
+    if not ways:
+        return run
     unmet, arrivals, lost, going = run.unmet, run.arrivals, run.lost, list[str]()
     for way, is_taken in ways:
         target, left = way.target, unmet[way.target] - 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from crewlog.domain import names
+from crewlog.domain import enums, names
 from crewlog.domain.amounts import ZERO, Amounts
 from crewlog.domain.workflow.graph import EXECUTOR_KINDS, Graph, map_of
 from crewlog.v1.answer_pb2 import Failure
@@ -27,6 +27,7 @@ from crewlog.v1.run_pb2 import (
 from crewlog.v1.workspace_pb2 import Change, Snapshot
 from immutables import Map
 
+enums.as_attributes(GateStatus, Handling, ParkCause, RunStatus, TaskStatus)
 _OVER = (RunStatus.RUN_STATUS_SUCCEEDED, RunStatus.RUN_STATUS_FAILED, RunStatus.RUN_STATUS_CANCELLED)
 CLAIMS_MAX = 10
 RUN_VISITS_MAX = 20_000
