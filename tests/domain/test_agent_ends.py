@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 from crewlog.domain.agent import decider as agent
@@ -13,6 +14,7 @@ from crewlog.domain.agent.steps import CallModel, Fail, RunTools, Step, Succeed,
 from crewlog.domain.decider import fold
 from crewlog.domain.errors import WrongState
 from crewlog.v1.agent_pb2 import (
+    AgentCancelled,
     AgentStarted,
     AgentSucceeded,
     AgentTakenOver,
@@ -35,7 +37,8 @@ from crewlog.v1.run_pb2 import AgentNode, MessageMode, Planning, Role, TaskFailu
 from tests.domain.test_agent import TOOLS, after, answer, finish_call, finish_tool, host, key, start_call
 
 SCHEMA = '{"type": "object"}'
-SUCCEEDED = FinishAgent(agent_id="r_t-1", generation=1, succeeded=TaskResult())
+IDS: dict[str, Any] = {"agent_id": "r_t-1", "generation": 1}
+SUCCEEDED = FinishAgent(**IDS, succeeded=TaskResult())
 
 
 def command(generation: int = 1, **fields: object) -> HostAgent:
@@ -225,5 +228,27 @@ def test_a_refusal_runs_nothing_and_ends_the_agent(calls: Sequence[str]) -> None
 @pytest.mark.parametrize("text", ["x" * 100_000, "€" * 100_000, "a" + "€" * 100_000])
 def test_an_output_is_cut_by_bytes_at_its_beginning(text: str) -> None:
     state: Agent = after(host(), start_call(), finish_call(answer(text=f"{text} end")))
-    assert OUTPUT_BYTES_MAX - 3 <= len(output_of(state).encode()) <= OUTPUT_BYTES_MAX
+    assert OUTPUT_BYTES_MAX - 70 <= len(output_of(state).encode()) <= OUTPUT_BYTES_MAX
     assert output_of(state).endswith(" end")
+    [succeeded] = agent.decide(state, _with_output(output_of(state)))
+    assert isinstance(succeeded, AgentSucceeded)
+    size = len(f"{text} end".encode())
+    assert succeeded.result.output_cut_from_bytes == size
+    first, rest = output_of(state).split("\n", 1)
+    left_out = int(first.removeprefix("[... ").removesuffix(" bytes are left out here ...]"))
+    assert 0 <= size - left_out - len(rest.encode()) < 4, "less than a character is lost at the cut"
+
+
+@pytest.mark.parametrize("size", [0, 48_894])
+def test_an_end_says_how_large_an_output_was_of_which_some_is_left_out(size: int) -> None:
+    """A command has been cut before it got here; of nothing there is nothing left out."""
+    done = ran(0)
+    done.output.text_cut_from_bytes = size
+    [succeeded] = agent.decide(after(command(), done), _with_output("said"))
+    [cancelled] = agent.decide(after(command(), done), FinishAgent(**IDS, cancelled=TaskResult()))
+    assert isinstance(succeeded, AgentSucceeded) and isinstance(cancelled, AgentCancelled)
+    assert (succeeded.result.output_cut_from_bytes, cancelled.result.output_cut_from_bytes) == (size, 0)
+
+
+def _with_output(text: str) -> FinishAgent:
+    return FinishAgent(**IDS, succeeded=TaskResult(output=Body(inline=text.encode())))

@@ -19,12 +19,13 @@ CANCELLED: Final = "cancelled"
 @dataclass(frozen=True, slots=True)
 class ToolAnswer:
     """`text` is for the model; `reason` is empty, or a `ToolFailure.reason` of crewlog.v1 when `is_error`.
-    `structured_json` is what the agent ends with."""
+    `structured_json` is what the agent ends with, `cut_from_bytes` as in Kept."""
 
     text: str
     is_error: bool = False
     reason: str = ""
     structured_json: str = ""
+    cut_from_bytes: int = 0
 
 
 class NotDone(Exception):

@@ -9,9 +9,12 @@ from dataclasses import replace
 
 from crewlog.domain.agent.ends import OUTPUT_BYTES_MAX
 from crewlog.domain.errors import Unavailable
+from crewlog.domain.kept import Kept
 from crewlog.tools.answers import DENIED, FAILED, NotDone, ToolAnswer, shown_output
 from crewlog.tools.command import CommandLimits, CommandResult
 from crewlog.tools.limits import (
+    COMMAND_OUTPUT_HEAD_BYTES,
+    COMMAND_OUTPUT_TAIL_BYTES,
     COMMAND_SECONDS_MAX,
     RESULT_OUTPUT_BYTES_MAX,
     RESULT_REPORT_BYTES_MAX,
@@ -29,24 +32,31 @@ async def run_command(node: CommandNode, context: ToolContext) -> ToolAnswer:
         result = await _run(node, context, limits)
     except NotDone as refusal:
         return ToolAnswer(refusal.text, is_error=True, reason=refusal.reason)
-    output = _end(shown_output(result.output.replace("\r\n", "\n")).removesuffix("\n"), OUTPUT_BYTES_MAX)
+    output = _printed(result).end(OUTPUT_BYTES_MAX)
     reason = reason_of(result.ending)
     if reason:
         said = said_of(result, limits)
-        return ToolAnswer(f"{output}\n{said}" if output else said, is_error=True, reason=reason)
+        text = f"{output.text}\n{said}" if output.text else said
+        return ToolAnswer(text, is_error=True, reason=reason, cut_from_bytes=output.cut_from_bytes)
     report = await asyncio.to_thread(_report, node.report_path, context) if node.report_path else None
-    return ToolAnswer(output, structured_json=structured(result.exit_code, output, report))
+    structured_json = structured(result.exit_code, output, report)
+    return ToolAnswer(output.text, structured_json=structured_json, cut_from_bytes=output.cut_from_bytes)
 
 
-def structured(exit_code: int, output: str, report: str | None) -> str:
+def structured(exit_code: int, output: Kept, report: Kept | None) -> str:
     """The result as JSON that is not too large: of the output its end is kept, of the report its beginning."""
-    output, report = _end(output, RESULT_OUTPUT_BYTES_MAX), report and _beginning(report, RESULT_REPORT_BYTES_MAX)
-    while len(written := _json(exit_code, output, report).encode()) > STRUCTURED_BYTES_MAX:
-        if output:
-            output = output[len(output) // 2 + 1 :]
-        else:
-            report = (report or "")[: len(report or "") // 2]
-    return written.decode()
+    output_room, report_room = RESULT_OUTPUT_BYTES_MAX, RESULT_REPORT_BYTES_MAX
+    while True:
+        written = _json(exit_code, output.end(output_room), report and report.beginning(report_room))
+        if len(written.encode()) <= STRUCTURED_BYTES_MAX:
+            return written
+        output_room, report_room = output_room // 2, report_room if output_room else report_room // 2
+
+
+def _printed(result: CommandResult) -> Kept:
+    text = shown_output(result.output.replace("\r\n", "\n")).removesuffix("\n")
+    kept_bytes = COMMAND_OUTPUT_HEAD_BYTES + COMMAND_OUTPUT_TAIL_BYTES
+    return Kept(text, kept_bytes + result.cut_bytes if result.cut_bytes else 0)
 
 
 async def _run(node: CommandNode, context: ToolContext, limits: CommandLimits) -> CommandResult:
@@ -68,23 +78,23 @@ async def _run(node: CommandNode, context: ToolContext, limits: CommandLimits) -
         raise NotDone(FAILED, refusal.message) from refusal
 
 
-def _report(path: str, context: ToolContext) -> str | None:
+def _report(path: str, context: ToolContext) -> Kept | None:
     """None where the command has left none that can be read."""
     try:
         with context.files.open_file(path) as (descriptor, _, _), os.fdopen(os.dup(descriptor), "rb") as stream:
-            return stream.read(RESULT_REPORT_BYTES_MAX).decode("utf-8", "replace")
+            text = stream.read(RESULT_REPORT_BYTES_MAX + 1).decode("utf-8", "replace")
+            size = os.fstat(descriptor).st_size
     except (NotDone, OSError):
         return None
+    return Kept(text, size if size > RESULT_REPORT_BYTES_MAX else 0)
 
 
-def _json(exit_code: int, output: str, report: str | None) -> str:
-    fields = {"exit_code": exit_code, "output": output, "report": report}
+def _json(exit_code: int, output: Kept, report: Kept | None) -> str:
+    fields = {
+        "exit_code": exit_code,
+        "output": output.text,
+        "report": report and report.text,
+        "output_cut_from_bytes": output.cut_from_bytes,
+        "report_cut_from_bytes": report.cut_from_bytes if report else 0,
+    }
     return json.dumps(fields, ensure_ascii=False, separators=(",", ":"))
-
-
-def _beginning(text: str, size: int) -> str:
-    return text.encode(errors="replace")[:size].decode(errors="ignore")
-
-
-def _end(text: str, size: int) -> str:
-    return text.encode(errors="replace")[-size:].decode(errors="ignore")

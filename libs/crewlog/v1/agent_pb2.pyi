@@ -735,7 +735,7 @@ class ToolOutput(_message.Message):
     structured_json: _builtins.str
     """The agent is done, and this is its structured result: JSON of at most 64 KiB."""
     text_cut_from_bytes: _builtins.int
-    """As in TaskResult, of what a command has printed."""
+    """As in TaskResult, where the agent is a command."""
     @_builtins.property
     def text(self) -> _body_pb2.Body: ...
     @_builtins.property

@@ -84,6 +84,8 @@ async def show_task(gateway: Gateway, output: Output, run_id: str, task_id: str)
     _write_tasks(view, [task])
     if text := printed.whole(task):
         write_line(f"\n{text}")
+    if size := printed.cut_from(task):
+        write_line(f"\nthe output is not whole: it had {size}")
     return 0
 
 

@@ -29,6 +29,12 @@ def whole(task: TaskView) -> str:
     return wording.plain(_of_result(task.result.structured_json) or task.result.summary).strip("\n")
 
 
+def cut_from(task: TaskView) -> str:
+    """How much there was of an output of which some is left out; empty for one that is whole."""
+    size = task.result.output_cut_from_bytes
+    return f"{size:,} bytes" if size else ""
+
+
 def _has_printed(task: TaskView) -> bool:
     """A command that has failed. Of one that was cut off the last line only says that it was."""
     if task.kind != "command" or task.status not in _FAILED:
@@ -42,7 +48,8 @@ def _of_command(run_id: str, task: TaskView) -> list[str]:
     lines = whole(task).split("\n")
     what = f"{task.task_id} has printed"
     if len(lines) > LINES_SHOWN_MAX:
-        what += f", at the end (`crewlog show {run_id} --task {task.task_id}` shows all of it)"
+        kept = f"what is kept of {cut_from(task)}" if cut_from(task) else "all of it"
+        what += f", at the end (`crewlog show {run_id} --task {task.task_id}` shows {kept})"
     return [f"{what}:", *(f"  {line[:LINE_CHARACTERS_MAX]}".rstrip() for line in lines[-LINES_SHOWN_MAX:])]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
-from crewlog.cli import wording
+from crewlog.cli import printed, wording
 from crewlog.v1.run_pb2 import ParkCause, TaskStatus, TaskView
 
 _AT_WORK = TaskStatus.TASK_STATUS_CLAIMED
@@ -93,7 +93,8 @@ def _state(task: TaskView, question: str) -> str:
         return f"{_waits(task, question)}{_due(task, ', until ')}".removeprefix(", ")
     if task.status == _AT_WORK:
         return _due(task, "times out at ")
-    return task.failure.message or task.result.summary or (task.result.structured_json if task.kind == "wait" else "")
+    said = task.failure.message or task.result.summary or (task.result.structured_json if task.kind == "wait" else "")
+    return f"(cut, of {size}) {said}" if (size := printed.cut_from(task)) else said
 
 
 def _waits(task: TaskView, question: str) -> str:

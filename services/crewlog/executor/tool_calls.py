@@ -82,10 +82,12 @@ class _Printed:
         self._listener = listener
         self._tail = ""
         self._left_out = 0
+        self._bytes = 0
 
     def __call__(self, text: str) -> None:
         tail = self._tail + text
         self._left_out += max(0, len(tail) - PRINTED_CHARACTERS_MAX)
+        self._bytes += len(text.encode(errors="replace"))
         self._tail = tail[-PRINTED_CHARACTERS_MAX:]
         if self._listener is not None:
             self._listener(text)
@@ -95,6 +97,10 @@ class _Printed:
         shown = shown_output(self._tail.replace("\r\n", "\n")).rstrip("\n")
         cut = f"[... {self._left_out} characters are left out here ...]\n" if self._left_out else ""
         return f"{cut}{shown}\n" if shown else ""
+
+    @property
+    def cut_from_bytes(self) -> int:
+        return self._bytes if self._left_out else 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +127,7 @@ class ToolRunner:
             answer = await self.control.within(running, seconds)
         except Cut as cut:
             said = f"{printed.end()}{_CUT_OFF[cut.reason].format(seconds=seconds)}"
-            answer = ToolAnswer(said, is_error=True, reason=cut.reason)
+            answer = ToolAnswer(said, is_error=True, reason=cut.reason, cut_from_bytes=printed.cut_from_bytes)
         snapshot = await self._snapshot(key) if _changes_files(call) else None
         text = await bodies.store(self.blobs, answer.text.encode(errors="replace"))
         return _finish(key, answer, text, snapshot, int((time.monotonic() - began) * 1e6))
@@ -152,10 +158,20 @@ def _finish(
     key: EffectKey, answer: ToolAnswer, text: Body, snapshot: Snapshot | None, duration_micros: int
 ) -> FinishToolCall:
     if answer.is_error:
-        failure = ToolFailure(reason=answer.reason, text=text, duration_micros=duration_micros, snapshot=snapshot)
+        failure = ToolFailure(
+            reason=answer.reason,
+            text=text,
+            duration_micros=duration_micros,
+            snapshot=snapshot,
+            text_cut_from_bytes=answer.cut_from_bytes,
+        )
         return FinishToolCall(key=key, failure=failure)
     output = ToolOutput(
-        text=text, duration_micros=duration_micros, snapshot=snapshot, structured_json=answer.structured_json
+        text=text,
+        duration_micros=duration_micros,
+        snapshot=snapshot,
+        structured_json=answer.structured_json,
+        text_cut_from_bytes=answer.cut_from_bytes,
     )
     return FinishToolCall(key=key, output=output)
 

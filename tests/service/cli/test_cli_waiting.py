@@ -445,8 +445,20 @@ async def test_a_task_is_shown_with_all_of_its_output(crewlog: Crewlog, remember
     remembering.view = _with_failed_command("\n".join(f"line {number}" for number in range(30)))
     shown = (await crewlog("show", "demo", "--task", "test-1")).stdout
     assert "line 0\n" in shown and "line 29\n" in shown
+    assert "not whole" not in shown and "(cut" not in shown
     as_data = json.loads((await crewlog("show", "demo", "--task", "test-1", "-o", "json")).stdout)
     assert as_data["task_id"] == "test-1"
+
+
+async def test_of_an_output_that_is_cut_it_is_said_how_much_there_was(
+    crewlog: Crewlog, remembering: Remembering
+) -> None:
+    remembering.view = _with_failed_command("\n".join(f"line {number}" for number in range(30)))
+    remembering.view.tasks[0].result.output_cut_from_bytes = 48_894
+    shown = (await crewlog("show", "demo")).stdout
+    assert "(cut, of 48,894 bytes)" in shown
+    assert "`crewlog show demo --task test-1` shows what is kept of 48,894 bytes" in shown
+    assert "the output is not whole: it had 48,894 bytes" in (await crewlog("show", "demo", "--task", "test-1")).stdout
 
 
 async def test_a_task_that_is_not_there_is_not_shown(crewlog: Crewlog, remembering: Remembering) -> None:

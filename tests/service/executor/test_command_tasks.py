@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 from crewlog.domain.agent.state import Agent
+from crewlog.domain.kept import Kept
+from crewlog.executor import tool_calls
 from crewlog.executor.control import Leave
 from crewlog.tools import command_task
 from crewlog.tools.limits import RESULT_OUTPUT_BYTES_MAX, STRUCTURED_BYTES_MAX
@@ -36,9 +39,15 @@ async def test_a_command_is_one_effect_with_its_intent_and_its_result(desks: Des
     node = shell("cat hay.txt; echo '<ok/>' > report.xml; echo new > made.txt", report_path="report.xml")
     agent = await desks.work(node)
     assert await desks.types(node) == ["AgentStarted", "ToolCallStarted", "ToolCallSucceeded", "AgentSucceeded"]
-    assert result_of(agent) == {"exit_code": 0, "output": "hay", "report": "<ok/>\n"}
+    assert result_of(agent) == {
+        "exit_code": 0,
+        "output": "hay",
+        "report": "<ok/>\n",
+        "output_cut_from_bytes": 0,
+        "report_cut_from_bytes": 0,
+    }
     assert agent.result is not None and agent.snapshot is not None
-    assert agent.result.output.inline == b"hay"
+    assert (agent.result.output.inline, agent.result.output_cut_from_bytes) == (b"hay", 0)
     assert agent.result.commit not in ("", desks.service.head)
     assert (agent.result.turns, agent.result.tool_calls, agent.result.cost_usd_micros) == (0, 1, 0)
 
@@ -84,12 +93,39 @@ async def test_a_command_that_takes_too_long_is_ended(desks: Desks, monkeypatch:
     assert agent.result is not None and agent.result.output.inline.startswith(b"begun")
 
 
+LARGE = len("".join(f"{number}\n" for number in range(1, 100_001))) + len("last\n")
+
+
 async def test_a_large_output_is_cut_at_its_beginning(desks: Desks) -> None:
     agent = await desks.work(shell("seq 1 100000; cat /dev/null; echo last", report_path="gone.xml"))
     result = result_of(agent)
     assert result["output"].endswith("100000\nlast")
     assert RESULT_OUTPUT_BYTES_MAX // 2 < len(result["output"]) <= RESULT_OUTPUT_BYTES_MAX
     assert result["report"] is None
+    assert agent.result is not None
+    assert agent.result.output_cut_from_bytes == result["output_cut_from_bytes"] == LARGE
+    assert re.match(rf"\[\.\.\. {LARGE - len(result['output'].split(chr(10), 1)[1])} bytes are", result["output"])
+
+
+async def test_what_is_cut_for_the_result_alone_is_said_there_alone(desks: Desks) -> None:
+    agent = await desks.work(shell("seq 1 4000; head -c 30000 /dev/zero | tr '\\0' x > report", report_path="report"))
+    result = result_of(agent)
+    assert agent.result is not None and agent.result.output.inline.startswith(b"1\n2\n")
+    assert (agent.result.output_cut_from_bytes, result["output_cut_from_bytes"]) == (0, 18_892)
+    assert result["report_cut_from_bytes"] == 30_000 and result["report"].endswith(" bytes are left out here ...]")
+
+
+@pytest.mark.parametrize("seconds", ["command", "tool"])
+async def test_a_large_output_of_what_was_ended_says_so_too(
+    desks: Desks, monkeypatch: pytest.MonkeyPatch, seconds: str
+) -> None:
+    if seconds == "command":
+        monkeypatch.setattr(command_task, "COMMAND_SECONDS_MAX", 0.8)
+    else:
+        monkeypatch.setattr(tool_calls, "TOOL_SECONDS_MAX", 0.8)
+    agent = await desks.work(shell("seq 1 100000; echo last; exec sleep 60"))
+    assert agent.failure is not None and agent.failure.reason == "command_timed_out"
+    assert agent.result is not None and agent.result.output_cut_from_bytes == LARGE
 
 
 async def test_an_output_that_grows_when_it_is_shown_still_stands_in_the_event(desks: Desks) -> None:
@@ -105,9 +141,12 @@ async def test_no_report_is_read_outside_of_the_workspace(desks: Desks, tmp_path
 
 
 def test_a_result_is_never_too_large() -> None:
-    worst = command_task.structured(1, '\\"' * 20_000, '\\"\t' * 20_000)
-    assert len(worst.encode()) <= STRUCTURED_BYTES_MAX
-    assert set(json.loads(worst)) == {"exit_code", "output", "report"}
+    for report in ('\\"\t' * 20_000, "\1" * 60_000):
+        worst = command_task.structured(1, Kept('\\"' * 20_000), Kept(report))
+        assert len(worst.encode()) <= STRUCTURED_BYTES_MAX
+        assert json.loads(worst)["output_cut_from_bytes"] == 40_000
+        assert json.loads(worst)["report_cut_from_bytes"] == 60_000
+        assert "left out" in json.loads(worst)["output"]
 
 
 async def test_a_command_that_was_killed_with_its_executor_runs_again_from_its_first_files(

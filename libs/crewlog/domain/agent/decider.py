@@ -13,6 +13,7 @@ from __future__ import annotations
 from typing import TypeAlias, assert_never
 
 from crewlog.domain import amounts
+from crewlog.domain.agent.ends import output_cut_from_bytes
 from crewlog.domain.agent.events import Event, evolve
 from crewlog.domain.agent.recovery import NOOP_TOOL, host, noop_step, told_unknown
 from crewlog.domain.agent.sharing import raised, share
@@ -332,6 +333,7 @@ def _with_totals(agent: Agent, result: TaskResult, at: int) -> TaskResult:
             tool_calls=agent.tool_calls,
             snapshot=agent.snapshot,
             structured_json=agent.structured_json,
+            output_cut_from_bytes=output_cut_from_bytes(agent) if result.HasField("output") else 0,
         )
     )
     return total

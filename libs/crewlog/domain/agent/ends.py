@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 from crewlog.domain.agent.state import FINISH_TOOL, Agent, Turn
+from crewlog.domain.kept import Kept
 from crewlog.v1.answer_pb2 import Failure
 
 INVALID_OUTPUTS_MAX = 3
@@ -67,7 +68,18 @@ def output_failure(agent: Agent) -> Failure | None:
 
 def output_of(agent: Agent) -> str:
     """What the agent has come to, as text. It is cut at the front: the verdict stands at the end."""
-    return _cut(_output(agent))
+    return _kept(agent).text
+
+
+def output_cut_from_bytes(agent: Agent) -> int:
+    """As in TaskResult."""
+    return _kept(agent).cut_from_bytes
+
+
+def _kept(agent: Agent) -> Kept:
+    """So that it always stands in the event itself."""
+    cut_before = agent.ran.cut_from_bytes if agent.ran is not None else 0
+    return Kept(_output(agent), cut_before).end(OUTPUT_BYTES_MAX)
 
 
 def _output(agent: Agent) -> str:
@@ -78,11 +90,6 @@ def _output(agent: Agent) -> str:
         return f"{said}\n\n{agent.structured_json}" if said else agent.structured_json
     texts = (_text(turn) for turn in reversed(agent.turns))
     return next((text for text in texts if text), "")
-
-
-def _cut(text: str) -> str:
-    """By bytes, so that it always stands in the event itself."""
-    return text.encode(errors="replace")[-OUTPUT_BYTES_MAX:].decode(errors="ignore")
 
 
 def _text(turn: Turn) -> str:

@@ -139,7 +139,8 @@ def _on_allotment(agent: Agent, event: AllotmentRaised | AllotmentShared) -> Age
 
 def _on_tool_call_succeeded(agent: Agent, event: ToolCallSucceeded) -> Agent:
     output = event.output
-    ended = _on_tool_call_ended(agent, event.key, output.snapshot, ToolOutcome(output.text, is_error=False))
+    outcome = ToolOutcome(output.text, is_error=False, cut_from_bytes=output.text_cut_from_bytes)
+    ended = _on_tool_call_ended(agent, event.key, output.snapshot, outcome)
     if not output.structured_json:
         return ended
     return replace(ended, structured_json=output.structured_json, finished_turn=event.key.turn, invalid_outputs=0)
@@ -147,7 +148,7 @@ def _on_tool_call_succeeded(agent: Agent, event: ToolCallSucceeded) -> Agent:
 
 def _on_tool_call_failed(agent: Agent, event: ToolCallFailed) -> Agent:
     failure = event.failure
-    outcome = ToolOutcome(failure.text, is_error=True, reason=failure.reason)
+    outcome = ToolOutcome(failure.text, True, failure.reason, failure.text_cut_from_bytes)
     ended = _on_tool_call_ended(agent, event.key, failure.snapshot, outcome)
     if failure.reason != INVALID_OUTPUT:
         return ended

@@ -60,11 +60,12 @@ class Effect:
 
 @dataclass(frozen=True, slots=True)
 class ToolOutcome:
-    """`reason` as in ToolFailure, where it is an error."""
+    """`reason` as in ToolFailure, where it is an error; `cut_from_bytes` as `text_cut_from_bytes` there."""
 
     text: Body
     is_error: bool
     reason: str = ""
+    cut_from_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,10 +14,12 @@ from typing import Any
 
 from crewlog.domain import names
 from crewlog.domain.run.state import ENDED, Run, Task, current, index_of, kind, map_task_id, parts_of
+from crewlog.domain.workflow.expression_functions import CutText
 from crewlog.domain.workflow.expressions import Expression, compile_expression
 from crewlog.domain.workflow.templates import Template
 from crewlog.v1.run_pb2 import TaskStatus
 
+_CUT_FROM_BYTES = "_cut_from_bytes"
 OUTCOMES = {
     TaskStatus.TASK_STATUS_SUCCEEDED: "succeeded",
     TaskStatus.TASK_STATUS_FAILED: "failed",
@@ -94,13 +96,15 @@ def latest(run: Run, node_id: str, until: int = 0) -> Task | None:
 def item_of(run: Run, node_id: str) -> Any:
     """What the item of a map is about."""
     expansion, index = run.expansions[map_task_id(run, node_id)], index_of(node_id)
-    return index if expansion.items is None else json.loads(expansion.items[index])
+    return index if expansion.items is None else _value(expansion.items[index])
 
 
 def value_of(run: Run, task: Task) -> dict[str, Any]:
+    cut_from_bytes = task.result.output_cut_from_bytes if task.result is not None else 0
     value: dict[str, Any] = {
         "outcome": OUTCOMES[task.status],
         "output": output_of(task),
+        "output_cut_from_bytes": cut_from_bytes,
         "result": result_of(run, task),
         "visit": task.visit,
         "commit": task.commits[-1] if task.commits else "",
@@ -112,14 +116,31 @@ def value_of(run: Run, task: Task) -> dict[str, Any]:
 
 
 def output_of(task: Task) -> str:
-    return task.result.output.inline.decode(errors="replace") if task.result is not None else ""
+    """Where some of it is left out, expressions know that."""
+    if task.result is None:
+        return ""
+    return CutText.of(task.result.output.inline.decode(errors="replace"), task.result.output_cut_from_bytes)
 
 
 def result_of(run: Run, task: Task) -> Any:
     """The structured result; of a map, what came of each item, in their order."""
     if task.task_id in run.expansions and kind(run.graph.node(task.node_id)) == "map":
         return [_result_of_item(run, part) for part in parts_of(run, task)]
-    return json.loads(task.result.structured_json) if task.result is not None and task.result.structured_json else None
+    return _value(task.result.structured_json) if task.result is not None and task.result.structured_json else None
+
+
+def _value(text: str) -> Any:
+    """With the texts in it that say of themselves, as the results of commands do, that some of them is left out."""
+    return json.loads(text, object_hook=_with_cut_texts if f'{_CUT_FROM_BYTES}"' in text else None)
+
+
+def _with_cut_texts(fields: dict[str, Any]) -> dict[str, Any]:
+    return {name: _cut(text, fields.get(f"{name}{_CUT_FROM_BYTES}")) for name, text in fields.items()}
+
+
+def _cut(value: Any, cut_from_bytes: Any) -> Any:
+    is_cut = isinstance(value, str) and isinstance(cut_from_bytes, int)
+    return CutText.of(value, cut_from_bytes) if is_cut else value
 
 
 def _result_of_item(run: Run, item: Task) -> Any:

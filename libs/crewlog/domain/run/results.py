@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 from crewlog.domain.errors import Refused
+from crewlog.domain.kept import Kept
 from crewlog.domain.run import context as run_context
 from crewlog.domain.run import view as run_view
 from crewlog.domain.run.state import Run, Task, current
@@ -49,10 +51,12 @@ def _failure(child: Run) -> Failure:
 def _result(child: Run) -> TaskResult:
     view = run_view.view(child, with_tasks=False)
     last = _last(child)
-    output = "\n\n".join(text for task in last if (text := run_context.output_of(task).strip()))
+    output = _output(last)
+    shown = output.end(OUTPUT_BYTES_MAX)
     return TaskResult(
-        output=Body(inline=output.encode()[-OUTPUT_BYTES_MAX:]),
-        summary=output[:SUMMARY_CHARACTERS_MAX],
+        output=Body(inline=shown.text.encode()),
+        output_cut_from_bytes=shown.cut_from_bytes,
+        summary=output.text[:SUMMARY_CHARACTERS_MAX],
         structured_json=_structured(child, last),
         commit=child.change.commit if child.change is not None else "",
         usage=view.usage,
@@ -68,6 +72,13 @@ def _last(child: Run) -> list[Task]:
     """Those that nothing comes after, in the order in which they were written."""
     ends = (current(child, node_id) for node_id in child.graph.nodes if not child.graph.forward[node_id])
     return [task for task in ends if task is not None and task.status == TaskStatus.TASK_STATUS_SUCCEEDED]
+
+
+def _output(last: Sequence[Task]) -> Kept:
+    """Of all of them, one after the other."""
+    texts = [text for task in last if (text := run_context.output_of(task).strip())]
+    cut = [task.result.output_cut_from_bytes for task in last if task.result is not None]
+    return Kept("\n\n".join(texts), sum(cut))
 
 
 def _structured(child: Run, last: list[Task]) -> str:

@@ -53,6 +53,11 @@ class Cost:
             "filter" in functions,
         )
 
+    @property
+    def joins(self) -> bool:
+        """Whether it puts texts together."""
+        return self._sums > 1
+
     def copies(self, weight: int, longest: int) -> int:
         """How many values are copied on the way, at most: of values of this weight, with lists no longer than that."""
         length = (longest + self._commas + 1) * self._sums

@@ -6,21 +6,25 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from crewlog.domain.workflow.expression_costs import COPIES_MAX, VALUES_MAX, Cost, Spent, weighed
 
+COMPARED_CHARACTERS_MAX = 50_000_000
 _WHOLE_NUMBER_MAX = 2**63 - 1
 _KINDS = {type(None): "nothing", bool: "true or false", int: "a number", float: "a number", list: "a list"}
 
 
 class Calls:
     """The calls of one evaluation, which is paid for here. The library logs what a function raises, and `||` hides it:
-    so the first failure is kept instead, and whoever evaluates has to look at it."""
+    so the first failure is kept instead, and whoever evaluates has to look at it. `cut` are the texts that are not
+    whole: no function may take them for all that there is."""
 
-    def __init__(self, cost: Cost, spent: Spent, weight: int, longest: int) -> None:
+    def __init__(self, cost: Cost, spent: Spent, weight: int, longest: int, cut: Iterable[CutText] = ()) -> None:
         self.failure = ""
+        self._cut: dict[str, int] = {text: text.cut_from_bytes for text in cut}
+        self._compared = 0
         self._cost = cost
         self._spent = spent
         self._before = spent.copies
@@ -36,12 +40,31 @@ class Calls:
             if self.failure:
                 return None
             try:
+                self._check_whole(text)
                 return self._paid(text, function(_text(text)))
             except _Wrong as problem:
                 self.failure = f"{name}(...) {problem}"
                 return None
 
         return call
+
+    def _check_whole(self, text: Any) -> None:
+        """Also what a part was put together with something else."""
+        if not self._cut or not isinstance(text, str):
+            return
+        size = self._cut.get(text) or next((size for part, size in self._parts(text) if part in text), 0)
+        if size:
+            raise _Wrong(
+                f"is given an output of {size} bytes of which some are left out: let the command print less, or lead on"
+                " by an edge `when: task.output_cut_from_bytes == 0`"
+            )
+
+    def _parts(self, text: str) -> Iterator[tuple[str, int]]:
+        for part, size in self._cut.items() if self._cost.joins else ():
+            self._compared += 1_000 + len(text)
+            if self._compared > COMPARED_CHARACTERS_MAX:
+                raise _Wrong("has too many texts to look for what is left out of them")
+            yield part, size
 
     def _paid(self, text: str, value: Any) -> Any:
         weight, longest = weighed([text, value])
@@ -52,6 +75,30 @@ class Calls:
         if self._spent.values > VALUES_MAX or self._spent.copies > COPIES_MAX:
             raise _Wrong("makes more values than can be gone through")
         return value
+
+
+class CutText(str):
+    """Of a text that was once `cut_from_bytes` long what is there."""
+
+    cut_from_bytes: int
+
+    @classmethod
+    def of(cls, text: str, cut_from_bytes: int) -> str:
+        """The text itself where nothing of it is left out."""
+        if not cut_from_bytes:
+            return text
+        cut = cls(text)
+        cut.cut_from_bytes = cut_from_bytes
+        return cut
+
+
+def cut_texts(values: Sequence[Any]) -> Iterator[CutText]:
+    """Those among the values, however deep."""
+    level = values
+    while level:
+        yield from (each for each in level if isinstance(each, CutText))
+        held = [each for each in level if isinstance(each, (list, Mapping))]
+        level = [part for each in held for part in (each.values() if isinstance(each, Mapping) else each)]
 
 
 class _Wrong(Exception):

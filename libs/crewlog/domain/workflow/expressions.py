@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from crewlog.domain.errors import InvalidCommand
 from crewlog.domain.workflow.expression_costs import COPIES_MAX, VALUES_MAX, Cost, Spent, weighed
-from crewlog.domain.workflow.expression_functions import FUNCTIONS, Calls
+from crewlog.domain.workflow.expression_functions import FUNCTIONS, Calls, cut_texts
 from crewlog.domain.workflow.expression_words import (
     LOOPS,
     Call,
@@ -81,7 +81,7 @@ class Expression:
         weight, longest = weighed([*seen.values()])
         if weight > VALUES_MAX:
             raise self._failed("the values that it names are too large")
-        calls = Calls(self._cost, spent, weight, longest)
+        calls = Calls(self._cost, spent, weight, longest, cut_texts([*seen.values()]) if self.calls else ())
         if spent.copies > COPIES_MAX:
             raise self._failed("the lists that it goes through are too long")
         value = self._worked_out(seen, calls)

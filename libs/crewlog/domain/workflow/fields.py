@@ -20,7 +20,13 @@ _RUN: Shape = {"id": TEXT, "project": TEXT, "workflow": TEXT, "input": TEXT}
 _FAILURE: Shape = {"reason": TEXT, "message": TEXT}
 _RESULTS: Mapping[str, Shape] = {
     "map": LIST,
-    "command": {"exit_code": NUMBER, "output": TEXT, "report": TEXT},
+    "command": {
+        "exit_code": NUMBER,
+        "output": TEXT,
+        "report": TEXT,
+        "output_cut_from_bytes": NUMBER,
+        "report_cut_from_bytes": NUMBER,
+    },
     "gate": {"choice": TEXT, "text": TEXT, "answered_by": TEXT, "is_expired": TRUE_OR_FALSE},
 }
 _COMPARED = {NUMBER: "{} == 0", TEXT: '{} == "..."', LIST: "size({}) > 0"}
@@ -94,6 +100,7 @@ def _task(node: Node | None) -> Shape:
     return {
         "outcome": TEXT,
         "output": TEXT,
+        "output_cut_from_bytes": NUMBER,
         "result": _RESULTS.get(kind or "", ANYTHING),
         "visit": NUMBER,
         "commit": TEXT,
