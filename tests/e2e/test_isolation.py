@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 from crewlog.v1.run_pb2 import RunStatus
 
-from tests.e2e.test_crew import entries_of, finished_in_spite
+from tests.e2e.held import held_script, let_go_to_the_end, start_held
+from tests.e2e.test_crew import entries_of
 from tests.e2e.world import WAIT_SECONDS, World, platform_on, types_of
 
 LOOK_AGAIN_SECONDS = 0.02
@@ -29,19 +30,38 @@ async def isolated(tmp_path: Path, repository: Path) -> AsyncIterator[World]:
         yield world
 
 
+@pytest.fixture
+async def holding(tmp_path: Path, repository: Path) -> AsyncIterator[World]:
+    """Its agent is there until it is let go."""
+    async with platform_on(tmp_path, repository, held_script(tmp_path), isolation="process") as world:
+        yield world
+
+
+def read(path: Path) -> bytes:
+    """Nothing of a process or a thread that has just ended."""
+    try:
+        return path.read_bytes()
+    except OSError:
+        return b""
+
+
 def children_of(pid: int) -> set[int]:
-    """All processes below this one."""
-    found: set[int] = set()
-    for task in Path(f"/proc/{pid}/task").glob("*/children"):
-        for child in task.read_text().split():
-            found |= {int(child), *children_of(int(child))}
-    return found
+    lists = (read(path) for path in Path(f"/proc/{pid}/task").glob("*/children"))
+    return {int(child) for found in lists for child in found.split()}
+
+
+def leads_group(pid: int) -> bool:
+    try:
+        return os.getpgid(pid) == pid
+    except ProcessLookupError:
+        return False
 
 
 def agents_of(world: World) -> set[int]:
     """The processes that the fork server of the executor has made, each the first of its group."""
-    executor = world.platform.pid_of("executor")
-    return {pid for pid in children_of(executor) if os.getpgid(pid) == pid and pid != executor}
+    below = children_of(world.platform.pid_of("executor"))
+    servers = [pid for pid in below if b"forkserver" in read(Path(f"/proc/{pid}/cmdline"))]
+    return {pid for server in servers for pid in children_of(server) if leads_group(pid)}
 
 
 async def an_agent_process(world: World) -> int:
@@ -60,26 +80,28 @@ async def test_a_crew_of_processes_does_the_same(isolated: World) -> None:
     assert {task.generation for task in run.tasks} == {1}
 
 
-async def test_an_agent_whose_process_is_killed_goes_on_in_another_one(isolated: World) -> None:
-    await isolated.start("fix")
-    await isolated.watch("fix", lambda name: name == "tool_call_started")
-    executor = isolated.platform.pid_of("executor")
-    os.killpg(await an_agent_process(isolated), signal.SIGKILL)
-    run = await finished_in_spite(isolated, "fix")
+async def test_an_agent_whose_process_is_killed_goes_on_in_another_one(holding: World) -> None:
+    await start_held(holding, "held")
+    await holding.watch("held", lambda name: name == "tool_call_started")
+    executor = holding.pid_of("executor")
+    os.killpg(await an_agent_process(holding), signal.SIGKILL)
+    await holding.watch("held", lambda name: name == "agent_taken_over")
+    run = await let_go_to_the_end(holding, "held")
     assert run.status == RunStatus.RUN_STATUS_SUCCEEDED, run.failure
-    assert isolated.platform.pid_of("executor") == executor
-    assert isolated.platform.restarts_of("executor") == 0
-    names = [name async for entry in entries_of(isolated, "fix") for name in types_of(entry)]
+    assert holding.platform.pid_of("executor") == executor
+    assert holding.platform.restarts_of("executor") == 0
+    names = [name async for entry in entries_of(holding, "held") for name in types_of(entry)]
     assert names.count("agent_taken_over") == 1
 
 
-async def test_agents_end_with_their_executor_and_go_on_under_the_next_one(isolated: World) -> None:
-    await isolated.start("fix")
-    await isolated.watch("fix", lambda name: name == "model_call_succeeded")
-    agent = await an_agent_process(isolated)
-    isolated.kill("executor")
+async def test_agents_end_with_their_executor_and_go_on_under_the_next_one(holding: World) -> None:
+    await start_held(holding, "held")
+    await holding.watch("held", lambda name: name == "model_call_succeeded")
+    agent = await an_agent_process(holding)
+    holding.kill("executor")
     async with asyncio.timeout(WAIT_SECONDS):
         while Path(f"/proc/{agent}").exists():
             await asyncio.sleep(LOOK_AGAIN_SECONDS)
-    run = await finished_in_spite(isolated, "fix")
+    await holding.watch("held", lambda name: name == "agent_taken_over")
+    run = await let_go_to_the_end(holding, "held")
     assert run.status == RunStatus.RUN_STATUS_SUCCEEDED, run.failure

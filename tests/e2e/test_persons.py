@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import os
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
@@ -42,6 +43,7 @@ from crewlog.v1.run_pb2 import (
 from crewlog.v1.workspace_pb2 import ListFiles
 from rich.console import Console
 
+from tests.e2e.held import let_go, workspaces
 from tests.e2e.test_control import SERVICES, ended, in_spite, nobody_works, nth, when
 from tests.e2e.world import WAIT_SECONDS, World, platform_on, types_of
 
@@ -53,7 +55,7 @@ STEER, QUEUE, INTERRUPT = (
     MessageMode.MESSAGE_MODE_QUEUE,
     MessageMode.MESSAGE_MODE_INTERRUPT,
 )
-FOREVER = "3141.592653"
+FOREVER = f"3141.{os.getpid():09}"
 """Seconds of a sleep that no other process sleeps."""
 
 
@@ -86,16 +88,6 @@ def playing(request: pytest.FixtureRequest, tmp_path: Path, repository: Path) ->
 
 async def start(world: World, *names: str, **fields: object) -> None:
     await world.start("run", workflow=crew(*names), workflow_name=None, **fields)
-
-
-def workspaces(world: World) -> list[Path]:
-    return list((world.directory / "data" / "git" / "workspaces").rglob("tree"))
-
-
-def let_go(world: World) -> None:
-    """What waits in a workspace goes on."""
-    for tree in workspaces(world):
-        (tree / "go").touch()
 
 
 async def until(is_so: Callable[[], bool]) -> None:
@@ -434,6 +426,8 @@ name: breaks
 scripts:
   - system: "Role: engineer"
     steps:
+      - say: I wait.
+        tools: [{tool: bash, input: {command: "echo > begun; until [ -e go ]; do sleep 0.02; done"}}]
       - say: I begin to say something that is long enough to come in several pieces, and then nothing more comes of it.
         faults: [{stall_after: 6}]
 """
@@ -444,13 +438,20 @@ async def test_what_a_dead_attempt_has_said_is_taken_back_from_who_watches(playi
         await start(world, "engineer")
         screen = io.StringIO()
         view = live.new_view(Console(file=screen, width=200))
+
+        def doing() -> str:
+            return "".join(row.doing for row in board.rows(view.board))
+
         watched = asyncio.create_task(watching.show(world.gateway, "run", view))
-        await until(lambda: "I begin" in "".join(row.doing for row in board.rows(view.board)) or watched.done())
+        await until(lambda: "bash" in doing() or watched.done())
+        await until(lambda: any((tree / "begun").exists() for tree in workspaces(world)))
+        let_go(world)
+        await until(lambda: "I begin" in doing() or watched.done())
         world.kill("executor")
         await watched
         told = screen.getvalue()
-        assert "withdrawn: what the model has begun to say in turn 1" in told
-        assert told.index("withdrawn") < told.index("outcome not known: model call of turn 1")
+        assert "withdrawn: what the model has begun to say in turn 2" in told
+        assert told.index("withdrawn") < told.index("outcome not known: model call of turn 2")
         assert "1 model call lost" in told
         assert (await world.finished("run")).status == RunStatus.RUN_STATUS_SUCCEEDED
         await verify(world.gateway, "run")

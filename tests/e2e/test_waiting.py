@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from crewlog.cli.exits import ExitCode
 
-from tests.e2e.test_persons import let_go
+from tests.e2e.held import let_go
 from tests.e2e.world import WAIT_SECONDS, World, platform_on
 
 LOOK_AGAIN_SECONDS = 0.1

@@ -53,11 +53,11 @@ class World:
         asked: dict[str, object] = {"input": TASK, **plan, **fields}
         await self.gateway.runs.Start(StartRun(run_id=run_id, project_id=self.project_id, **asked))  # type: ignore[arg-type]
 
-    async def watch(self, run_id: str, until: Callable[[str], bool]) -> list[RecordedEntry]:
+    async def watch(self, run_id: str, until: Callable[[str], bool], after: int = 0) -> list[RecordedEntry]:
         """The entries up to the first one with an event of which `until` says so. Reconnects as a client does."""
         found: list[RecordedEntry] = []
         async with asyncio.timeout(WAIT_SECONDS):
-            async for message in self.gateway.runs.Watch(WatchRun(run_id=run_id)):
+            async for message in self.gateway.runs.Watch(WatchRun(run_id=run_id, from_revision=after)):
                 if message.HasField("entry"):
                     found.append(message.entry)
                     if any(until(name) for name in types_of(message.entry)):

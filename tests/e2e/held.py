@@ -1,0 +1,58 @@
+"""A crew that goes on until a test lets it go: what is done to it meanwhile never comes too late.
+
+Its engineer asks for one short command after the other. They say whether there is a file `go` in the workspace.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from contextlib import suppress
+from pathlib import Path
+
+from crewlog.v1.run_pb2 import AgentNode, Node, Role, RunView, Workflow
+
+from tests.e2e.test_crew import finished_in_spite
+from tests.e2e.world import World
+
+LOOK_AGAIN_SECONDS = 0.05
+STEPS_MAX = 150
+LOOK = "for _ in 1 2 3 4 5 6 7 8 9 10; do [ -e go ] && echo go && exit; sleep 0.05; done; echo waiting"
+LOOKS = {"say": "I look.", "tools": [{"tool": "bash", "input": {"command": LOOK}}]}
+GOES = {"expect": "go", "say": "I go."}
+SCRIPT = {
+    "name": "held",
+    "scripts": [{"system": "Role: engineer", "steps": [LOOKS, *[{"cases": [GOES, LOOKS]}] * STEPS_MAX]}],
+}
+ENGINEER = Role(name="engineer", prompt="Role: engineer", tools=["bash"])
+WORKFLOW = Workflow(name="held", nodes=[Node(node_id="engineer", agent=AgentNode(role=ENGINEER))])
+
+
+def held_script(directory: Path) -> Path:
+    path = directory / "held.yaml"
+    path.write_text(json.dumps(SCRIPT))
+    return path
+
+
+async def start_held(world: World, run_id: str, **fields: object) -> None:
+    await world.start(run_id, workflow=WORKFLOW, workflow_name=None, **fields)
+
+
+def workspaces(world: World) -> list[Path]:
+    return list((world.directory / "data" / "git" / "workspaces").glob("*/*/tree"))
+
+
+def let_go(world: World) -> None:
+    """What waits in a workspace goes on. Those that are being removed do not count."""
+    with suppress(FileNotFoundError):
+        for tree in workspaces(world):
+            (tree / "go").touch()
+
+
+async def let_go_to_the_end(world: World, run_id: str) -> RunView:
+    """Again and again: a workspace that is put back has no such file."""
+    ended = asyncio.ensure_future(finished_in_spite(world, run_id))
+    while not ended.done():
+        let_go(world)
+        await asyncio.wait((ended,), timeout=LOOK_AGAIN_SECONDS)
+    return await ended
