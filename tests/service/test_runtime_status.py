@@ -240,8 +240,9 @@ async def test_a_deadline_ends_the_call_on_both_sides() -> None:
                 left.set()
 
     async with serving(Waiting()) as stub:
+        await stub.ReadBlob(GetBlob(sha256=b"0"))
         with pytest.raises(errors.Unavailable, match="deadline"):
-            await stub.Status(GetStatus(), timeout=0.1)
+            await stub.Status(GetStatus(), timeout=1)
         await asyncio.wait_for(left.wait(), 5)
 
 
