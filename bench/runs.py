@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 from crewlog.cli.launcher.platform import Platform
 from crewlog.runtime.channel import dial
 from crewlog.v1.entry_pb2 import RecordedEntry
+from crewlog.v1.events_pb2 import WatchEvents
+from crewlog.v1.events_pb2_grpc import EventServiceStub
 from crewlog.v1.project_pb2 import RegisterProject
 from crewlog.v1.project_pb2_grpc import ProjectServiceStub
 from crewlog.v1.run_pb2 import Node, NoopNode, StartRun, Workflow
@@ -20,6 +22,7 @@ from crewlog.v1.run_service_pb2 import WatchRun
 from crewlog.v1.run_service_pb2_grpc import RunServiceStub
 
 if TYPE_CHECKING:
+    from crewlog.v1.events_pb2_grpc import EventServiceAsyncStub
     from crewlog.v1.run_service_pb2_grpc import RunServiceAsyncStub
 
 _numbers = itertools.count(1)
@@ -31,6 +34,7 @@ class Client:
     """A client of one platform, with a project to run on."""
 
     runs: RunServiceAsyncStub
+    events: EventServiceAsyncStub
     project_id: str
 
     async def start(self, workflow: Workflow, **fields: object) -> str:
@@ -52,16 +56,26 @@ class Client:
     async def finished(self, workflow: Workflow, **fields: object) -> list[RecordedEntry]:
         """Starts a run and waits for its end; raises RuntimeError when it did not succeed."""
         entries = await self.entries(await self.start(workflow, **fields))
-        if "run_succeeded" not in types_of(entries[-1]):
-            raise RuntimeError(f"the run ended with {types_of(entries[-1])}: {entries[-1].entry}")
+        _check_succeeded(entries[-1])
         return entries
+
+    async def succeeded(self, workflow: Workflow, **fields: object) -> None:
+        """As `finished`, for who wants to hear of nothing but the end."""
+        wanted = WatchEvents(run_id=await self.start(workflow, **fields), kinds=["run"], types=ENDS)
+        ends = [message.entry async for message in self.events.Watch(wanted) if message.HasField("entry")]
+        _check_succeeded(ends[-1])
 
 
 @asynccontextmanager
 async def client(platform: Platform, repository: str) -> AsyncIterator[Client]:
     async with dial(platform.gateway_address, platform.token) as channel:
         registered = await ProjectServiceStub(channel).Register(RegisterProject(path=repository))
-        yield Client(RunServiceStub(channel), registered.project_id)
+        yield Client(RunServiceStub(channel), EventServiceStub(channel), registered.project_id)
+
+
+def _check_succeeded(end: RecordedEntry) -> None:
+    if "run_succeeded" not in types_of(end):
+        raise RuntimeError(f"the run ended with {types_of(end)}: {end.entry}")
 
 
 def types_of(recorded: RecordedEntry) -> list[str]:
@@ -94,7 +108,7 @@ async def many(client: Client, workflow: Workflow, count: int, at_once: int) -> 
 
     async def one() -> None:
         async with gate:
-            await client.finished(workflow)
+            await client.succeeded(workflow)
 
     began = time.perf_counter()
     await asyncio.gather(*(one() for _ in range(count)))

@@ -56,7 +56,7 @@ async def w3f(client: Client, platform: Platform) -> Figures:
     times = []
     for _ in range(3):
         began = time.perf_counter()
-        await client.finished(fan(W3_WIDTH))
+        await client.succeeded(fan(W3_WIDTH))
         times.append((time.perf_counter() - began) * 1e3)
     return {"W3f.ms": median(times)}
 

@@ -20,8 +20,9 @@ from crewlog.domain.errors import InvalidCommand, Unavailable
 from crewlog.eventlog.port import EventLog, Stored
 from crewlog.gateway import schema
 from crewlog.gateway.folding import Hot
-from crewlog.gateway.queries import Queries
-from crewlog.gateway.writer import Writer, Written
+from crewlog.gateway.inbox import Inbox
+from crewlog.gateway.queries import EntryFilter, Queries
+from crewlog.gateway.writer import News, Writer
 
 BATCH_ENTRIES_MAX = 500
 WAIT_SECONDS_MAX = 20.0
@@ -42,7 +43,7 @@ class Projection:
         self._reading = ThreadPoolExecutor(1, "projection-reader")
         self._waiting: list[tuple[int, int, asyncio.Future[None]]] = []
         self._order = itertools.count()
-        self._watchers: defaultdict[str, set[asyncio.Event]] = defaultdict(set)
+        self._inboxes: defaultdict[str, set[Inbox]] = defaultdict(set)
         self._behind = 0
         self.revision = 0
 
@@ -86,16 +87,16 @@ class Projection:
         return head
 
     @contextmanager
-    def watching(self, run_id: str = EVERY_RUN) -> Iterator[asyncio.Event]:
-        """The event is set whenever there may be new entries of the run."""
-        changed = asyncio.Event()
-        self._watchers[run_id].add(changed)
+    def watching(self, wanted: EntryFilter) -> Iterator[Inbox]:
+        """The inbox hears of everything that is written from now on."""
+        inbox = Inbox(wanted, self.revision)
+        self._inboxes[wanted.run_id].add(inbox)
         try:
-            yield changed
+            yield inbox
         finally:
-            self._watchers[run_id].discard(changed)
-            if not self._watchers[run_id]:
-                del self._watchers[run_id]
+            self._inboxes[wanted.run_id].discard(inbox)
+            if not self._inboxes[wanted.run_id]:
+                del self._inboxes[wanted.run_id]
 
     async def close(self) -> None:
         for executor in (self._reading, self._writing):
@@ -120,12 +121,12 @@ class Projection:
         self._connections = (writing, reading)
         self._writer, self._queries = Writer(writing, self._hot), Queries(reading, self._hot)
 
-    def _moved(self, written: Written) -> None:
-        self.revision = written.revision
+    def _moved(self, news: News) -> None:
+        self.revision = news.revision
         while self._waiting and self._waiting[0][0] <= self.revision:
             reached = heapq.heappop(self._waiting)[2]
             if not reached.done():
                 reached.set_result(None)
-        for run_id in (EVERY_RUN, *(written.run_ids & self._watchers.keys())):
-            for changed in self._watchers.get(run_id, ()):
-                changed.set()
+        for run_id in (EVERY_RUN, *(news.by_run.keys() & self._inboxes.keys() - {EVERY_RUN})):
+            for inbox in self._inboxes.get(run_id, ()):
+                inbox.put(news)

@@ -14,7 +14,7 @@ from crewlog.eventlog.port import BlobCorrupt, BlobMissing, BlobStore, EventLog
 from crewlog.gateway import checks, watch
 from crewlog.gateway.config import ModelAccess
 from crewlog.gateway.control import no_run
-from crewlog.gateway.projection import EVERY_RUN, Projection
+from crewlog.gateway.projection import Projection
 from crewlog.gateway.projects import Projects
 from crewlog.gateway.queries import EntryFilter, Queries
 from crewlog.v1.agent_pb2 import AgentList, AgentView, GetAgent, ListAgents
@@ -59,8 +59,8 @@ class EventServer(EventServiceServicer):
         wanted, types = _filter(request), frozenset(request.types)
         await watch.check_position(self._projection, request.from_revision)
         until = await self._projection.caught_up() if request.until_now else None
-        with self._projection.watching(request.run_id or EVERY_RUN) as changed:
-            async for delivered in watch.entries(self._projection, wanted, request.from_revision, changed, until):
+        with self._projection.watching(wanted) as inbox:
+            async for delivered in watch.entries(self._projection, inbox, request.from_revision, until):
                 for revision, payload in delivered.entries:
                     if not types or types & _types_of(payload):
                         entry = watch.recorded(revision, payload, with_stored=request.with_stored)

@@ -91,13 +91,12 @@ class RunServer(Control):
         await self._check_known(request)
         until = await self._projection.caught_up() if request.until_now else None
         async with AsyncExitStack() as stack:
-            changed = stack.enter_context(self._projection.watching(request.run_id))
+            inbox = stack.enter_context(self._projection.watching(EntryFilter(run_id=request.run_id)))
             feed = None
             if request.with_live and not request.until_now:
                 feed = LiveFeed(await self._projection.read(attempts_at, request.run_id, request.from_revision))
-                await stack.enter_async_context(feed.listening(self._live, request.run_id, changed))
-            wanted = EntryFilter(run_id=request.run_id)
-            async for delivered in watch.entries(self._projection, wanted, request.from_revision, changed, until):
+                await stack.enter_async_context(feed.listening(self._live, request.run_id, inbox.changed))
+            async for delivered in watch.entries(self._projection, inbox, request.from_revision, until):
                 for message in _messages(delivered, feed, with_stored=request.with_stored):
                     yield message
 

@@ -1,6 +1,6 @@
 """Streams of entries: in order and without gaps from a revision, then live, at the pace of the reader.
 
-Each stream has its own cursor and reads pages from the projection, so a slow reader holds up nobody and loses nothing.
+Each stream has its own cursor. It reads pages from the projection until it has caught up, and from then on its inbox.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from crewlog.domain.errors import InvalidCommand
 from crewlog.domain.names import TENANT
 from crewlog.eventlog.port import Live
+from crewlog.gateway.inbox import Inbox
 from crewlog.gateway.projection import Projection
-from crewlog.gateway.queries import EntryFilter, Queries
+from crewlog.gateway.queries import Queries
 from crewlog.gateway.withdrawing import Attempts
 from crewlog.v1.entry_pb2 import Entry, RecordedEntry
 from crewlog.v1.run_service_pb2 import LiveDelta
@@ -36,23 +37,27 @@ class Delivered:
 
 
 async def entries(
-    projection: Projection, wanted: EntryFilter, after: int, changed: asyncio.Event, until: int | None = None
+    projection: Projection, inbox: Inbox, after: int, until: int | None = None
 ) -> AsyncIterator[Delivered]:
-    """What is there and then, whenever `changed` was set or nothing happened for a while, what is new: maybe nothing.
+    """What is there and then, whenever something has changed or nothing happened for a while, what is new: maybe
+    nothing.
 
     Ends once everything up to `until` was delivered, or everything there is of a run that is over.
     """
     cursor, is_idle = after, False
     while True:
-        changed.clear()
-        page = await projection.read(Queries.page, wanted, cursor)
+        inbox.changed.clear()
+        page = inbox.take(projection.revision)
+        if page is None:
+            page = await projection.read(Queries.page, inbox.wanted, cursor)
+            inbox.has_read(page)
         cursor = page.up_to
         yield Delivered(page.entries, cursor, not page.has_more, is_idle and not page.entries)
         if page.has_more:
             continue
         if page.run_is_over or (until is not None and cursor >= until):
             return
-        is_idle = not await _happens(changed)
+        is_idle = not await _happens(inbox.changed)
 
 
 async def check_position(projection: Projection, revision: int) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass, field, fields
+from typing import NamedTuple
 
 from crewlog.domain import names
 from crewlog.domain.run import view as run_view
@@ -36,17 +38,30 @@ _REST_RUN = "update run set view_revision = ?, summary = ?, view = ? where run_i
 _REST_AGENT = "update agent set view_revision = ?, view = ? where agent_id = ?"
 
 
-@dataclass(frozen=True, slots=True)
-class Written:
-    """How far the projection shows the log now, and which runs the batch belongs to."""
+class Row(NamedTuple):
+    """An entry, as it stands in the file."""
 
     revision: int
-    run_ids: frozenset[str]
+    run_id: str
+    kind: str
+    aggregate_id: str
+    payload: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class News:
+    """The entries of the log up to `revision` that were not there before; `over` says of each run that was folded on
+    whether it is over now."""
+
+    revision: int
+    rows: Sequence[Row]
+    by_run: Mapping[str, Sequence[Row]]
+    over: Mapping[str, bool]
 
 
 @dataclass(slots=True)
 class _Batch:
-    entries: list[tuple[int, str, str, str, bytes]] = field(default_factory=list)
+    rows: list[Row] = field(default_factory=list)
     touched: dict[Key, Folded] = field(default_factory=dict)
     projects: list[tuple[str, str, int]] = field(default_factory=list)
     costs: list[Cost] = field(default_factory=list)
@@ -60,7 +75,7 @@ class Writer:
         self._connection = connection
         self._hot = hot
 
-    def write(self, entries: Sequence[Stored]) -> Written:
+    def write(self, entries: Sequence[Stored]) -> News:
         """All of it or nothing: after an error the projection stands where it stood before."""
         try:
             self._connection.execute("begin immediate")
@@ -73,16 +88,17 @@ class Writer:
             if self._connection.in_transaction:
                 self._connection.execute("rollback")
             raise
-        self._hot.drop(key for key, folded in batch.touched.items() if folding.is_at_rest(key[0], folded.state))
+        at_rest = {key: folding.is_at_rest(key[0], folded.state) for key, folded in batch.touched.items()}
+        self._hot.drop(key for key, rests in at_rest.items() if rests)
         self._hot.trim()
-        return Written(entries[-1].revision, frozenset(row[1] for row in batch.entries))
+        return _news(batch, entries[-1].revision, at_rest)
 
     def _fold(self, entries: Sequence[Stored]) -> _Batch:
         batch = _Batch()
         for stored in entries:
             entry = Entry.FromString(stored.payload)
             kind, id = stored.aggregate.kind, stored.aggregate.id
-            batch.entries.append((stored.revision, folding.run_id_of(entry), kind, id, stored.payload))
+            batch.rows.append(Row(stored.revision, folding.run_id_of(entry), kind, id, stored.payload))
             batch.unknown_events += sum(codec.unpack(e) is None for d in entry.decisions for e in d.events)
             if kind in FOLDS:
                 batch.touched[kind, id] = folded = self._fold_one((kind, id), stored.revision, entry)
@@ -96,7 +112,9 @@ class Writer:
         return batch
 
     def _fold_one(self, key: Key, revision: int, entry: Entry) -> Folded:
-        known = self._hot.get(key) or refold(self._connection, key, before=revision)
+        known = self._hot.get(key)
+        if known is None and entry.ordinal > 1:
+            known = refold(self._connection, key, before=revision)
         folded = folding.fold(key[0], known, revision, entry)
         self._hot.put(key, folded)
         return folded
@@ -113,7 +131,7 @@ class Writer:
 
     def _store(self, batch: _Batch, revision: int) -> None:
         connection = self._connection
-        connection.executemany(_ADD_ENTRY, batch.entries)
+        connection.executemany(_ADD_ENTRY, batch.rows)
         runs = [(id, folded) for (kind, id), folded in batch.touched.items() if kind == "run"]
         agents = [(id, folded) for (kind, id), folded in batch.touched.items() if kind == "agent"]
         connection.executemany(_ADD_RUN, [_run_row(id, folded) for id, folded in runs])
@@ -127,6 +145,13 @@ class Writer:
         if batch.unknown_events:
             unknown = schema.number(connection, "unknown_events") + batch.unknown_events
             schema.set_number(connection, "unknown_events", unknown)
+
+
+def _news(batch: _Batch, revision: int, at_rest: Mapping[Key, bool]) -> News:
+    by_run = defaultdict[str, list[Row]](list)
+    for row in batch.rows:
+        by_run[row.run_id].append(row)
+    return News(revision, batch.rows, by_run, {id: rests for (kind, id), rests in at_rest.items() if kind == "run"})
 
 
 def refold(connection: sqlite3.Connection, key: Key, before: int = 2**62) -> Folded | None:

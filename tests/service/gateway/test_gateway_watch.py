@@ -234,7 +234,7 @@ async def test_a_client_that_leaves_leaves_nothing_behind(world: Any, until: Any
     for stream in streams:
         await collect(stream, 1)
         stream.cancel()
-    await until(lambda: not world.gateway.projection._watchers and not world.live._readers)
+    await until(lambda: not world.gateway.projection._inboxes and not world.live._readers)
 
 
 async def _all_stored(world: Any) -> list[Any]:
