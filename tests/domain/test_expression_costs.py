@@ -238,7 +238,12 @@ def test_whatever_is_written_it_is_refused_or_has_a_value_or_fails(text: str, va
         ({"items": {"$ref": "#/$defs/a", "items": {"$ref": "#"}}, "$defs": {"a": {"$ref": "#"}}}, "beside a reference"),
         ({"properties": {"a": {"pattern": "(a{1,100}){100}b"}}}, "regex"),
         ({"pattern": "a" * 201}, "patterns of 200 characters"),
-        ({f"p{number}": {"pattern": "a"} for number in range(21)}, "20 patterns"),
+        ({"properties": {f"p{number}": {"pattern": "a"} for number in range(21)}}, "20 patterns"),
+        ({"properties": {f"p{number}": {"$ref": "#"} for number in range(1_300)}}, "2,000 parts"),
+        (
+            {"properties": {f"p{at}": {"$ref": f"#/properties/p{at + 1}"} for at in range(700)} | {"p700": True}},
+            "refers on, too often",
+        ),
     ],
 )
 def test_a_schema_that_could_cost_much_is_refused(schema: dict[str, Any], why: str) -> None:

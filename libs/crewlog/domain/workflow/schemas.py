@@ -7,7 +7,7 @@ from others, so that no schema is accepted with which a value could be looked at
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, NoReturn, cast
@@ -30,6 +30,13 @@ PATTERN_CHARACTERS_MAX = 200
 PATTERN_BYTES_MAX = 100_000
 """Of a pattern when it is compiled."""
 
+# Where schemas stand in a schema: one, several, or several by names. All else is data, and so are the names.
+_ONE = frozenset(
+    {"additionalItems", "additionalProperties", "contains", "contentSchema", "else", "if", "items", "not"}
+    | {"propertyNames", "then", "unevaluatedItems", "unevaluatedProperties"}
+)
+_SEVERAL = frozenset({"allOf", "anyOf", "oneOf", "prefixItems"})
+_BY_NAME = frozenset({"$defs", "definitions", "dependencies", "dependentSchemas", "patternProperties", "properties"})
 _NOT_HERE = frozenset({"$anchor", "$dynamicAnchor", "$dynamicRef", "$id", "$recursiveAnchor", "$recursiveRef"})
 _DEFINITIONS = frozenset({"$defs", "definitions"})
 _BESIDE = _DEFINITIONS | {"$comment", "$ref", "$schema", "description", "title"}
@@ -106,60 +113,94 @@ def _validator(text: str) -> _Validator:
 
 def _checked_parts(schema: dict[str, Any]) -> int:
     """How many there are, where there are not too many."""
-    words = list(_words(schema))
-    for word, value in words:
-        if word in _NOT_HERE or (word == "$ref" and isinstance(value, str) and value[:2] not in ("#", "#/")):
-            _refuse(f"cannot use {word!r}: references are `#` or `#/$defs/name`")
-    patterns = [pattern for word, value in words for pattern in _patterns(word, value)]
+    inner = _all_parts(schema)
+    patterns = [pattern for part in inner for word, value in part.items() for pattern in _patterns(word, value)]
     if len(patterns) > PATTERNS_MAX or max(map(len, patterns), default=0) > PATTERN_CHARACTERS_MAX:
         _refuse(f"can have {PATTERNS_MAX} patterns of {PATTERN_CHARACTERS_MAX} characters")
-    parts = _parts(schema, schema, (), {})
+    try:
+        parts = _Parts(schema, _no_recursion(inner)).of(schema, (), {})
+    except RecursionError:
+        _refuse("refers to what refers on, too often")
     if parts > PARTS_MAX:
         _refuse(f"has more than {PARTS_MAX:,} parts, each counted as often as something refers to it")
     return parts
 
 
-def _parts(schema: dict[str, Any], part: Any, within: tuple[str, ...], known: dict[str, int]) -> int:
-    """How many parts there are below this one, through all references."""
-    count = 1 + sum(_parts(schema, each, within, known) for each in _inside(part, but=_DEFINITIONS))
-    reference = part.get("$ref") if isinstance(part, dict) else None
-    if not isinstance(reference, str):
-        return count
-    if reference in within:
-        _check_recursion(schema, reference)
-        return count
-    if reference not in known:
-        known[reference] = _parts(schema, _referred(schema, reference), (*within, reference), known)
-    return count + known[reference]
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    """How many parts there are, through all references, data included. `no_recursion`: what is in the way of one that
+    leads back to itself; empty for nothing."""
+
+    schema: dict[str, Any]
+    no_recursion: str
+
+    def of(self, part: Any, within: tuple[str, ...], known: dict[str, int]) -> int:
+        if not isinstance(part, dict):
+            return _count(part)
+        words = (item for item in part.items() if item[0] not in _DEFINITIONS)
+        count = 1 + sum(self._at(word, value, within, known) for word, value in words)
+        reference = part.get("$ref")
+        return count + self._of_reference(reference, within, known) if isinstance(reference, str) else count
+
+    def _at(self, word: str, value: Any, within: tuple[str, ...], known: dict[str, int]) -> int:
+        inner = _inside(word, value)
+        if not inner:
+            return _count(value)
+        return (word not in _ONE) + sum(self.of(each, within, known) for each in inner.values())
+
+    def _of_reference(self, reference: str, within: tuple[str, ...], known: dict[str, int]) -> int:
+        if reference in within and self.no_recursion:
+            _refuse(f"refers to itself by {reference[:80]!r}; {self.no_recursion}")
+        if reference in within:
+            return 0
+        if reference not in known:
+            known[reference] = self.of(_referred(self.schema, reference), (*within, reference), known)
+        return known[reference]
 
 
-def _check_recursion(schema: dict[str, Any], reference: str) -> None:
-    branching = sorted(_BRANCHES.intersection(word for word, _ in _words(schema)))
+def _no_recursion(parts: Sequence[dict[str, Any]]) -> str:
+    branching = sorted(_BRANCHES.intersection(word for part in parts for word in part))
     if branching:
-        _refuse(f"refers to itself by {reference[:80]!r}; then it cannot use {branching[0]!r}")
-    if any("$ref" in part and part.keys() - _BESIDE for part in _all_parts(schema)):
-        _refuse(f"refers to itself by {reference[:80]!r}; then nothing that says more can stand beside a reference")
+        return f"then it cannot use {branching[0]!r}"
+    if any("$ref" in part and part.keys() - _BESIDE for part in parts):
+        return "then nothing that says more can stand beside a reference"
+    return ""
 
 
 def _referred(schema: dict[str, Any], reference: str) -> Any:
     part: Any = schema
-    for step in reference[2:].split("/") if reference != "#" else ():
-        name = step.replace("~1", "/").replace("~0", "~")
+    for name in _steps(reference):
         if not isinstance(part, dict) or name not in part:
             _refuse(f"refers to {reference[:80]!r}, which is not there")
         part = part[name]
     return part
 
 
-def _all_parts(part: Any) -> Iterator[dict[str, Any]]:
-    if isinstance(part, dict):
-        yield part
-    for each in _inside(part):
-        yield from _all_parts(each)
+def _steps(reference: str) -> tuple[str, ...]:
+    steps = reference[2:].split("/") if reference != "#" else ()
+    return tuple(step.replace("~1", "/").replace("~0", "~") for step in steps)
 
 
-def _words(part: Any) -> Iterator[tuple[str, Any]]:
-    return (item for each in _all_parts(part) for item in each.items())
+def _all_parts(schema: dict[str, Any]) -> list[dict[str, Any]]:
+    """Every schema in it, each once. What is referred to is one, wherever it stands."""
+    found: dict[tuple[str, ...], dict[str, Any]] = {}
+    left: list[tuple[tuple[str, ...], Any]] = [((), schema)]
+    while left:
+        place, part = left.pop()
+        if isinstance(part, dict) and place not in found:
+            found[place] = part
+            inner = (item for word, value in part.items() for item in _inside(word, value).items())
+            left += [((*place, *steps), each) for steps, each in inner]
+            left += [(_steps(reference), _referred(schema, reference)) for reference in _references(part)]
+    return [*found.values()]
+
+
+def _references(part: dict[str, Any]) -> Iterator[str]:
+    for word, value in part.items():
+        if word in _NOT_HERE or (word == "$ref" and isinstance(value, str) and value[:2] not in ("#", "#/")):
+            _refuse(f"cannot use {word!r}: references are `#` or `#/$defs/name`")
+        if word == "$ref" and isinstance(value, str):
+            yield value
 
 
 def _patterns(word: str, value: Any) -> list[str]:
@@ -168,10 +209,13 @@ def _patterns(word: str, value: Any) -> list[str]:
     return [*value] if word == "patternProperties" and isinstance(value, dict) else []
 
 
-def _inside(part: Any, but: frozenset[str] = frozenset()) -> list[Any]:
-    if isinstance(part, dict):
-        return [value for word, value in part.items() if word not in but]
-    return part if isinstance(part, list) else []
+def _inside(word: str, value: Any) -> dict[tuple[str, ...], Any]:
+    """The schemas that stand at this word, by their places."""
+    if word in _ONE:
+        return {(word,): value}
+    if word in _SEVERAL and isinstance(value, list):
+        return {(word, str(number)): each for number, each in enumerate(value)}
+    return {(word, name): each for name, each in value.items()} if word in _BY_NAME and isinstance(value, dict) else {}
 
 
 def _pointer(path: list[str | int]) -> str:
