@@ -4,19 +4,25 @@ from __future__ import annotations
 
 from crewlog.domain.decider import fold
 from crewlog.domain.run import decider as run
-from crewlog.domain.run.view import view
+from crewlog.domain.run.view import GATES_SHOWN_MAX, changed_gates, gates, view
 from crewlog.runtime.limits import ANSWER_BYTES_MAX
 from crewlog.v1.body_pb2 import Body
 from crewlog.v1.node_pb2 import WaitNode
 from crewlog.v1.run_pb2 import (
     AgentNode,
+    GateAnswered,
     GateOpened,
+    GateView,
     MapExpanded,
     MapNode,
     Node,
+    ParkCause,
     Role,
+    RunCancelled,
     RunStarted,
+    TaskCancelled,
     TaskClaimed,
+    TaskParked,
     TaskResult,
     TaskSkipped,
     TaskSucceeded,
@@ -43,6 +49,42 @@ def test_gates_stand_in_the_order_in_which_they_were_opened() -> None:
     opened = [GateOpened(gate_id=f"north-1-{number}", at_unix_micros=10 + number) for number in range(GATES)]
     events: list[Message] = [started(), claim("north"), *opened]
     assert [gate.gate_id for gate in view(fold(run, events)).gates] == [gate.gate_id for gate in opened]
+
+
+def asking(count: int, question: str = "") -> list[Message]:
+    """A task that asks again and again; the last gate is the one that is open, and so is the first."""
+    opened = [
+        GateOpened(gate_id=f"north-1-{number}", task_id="north-1", question=question, at_unix_micros=10 + number)
+        for number in range(count)
+    ]
+    answered = [GateAnswered(gate_id=gate.gate_id, choice="yes") for gate in opened[1:-1]]
+    parked = TaskParked(task_id="north-1", node_id="north", visit=1, cause=ParkCause.PARK_CAUSE_QUESTION)
+    return [started(), claim("north"), *opened, *answered, parked]
+
+
+def test_of_many_gates_a_view_shows_those_that_are_open_and_the_latest() -> None:
+    shown = view(fold(run, asking(2 * GATES_SHOWN_MAX)))
+    latest = range(GATES_SHOWN_MAX + 1, 2 * GATES_SHOWN_MAX)
+    assert [gate.gate_id for gate in shown.gates] == [f"north-1-{number}" for number in (0, *latest)]
+    assert shown.gates_left_out == GATES_SHOWN_MAX
+    assert view(fold(run, asking(12))).gates_left_out == 0
+
+
+def test_gates_of_many_words_are_left_out_of_a_view_before_it_is_too_large() -> None:
+    shown = view(fold(run, asking(80, "q" * 100_000)), with_tasks=False)
+    assert 38 < len(shown.gates) < 42
+    assert shown.gates_left_out == 80 - len(shown.gates)
+    assert (shown.gates[0].gate_id, shown.gates[-1].gate_id) == ("north-1-0", "north-1-79")
+
+
+def test_gates_change_with_what_is_said_of_them_and_with_who_waits() -> None:
+    events = asking(12)
+    state, known = run.INITIAL, dict[str, GateView]()
+    for event in [*events, TaskCancelled(task_id="north-1", at_unix_micros=9), RunCancelled(at_unix_micros=9)]:
+        before, state = state, run.evolve(state, event)  # type: ignore[arg-type]
+        known |= {gate.gate_id: gate for gate in changed_gates(before, state)}
+        assert list(known.values()) == gates(state)
+    assert changed_gates(state, state) == []
 
 
 def test_tasks_that_were_claimed_at_once_stand_as_they_were_written() -> None:

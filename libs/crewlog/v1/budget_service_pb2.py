@@ -27,7 +27,7 @@ from crewlog.v1 import budget_pb2 as crewlog_dot_v1_dot_budget__pb2
 from crewlog.v1 import run_pb2 as crewlog_dot_v1_dot_run__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1f\x63rewlog/v1/budget_service.proto\x12\ncrewlog.v1\x1a\x17\x63rewlog/v1/answer.proto\x1a\x17\x63rewlog/v1/budget.proto\x1a\x14\x63rewlog/v1/run.proto\"\x1e\n\tGetBudget\x12\x11\n\tbudget_id\x18\x01 \x01(\t\"4\n\x0bListBudgets\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"N\n\nBudgetList\x12\'\n\x07\x62udgets\x18\x01 \x03(\x0b\x32\x16.crewlog.v1.BudgetView\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"K\n\tListGates\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x13\n\x0bwith_closed\x18\x02 \x01(\x08\x12\x19\n\x11\x61t_least_revision\x18\x03 \x01(\x04\"/\n\x08GateList\x12#\n\x05gates\x18\x01 \x03(\x0b\x32\x14.crewlog.v1.GateView\"\x9b\x01\n\tQueryCost\x12\n\n\x02\x62y\x18\x01 \x03(\t\x12\x0e\n\x06run_id\x18\x02 \x01(\t\x12\x12\n\nproject_id\x18\x03 \x01(\t\x12\x11\n\ttime_zone\x18\x04 \x01(\t\x12\x18\n\x10\x66rom_unix_micros\x18\x05 \x01(\x03\x12\x16\n\x0eto_unix_micros\x18\x06 \x01(\x03\x12\x19\n\x11\x61t_least_revision\x18\x07 \x01(\x04\"\x95\x01\n\x07\x43ostRow\x12\x0c\n\x04keys\x18\x01 \x03(\t\x12\x12\n\nusd_micros\x18\x02 \x01(\x03\x12\x17\n\x0flost_usd_micros\x18\x03 \x01(\x03\x12\x18\n\x10saved_usd_micros\x18\x04 \x01(\x03\x12 \n\x05usage\x18\x05 \x01(\x0b\x32\x11.crewlog.v1.Usage\x12\x13\n\x0bmodel_calls\x18\x06 \x01(\x03\"d\n\tCostTable\x12!\n\x04rows\x18\x01 \x03(\x0b\x32\x13.crewlog.v1.CostRow\x12\"\n\x05total\x18\x02 \x01(\x0b\x32\x13.crewlog.v1.CostRow\x12\x10\n\x08revision\x18\x03 \x01(\x04\x32\x9f\x02\n\rBudgetService\x12\x31\n\x03Set\x12\x15.crewlog.v1.SetBudget\x1a\x13.crewlog.v1.Receipt\x12\x35\n\x05Raise\x12\x17.crewlog.v1.RaiseBudget\x1a\x13.crewlog.v1.Receipt\x12\x35\n\x05Lower\x12\x17.crewlog.v1.LowerBudget\x1a\x13.crewlog.v1.Receipt\x12\x34\n\x03Get\x12\x15.crewlog.v1.GetBudget\x1a\x16.crewlog.v1.BudgetView\x12\x37\n\x04List\x12\x17.crewlog.v1.ListBudgets\x1a\x16.crewlog.v1.BudgetList2y\n\x0bGateService\x12\x33\n\x04List\x12\x15.crewlog.v1.ListGates\x1a\x14.crewlog.v1.GateList\x12\x35\n\x06\x41nswer\x12\x16.crewlog.v1.AnswerGate\x1a\x13.crewlog.v1.Receipt2D\n\x0b\x43ostService\x12\x35\n\x05Query\x12\x15.crewlog.v1.QueryCost\x1a\x15.crewlog.v1.CostTableb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1f\x63rewlog/v1/budget_service.proto\x12\ncrewlog.v1\x1a\x17\x63rewlog/v1/answer.proto\x1a\x17\x63rewlog/v1/budget.proto\x1a\x14\x63rewlog/v1/run.proto\"\x1e\n\tGetBudget\x12\x11\n\tbudget_id\x18\x01 \x01(\t\"4\n\x0bListBudgets\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"N\n\nBudgetList\x12\'\n\x07\x62udgets\x18\x01 \x03(\x0b\x32\x16.crewlog.v1.BudgetView\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"r\n\tListGates\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x13\n\x0bwith_closed\x18\x02 \x01(\x08\x12\x19\n\x11\x61t_least_revision\x18\x03 \x01(\x04\x12\x11\n\tpage_size\x18\x04 \x01(\x05\x12\x12\n\npage_token\x18\x05 \x01(\t\"H\n\x08GateList\x12#\n\x05gates\x18\x01 \x03(\x0b\x32\x14.crewlog.v1.GateView\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x9b\x01\n\tQueryCost\x12\n\n\x02\x62y\x18\x01 \x03(\t\x12\x0e\n\x06run_id\x18\x02 \x01(\t\x12\x12\n\nproject_id\x18\x03 \x01(\t\x12\x11\n\ttime_zone\x18\x04 \x01(\t\x12\x18\n\x10\x66rom_unix_micros\x18\x05 \x01(\x03\x12\x16\n\x0eto_unix_micros\x18\x06 \x01(\x03\x12\x19\n\x11\x61t_least_revision\x18\x07 \x01(\x04\"\x95\x01\n\x07\x43ostRow\x12\x0c\n\x04keys\x18\x01 \x03(\t\x12\x12\n\nusd_micros\x18\x02 \x01(\x03\x12\x17\n\x0flost_usd_micros\x18\x03 \x01(\x03\x12\x18\n\x10saved_usd_micros\x18\x04 \x01(\x03\x12 \n\x05usage\x18\x05 \x01(\x0b\x32\x11.crewlog.v1.Usage\x12\x13\n\x0bmodel_calls\x18\x06 \x01(\x03\"d\n\tCostTable\x12!\n\x04rows\x18\x01 \x03(\x0b\x32\x13.crewlog.v1.CostRow\x12\"\n\x05total\x18\x02 \x01(\x0b\x32\x13.crewlog.v1.CostRow\x12\x10\n\x08revision\x18\x03 \x01(\x04\x32\x9f\x02\n\rBudgetService\x12\x31\n\x03Set\x12\x15.crewlog.v1.SetBudget\x1a\x13.crewlog.v1.Receipt\x12\x35\n\x05Raise\x12\x17.crewlog.v1.RaiseBudget\x1a\x13.crewlog.v1.Receipt\x12\x35\n\x05Lower\x12\x17.crewlog.v1.LowerBudget\x1a\x13.crewlog.v1.Receipt\x12\x34\n\x03Get\x12\x15.crewlog.v1.GetBudget\x1a\x16.crewlog.v1.BudgetView\x12\x37\n\x04List\x12\x17.crewlog.v1.ListBudgets\x1a\x16.crewlog.v1.BudgetList2y\n\x0bGateService\x12\x33\n\x04List\x12\x15.crewlog.v1.ListGates\x1a\x14.crewlog.v1.GateList\x12\x35\n\x06\x41nswer\x12\x16.crewlog.v1.AnswerGate\x1a\x13.crewlog.v1.Receipt2D\n\x0b\x43ostService\x12\x35\n\x05Query\x12\x15.crewlog.v1.QueryCost\x1a\x15.crewlog.v1.CostTableb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -41,19 +41,19 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_BUDGETLIST']._serialized_start=205
   _globals['_BUDGETLIST']._serialized_end=283
   _globals['_LISTGATES']._serialized_start=285
-  _globals['_LISTGATES']._serialized_end=360
-  _globals['_GATELIST']._serialized_start=362
-  _globals['_GATELIST']._serialized_end=409
-  _globals['_QUERYCOST']._serialized_start=412
-  _globals['_QUERYCOST']._serialized_end=567
-  _globals['_COSTROW']._serialized_start=570
-  _globals['_COSTROW']._serialized_end=719
-  _globals['_COSTTABLE']._serialized_start=721
-  _globals['_COSTTABLE']._serialized_end=821
-  _globals['_BUDGETSERVICE']._serialized_start=824
-  _globals['_BUDGETSERVICE']._serialized_end=1111
-  _globals['_GATESERVICE']._serialized_start=1113
-  _globals['_GATESERVICE']._serialized_end=1234
-  _globals['_COSTSERVICE']._serialized_start=1236
-  _globals['_COSTSERVICE']._serialized_end=1304
+  _globals['_LISTGATES']._serialized_end=399
+  _globals['_GATELIST']._serialized_start=401
+  _globals['_GATELIST']._serialized_end=473
+  _globals['_QUERYCOST']._serialized_start=476
+  _globals['_QUERYCOST']._serialized_end=631
+  _globals['_COSTROW']._serialized_start=634
+  _globals['_COSTROW']._serialized_end=783
+  _globals['_COSTTABLE']._serialized_start=785
+  _globals['_COSTTABLE']._serialized_end=885
+  _globals['_BUDGETSERVICE']._serialized_start=888
+  _globals['_BUDGETSERVICE']._serialized_end=1175
+  _globals['_GATESERVICE']._serialized_start=1177
+  _globals['_GATESERVICE']._serialized_end=1298
+  _globals['_COSTSERVICE']._serialized_start=1300
+  _globals['_COSTSERVICE']._serialized_end=1368
 # @@protoc_insertion_point(module_scope)

@@ -91,28 +91,35 @@ Global___BudgetList: _TypeAlias = BudgetList  # noqa: Y015
 
 @_typing.final
 class ListGates(_message.Message):
-    """Reads gates, the newest run first."""
+    """Reads gates page by page, in the order in which they were opened."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     RUN_ID_FIELD_NUMBER: _builtins.int
     WITH_CLOSED_FIELD_NUMBER: _builtins.int
     AT_LEAST_REVISION_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
     """Empty: of every run."""
     with_closed: _builtins.bool
     """Also those that were answered or have expired."""
     at_least_revision: _builtins.int
+    page_size: _builtins.int
+    """At most 200; 0 means 50."""
+    page_token: _builtins.str
     def __init__(
         self,
         *,
         run_id: _builtins.str = ...,
         with_closed: _builtins.bool = ...,
         at_least_revision: _builtins.int = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_least_revision", b"at_least_revision", "run_id", b"run_id", "with_closed", b"with_closed"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_least_revision", b"at_least_revision", "page_size", b"page_size", "page_token", b"page_token", "run_id", b"run_id", "with_closed", b"with_closed"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -123,16 +130,19 @@ class GateList(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     GATES_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
     @_builtins.property
     def gates(self) -> _containers.RepeatedCompositeFieldContainer[_run_pb2.GateView]: ...
     def __init__(
         self,
         *,
         gates: _abc.Iterable[_run_pb2.GateView] | None = ...,
+        next_page_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["gates", b"gates"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["gates", b"gates", "next_page_token", b"next_page_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

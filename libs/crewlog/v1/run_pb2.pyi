@@ -3440,6 +3440,7 @@ class RunView(_message.Message):
     PRIORITY_FIELD_NUMBER: _builtins.int
     PARENT_FIELD_NUMBER: _builtins.int
     TASKS_LEFT_OUT_FIELD_NUMBER: _builtins.int
+    GATES_LEFT_OUT_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
     project_id: _builtins.str
     workflow: _builtins.str
@@ -3465,6 +3466,8 @@ class RunView(_message.Message):
     priority: _builtins.int
     tasks_left_out: _builtins.int
     """Tasks that are not among `tasks`, because a map has too many items: those that are open or have failed are."""
+    gates_left_out: _builtins.int
+    """Gates that are not among `gates`; ListGates has all."""
     @_builtins.property
     def budget(self) -> _budget_pb2.Limit: ...
     @_builtins.property
@@ -3476,7 +3479,9 @@ class RunView(_message.Message):
     @_builtins.property
     def failure(self) -> _answer_pb2.Failure: ...
     @_builtins.property
-    def gates(self) -> _containers.RepeatedCompositeFieldContainer[Global___GateView]: ...
+    def gates(self) -> _containers.RepeatedCompositeFieldContainer[Global___GateView]:
+        """In the order in which they were opened: those that are open and the latest of the others, not more than fit."""
+
     @_builtins.property
     def budget_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Every budget that may stand above it, from the root down."""
@@ -3521,10 +3526,11 @@ class RunView(_message.Message):
         priority: _builtins.int = ...,
         parent: Global___Parent | None = ...,
         tasks_left_out: _builtins.int = ...,
+        gates_left_out: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget", "change", b"change", "failure", b"failure", "limits", b"limits", "parent", b"parent", "paused", b"paused", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["allotted_usd_micros", b"allotted_usd_micros", "base_commit", b"base_commit", "budget", b"budget", "budget_ids", b"budget_ids", "change", b"change", "ended_at_unix_micros", b"ended_at_unix_micros", "failure", b"failure", "gates", b"gates", "input", b"input", "limits", b"limits", "lost_usd_micros", b"lost_usd_micros", "model", b"model", "parent", b"parent", "paused", b"paused", "priority", b"priority", "project_id", b"project_id", "requested_by", b"requested_by", "revision", b"revision", "run_id", b"run_id", "saved_usd_micros", b"saved_usd_micros", "spent_usd_micros", b"spent_usd_micros", "started_at_unix_micros", b"started_at_unix_micros", "status", b"status", "tasks", b"tasks", "tasks_left_out", b"tasks_left_out", "trace_id", b"trace_id", "usage", b"usage", "workflow", b"workflow", "workflow_version", b"workflow_version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allotted_usd_micros", b"allotted_usd_micros", "base_commit", b"base_commit", "budget", b"budget", "budget_ids", b"budget_ids", "change", b"change", "ended_at_unix_micros", b"ended_at_unix_micros", "failure", b"failure", "gates", b"gates", "gates_left_out", b"gates_left_out", "input", b"input", "limits", b"limits", "lost_usd_micros", b"lost_usd_micros", "model", b"model", "parent", b"parent", "paused", b"paused", "priority", b"priority", "project_id", b"project_id", "requested_by", b"requested_by", "revision", b"revision", "run_id", b"run_id", "saved_usd_micros", b"saved_usd_micros", "spent_usd_micros", b"spent_usd_micros", "started_at_unix_micros", b"started_at_unix_micros", "status", b"status", "tasks", b"tasks", "tasks_left_out", b"tasks_left_out", "trace_id", b"trace_id", "usage", b"usage", "workflow", b"workflow", "workflow_version", b"workflow_version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, replace
 
 from crewlog.cli import budgeting, controlling, editing, money, telling, wording
@@ -18,6 +19,7 @@ from crewlog.v1.budget_service_pb2 import ListGates
 from crewlog.v1.entry_pb2 import RecordedEntry
 from crewlog.v1.run_pb2 import AnswerGate, GateKind, GateOpened, GateStatus, GateView
 
+PAGE_SIZE = 200
 RAISE = "raise"
 _MEANINGS = {
     "run_again": "it runs once more, though it may have happened already",
@@ -36,15 +38,28 @@ class Answered:
 
 
 async def write_list(gateway: Gateway, output: Output, *, run_id: str, with_closed: bool) -> int:
-    found = await gateway.gates.List(ListGates(run_id=run_id, with_closed=with_closed))
+    found = [gate async for gate in _all(gateway, run_id, with_closed=with_closed)]
     if output is not Output.TABLE:
-        write_messages(found.gates, output)
-    elif not found.gates:
+        write_messages(found, output)
+    elif not found:
         write_line("no gate is open" if not with_closed else "there are no gates")
     else:
-        write_line("\n".join(in_words(found.gates)))
-        say_how_to_answer(gateway, found.gates)
+        write_line("\n".join(in_words(found)))
+        say_how_to_answer(gateway, found)
     return 0
+
+
+async def _all(gateway: Gateway, run_id: str, *, with_closed: bool) -> AsyncGenerator[GateView, None]:
+    """Page by page."""
+    token = ""
+    while True:
+        wanted = ListGates(run_id=run_id, with_closed=with_closed, page_size=PAGE_SIZE, page_token=token)
+        found = await gateway.gates.List(wanted)
+        for gate in found.gates:
+            yield gate
+        token = found.next_page_token
+        if not token:
+            return
 
 
 async def answer(gateway: Gateway, output: Output, answered: Answered) -> int:
@@ -61,9 +76,12 @@ async def answer(gateway: Gateway, output: Output, answered: Answered) -> int:
 
 async def _find(gateway: Gateway, answered: Answered, *, with_closed: bool) -> GateView | None:
     """The gate of the run itself: the child runs, whose gates are listed too, may have one of the same name."""
-    found = await gateway.gates.List(ListGates(run_id=answered.run_id, with_closed=with_closed))
     wanted = (answered.run_id, answered.gate_id)
-    return next((gate for gate in found.gates if (gate.run_id, gate.gate_id) == wanted), None)
+    async with aclosing(_all(gateway, answered.run_id, with_closed=with_closed)) as found:
+        async for gate in found:
+            if (gate.run_id, gate.gate_id) == wanted:
+                return gate
+    return None
 
 
 def _worded(answered: Answered, gate: GateView | None) -> Answered:

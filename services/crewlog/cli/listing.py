@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from crewlog.cli import budgeting, costing, gates, printed, receipts, tasks, telling, wording
 from crewlog.cli.gateway import Gateway
 from crewlog.cli.options import Output
-from crewlog.cli.output import table, write_line, write_message, write_messages, write_table
+from crewlog.cli.output import say, table, write_line, write_message, write_messages, write_table
 from crewlog.domain.errors import NotFound
 from crewlog.v1.agent_pb2 import AgentStatus, AgentView, ListAgents
 from crewlog.v1.budget_service_pb2 import QueryCost
@@ -68,6 +68,9 @@ async def show(gateway: Gateway, output: Output, run_id: str, *, with_items: boo
         if view.gates:
             write_line("\n" + "\n".join(gates.in_words(view.gates)))
             gates.say_how_to_answer(gateway, view.gates)
+        if view.gates_left_out:
+            all_gates = gateway.command(f"gates --run {run_id} --all")
+            say(f"{wording.counted(view.gates_left_out, 'gate')} more: see `{all_gates}`")
     else:
         write_message(view, output)
     return 0

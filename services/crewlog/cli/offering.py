@@ -80,7 +80,9 @@ def _tasks(typed: Typed) -> Iterable[TaskView]:
 def _gates(typed: Typed) -> Iterable[GateView]:
     """Of the run itself: those of its child runs are answered with the id of theirs."""
     run_id = str(typed.get("run_id") or "")
-    found: Iterable[GateView] = _ask(typed, GateServiceStub, "List", ListGates(run_id=run_id), "gates")
+    found: Iterable[GateView] = _ask(
+        typed, GateServiceStub, "List", ListGates(run_id=run_id, page_size=OFFERED_MAX), "gates"
+    )
     return [gate for gate in found if gate.run_id == run_id]
 
 

@@ -10,9 +10,9 @@ import asyncio
 from collections.abc import Iterable
 from typing import Any
 
-from crewlog.domain.errors import NotFound, TooLarge
+from crewlog.domain.errors import NotFound
 from crewlog.gateway import checks, money_checks, pages
-from crewlog.gateway.money_queries import GATES_MAX, GateFilter, gates
+from crewlog.gateway.money_queries import GateFilter, Place, gates
 from crewlog.gateway.projection import Projection
 from crewlog.gateway.projects import Projects
 from crewlog.runtime.auth import current_principal
@@ -20,7 +20,7 @@ from crewlog.v1.answer_pb2 import Receipt
 from crewlog.v1.budget_pb2 import BudgetView, LowerBudget, RaiseBudget, SetBudget
 from crewlog.v1.budget_service_pb2 import BudgetList, GateList, GetBudget, ListBudgets, ListGates
 from crewlog.v1.budget_service_pb2_grpc import BudgetServiceServicer, GateServiceServicer
-from crewlog.v1.run_pb2 import AnswerGate
+from crewlog.v1.run_pb2 import AnswerGate, GateView
 
 LEVELS_MAX = 16
 
@@ -129,12 +129,14 @@ class GateServer(GateServiceServicer):
 
     async def List(self, request: ListGates, context: Any) -> GateList:
         checks.check_all(checks.where_given(checks.run_id, "run_id", request.run_id))
-        await self._projection.reached(request.at_least_revision)
         wanted = GateFilter(request.run_id, request.with_closed)
-        found = await self._projection.read(gates, wanted)
-        if len(found) > GATES_MAX:
-            raise TooLarge(f"there are more than {GATES_MAX} gates", what_to_do="ask for those of one run")
-        return GateList(gates=found)
+        after = pages.position(request.page_token, "gates", wanted)
+        size = pages.size(request.page_size)
+        await self._projection.reached(request.at_least_revision)
+        found = await self._projection.read(gates, wanted, _place(after), size + 1)
+        count = pages.fitting(found[:size])
+        token = pages.token(_position(found[count - 1]), "gates", wanted) if len(found) > count else ""
+        return GateList(gates=found[:count], next_page_token=token)
 
     async def Answer(self, request: AnswerGate, context: Any) -> Receipt:
         money_checks.check_answer(request)
@@ -144,3 +146,18 @@ class GateServer(GateServiceServicer):
         command.answered_by = current_principal()
         receipt: Receipt = await self._scheduler.Answer(command)
         return receipt
+
+
+def _place(position: str | int | None) -> Place:
+    """After which gate a page begins; raises InvalidCommand for what no token of a list of gates names."""
+    if position is None:
+        return 0, "", ""
+    try:
+        at, run_id, gate_id = str(position).split()
+        return int(at), run_id, gate_id
+    except ValueError:
+        raise pages.refusal() from None
+
+
+def _position(gate: GateView) -> str:
+    return f"{gate.opened_at_unix_micros} {gate.run_id} {gate.gate_id}"

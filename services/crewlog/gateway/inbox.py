@@ -48,8 +48,7 @@ class Inbox:
         return Page(self._empty(), self._since, False, self._is_over)
 
     def has_read(self, page: Page) -> None:
-        """What comes after a page comes in here, unless it was told already; only the file knows the runs of a project.
-        """
+        """What comes after a page comes in here unless it was told before; only the file knows the runs of a project."""
         if page.up_to >= self.seen and not self.wanted.project_id:
             self._since, self._is_over = page.up_to, page.run_is_over
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeAlias
 from zoneinfo import ZoneInfo
 
 from crewlog.gateway import schema
@@ -15,7 +15,6 @@ from crewlog.v1.budget_pb2 import Usage
 from crewlog.v1.budget_service_pb2 import CostRow, CostTable
 from crewlog.v1.run_pb2 import GateView
 
-GATES_MAX = 1_000
 COST_ROWS_MAX = 20_000
 # Every zone is off UTC by whole quarters of an hour, since 1972 at the latest.
 _QUARTER_MICROS = 15 * 60 * 1_000_000
@@ -48,6 +47,10 @@ class GateFilter:
     with_closed: bool = False
 
 
+Place: TypeAlias = tuple[int, str, str]
+"""When a gate was opened, its run, and its id."""
+
+
 @dataclass(frozen=True, slots=True)
 class CostFilter:
     """0 and empty strings do not limit; `until` is the first moment that does not belong to it."""
@@ -58,9 +61,9 @@ class CostFilter:
     until: int = 0
 
 
-def gates(queries: Queries, wanted: GateFilter) -> list[GateView]:
-    """In the order in which they were opened; one more than GATES_MAX where there are more."""
-    conditions, values = ["1"], list[object]()
+def gates(queries: Queries, wanted: GateFilter, after: Place, limit: int) -> list[GateView]:
+    """In the order in which they were opened, from the first one after a place."""
+    conditions, values = ["(opened, run_id, gate_id) > (?, ?, ?)"], list[object](after)
     if not wanted.with_closed:
         conditions.append("is_open")
     if wanted.run_id:
@@ -68,7 +71,7 @@ def gates(queries: Queries, wanted: GateFilter) -> list[GateView]:
         values.append(wanted.run_id)
     query = f"select view from gate where {' and '.join(conditions)} order by opened, run_id, gate_id limit ?"
     with queries.snapshot() as connection:
-        rows = connection.execute(query, (*values, GATES_MAX + 1)).fetchall()
+        rows = connection.execute(query, (*values, limit)).fetchall()
     return [GateView.FromString(view) for (view,) in rows]
 
 

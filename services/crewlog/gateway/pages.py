@@ -48,11 +48,11 @@ def position(page_token: str, *filters: object) -> str | int | None:
         text = base64.urlsafe_b64decode(page_token + "=" * (-len(page_token) % 4))
         place, fingerprint = json.loads(text)
     except (ValueError, TypeError, binascii.Error):
-        raise _refusal("is none that this service has given") from None
+        raise refusal() from None
     if fingerprint != _fingerprint(filters):
-        raise _refusal("belongs to a list with other filters")
+        raise refusal("belongs to a list with other filters")
     if not isinstance(place, str | int):
-        raise _refusal("is none that this service has given")
+        raise refusal()
     return place
 
 
@@ -60,5 +60,5 @@ def _fingerprint(filters: tuple[object, ...]) -> str:
     return hashlib.sha256(repr(filters).encode()).hexdigest()[:16]
 
 
-def _refusal(why: str) -> InvalidCommand:
+def refusal(why: str = "is none that this service has given") -> InvalidCommand:
     return InvalidCommand(f"page_token {why}", violations={"page_token": why}, what_to_do="begin without a page token")

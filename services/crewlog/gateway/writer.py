@@ -6,7 +6,7 @@ import sqlite3
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass, field, fields
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from crewlog.domain import names
 from crewlog.domain.run import view as run_view
@@ -62,6 +62,7 @@ class News:
 @dataclass(slots=True)
 class _Batch:
     rows: list[Row] = field(default_factory=list)
+    before: dict[Key, Any] = field(default_factory=dict)
     touched: dict[Key, Folded] = field(default_factory=dict)
     projects: list[tuple[str, str, int]] = field(default_factory=list)
     costs: list[Cost] = field(default_factory=list)
@@ -101,7 +102,7 @@ class Writer:
             batch.rows.append(Row(stored.revision, folding.run_id_of(entry), kind, id, stored.payload))
             batch.unknown_events += sum(codec.unpack(e) is None for d in entry.decisions for e in d.events)
             if kind in FOLDS:
-                batch.touched[kind, id] = folded = self._fold_one((kind, id), stored.revision, entry)
+                folded = self._fold_one(batch, (kind, id), stored.revision, entry)
                 batch.costs += folded.costs
                 if kind == "run":
                     batch.costs += self._given_up(id, stored.revision, entry)
@@ -111,11 +112,12 @@ class Writer:
                 batch.projects += [(id, fact.path, stored.revision) for fact in registered]
         return batch
 
-    def _fold_one(self, key: Key, revision: int, entry: Entry) -> Folded:
+    def _fold_one(self, batch: _Batch, key: Key, revision: int, entry: Entry) -> Folded:
         known = self._hot.get(key)
         if known is None and entry.ordinal > 1:
             known = refold(self._connection, key, before=revision)
-        folded = folding.fold(key[0], known, revision, entry)
+        batch.before.setdefault(key, known.state if known else FOLDS[key[0]].INITIAL)
+        batch.touched[key] = folded = folding.fold(key[0], known, revision, entry)
         self._hot.put(key, folded)
         return folded
 
@@ -138,7 +140,7 @@ class Writer:
         connection.executemany(_ADD_AGENT, [_agent_row(id, folded) for id, folded in agents])
         connection.executemany(_ADD_PROJECT, batch.projects)
         connection.executemany(_ADD_COST, map(astuple, batch.costs))
-        connection.executemany(_ADD_GATE, _gate_rows(runs))
+        connection.executemany(_ADD_GATE, _gate_rows(batch))
         connection.executemany(_REST_RUN, _rested_runs(runs))
         connection.executemany(_REST_AGENT, _rested_agents(agents))
         schema.set_number(connection, "revision", revision)
@@ -174,10 +176,10 @@ def _agent_row(agent_id: str, folded: Folded) -> tuple[object, ...]:
     return (agent_id, folded.state.started.run_id, folded.started, folded.revision)
 
 
-def _gate_rows(runs: list[tuple[str, Folded]]) -> Iterator[tuple[object, ...]]:
-    for run_id, folded in runs:
-        if folded.state.gates:
-            for gate in run_view.gates(folded.state):
+def _gate_rows(batch: _Batch) -> Iterator[tuple[object, ...]]:
+    for (kind, run_id), folded in batch.touched.items():
+        if kind == "run" and folded.state.gates:
+            for gate in run_view.changed_gates(batch.before[kind, run_id], folded.state):
                 is_open = gate.status == GateStatus.GATE_STATUS_OPEN
                 yield (run_id, gate.gate_id, is_open, gate.opened_at_unix_micros, gate.SerializeToString())
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 import sqlite3
 from typing import Any
 
 import pytest
 from crewlog.domain.agent import decider as agent
 from crewlog.domain.errors import Conflict, InvalidCommand, NotFound
+from crewlog.gateway import pages
+from crewlog.gateway.money_queries import GateFilter
 from crewlog.v1.budget_pb2 import (
     Amounts,
     Limit,
@@ -320,6 +323,31 @@ async def test_gates_of_child_runs_are_listed_with_those_of_their_parents(world:
     assert await listed("top") == ["child", "grandchild", "top"]
     assert await listed("grandchild") == ["grandchild"]
     assert await listed("gone") == []
+
+
+async def test_gates_are_listed_page_by_page(world: Any) -> None:
+    asked = [Node(node_id=f"ok{number}", gate=GateNode(question="Go on?")) for number in range(5)]
+    for run_id in ("run-1", "run-2"):
+        command = StartRun(run_id=run_id, workflow=Workflow(name="ask", nodes=asked), at_unix_micros=NOON)
+        revision = await world.run_command(command)
+    wanted, listed = ListGates(page_size=4, at_least_revision=revision), list[list[str]]()
+    while wanted.page_token or not listed:
+        page = await world.gate_service.List(wanted)
+        listed.append([f"{gate.run_id} {gate.task_id}" for gate in page.gates])
+        wanted.page_token = page.next_page_token
+    assert [len(page) for page in listed] == [4, 4, 2]
+    assert list(itertools.chain(*listed)) == [
+        f"{run_id} ok{number}-1" for run_id in ("run-1", "run-2") for number in range(5)
+    ]
+
+
+async def test_a_page_of_gates_begins_where_a_token_says(world: Any) -> None:
+    names_no_gate = pages.token("nonsense", "gates", GateFilter())
+    names_other = pages.token("1 run-1 ok-1", "gates", GateFilter("run-1"))
+    for token in (names_no_gate, names_other, "nonsense"):
+        with pytest.raises(InvalidCommand) as caught:
+            await world.gate_service.List(ListGates(page_token=token))
+        assert "page_token" in caught.value.violations
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from itertools import accumulate, takewhile
 from typing import Literal, TypeAlias, get_args
 
 from crewlog.domain import names
@@ -15,6 +16,9 @@ from crewlog.v1.run_pb2 import GateStatus, GateView, ParkCause, RunStatus, RunVi
 ITEMS_SHOWN_MAX = 1_000
 RESULTS_BYTES_MAX = 32 * 1024 * 1024
 """Of all tasks of a view: one that no call can carry would show nothing at all."""
+GATES_SHOWN_MAX = 100
+GATES_BYTES_MAX = 4 * 1024 * 1024
+"""Beside the results, and in each of the runs of a list."""
 _Word: TypeAlias = Literal["output", "structured_json", "summary"]
 _WORDS: tuple[_Word, ...] = get_args(_Word)
 _NOT_PARKED = ParkCause.PARK_CAUSE_UNSPECIFIED
@@ -24,6 +28,7 @@ def view(run: Run, *, revision: int = 0, trace_id: str = "", with_tasks: bool = 
     """The run with its tasks as they flow: in the order in which they began or were left out, then those to come."""
     started = run.started
     tasks, left_out = _tasks(run) if with_tasks else ([], 0)
+    shown = _few_gates(run)
     return RunView(
         run_id=started.run_id,
         project_id=started.project_id,
@@ -45,7 +50,8 @@ def view(run: Run, *, revision: int = 0, trace_id: str = "", with_tasks: bool = 
         revision=revision,
         requested_by=started.requested_by,
         trace_id=trace_id,
-        gates=gates(run),
+        gates=shown,
+        gates_left_out=len(run.gates) - len(shown),
         budget_ids=started.budget_ids,
         lost_usd_micros=sum(result.lost_usd_micros for result in _results(run)),
         saved_usd_micros=sum(result.saved_usd_micros for result in _results(run)),
@@ -59,7 +65,35 @@ def view(run: Run, *, revision: int = 0, trace_id: str = "", with_tasks: bool = 
 
 def gates(run: Run) -> list[GateView]:
     """In the order in which they were opened."""
-    return [_gate(run, gate) for gate in sorted(run.gates.values(), key=_opened)]
+    waiting = _waited_for(run)
+    return [_gate(run, gate, waiting) for gate in sorted(run.gates.values(), key=_opened)]
+
+
+def changed_gates(before: Run, run: Run) -> list[GateView]:
+    """Those whose view is not what it was."""
+    waited, waiting = _waited_for(before), _waited_for(run)
+    changed = waited ^ waiting
+    gates = (
+        gate
+        for gate_id, gate in run.gates.items()
+        if gate is not before.gates.get(gate_id) or gate.opened.task_id in changed
+    )
+    return [_gate(run, gate, waiting) for gate in gates]
+
+
+def _few_gates(run: Run) -> list[GateView]:
+    """Those that are open and the latest of the others, as many as fit."""
+    views = gates(run)
+    latest = sorted(views, key=lambda gate: (gate.status != GateStatus.GATE_STATUS_OPEN, -gate.opened_at_unix_micros))
+    sizes = accumulate(gate.ByteSize() for gate in latest)
+    count = sum(1 for _ in takewhile(lambda size: size <= GATES_BYTES_MAX, sizes))
+    shown = {gate.gate_id for gate in latest[: min(count, GATES_SHOWN_MAX)]}
+    return [gate for gate in views if gate.gate_id in shown]
+
+
+def _waited_for(run: Run) -> frozenset[str]:
+    """The tasks that somebody may still be asked about."""
+    return frozenset() if is_over(run) else frozenset(run.parked)
 
 
 def status(run: Run) -> RunStatus.ValueType:
@@ -192,10 +226,9 @@ def _role(run: Run, node_id: str) -> str:
     return run_state.node(run, node_id).agent.role.name
 
 
-def _gate(run: Run, gate: Gate) -> GateView:
+def _gate(run: Run, gate: Gate, waiting: Collection[str]) -> GateView:
     opened = gate.opened
-    is_asked = opened.task_id in run.parked and not is_over(run)
-    closed = gate.status == GateStatus.GATE_STATUS_OPEN and not is_asked
+    closed = gate.status == GateStatus.GATE_STATUS_OPEN and opened.task_id not in waiting
     return GateView(
         run_id=run.started.run_id,
         gate_id=opened.gate_id,
