@@ -48,7 +48,7 @@ class Inbox:
         return Page(self._empty(), self._since, False, self._is_over)
 
     def has_read(self, page: Page) -> None:
-        """What comes after a page comes in here unless it was told before; only the file knows the runs of a project."""
+        """What comes after a page comes in here unless it was told before; the file alone knows what a project has."""
         if page.up_to >= self.seen and not self.wanted.project_id:
             self._since, self._is_over = page.up_to, page.run_is_over
 
