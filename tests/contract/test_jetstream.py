@@ -22,6 +22,7 @@ from crewlog.telemetry import traces
 Until = Callable[[Callable[[], bool]], Awaitable[None]]
 UniqueId = Callable[[], str]
 Connect = Callable[[str], Awaitable[JetStreamLog]]
+WAIT_SECONDS = 15.0
 
 
 def run_of(unique_id: UniqueId) -> AggregateId:
@@ -97,7 +98,7 @@ async def test_an_idle_follower_survives_a_restart(
         server.kill()
         server.run()
         second = await log.append(run, b"2", first)
-        assert [stored.revision for stored in await asyncio.wait_for(waiting, 5)] == [second]
+        assert [stored.revision for stored in await asyncio.wait_for(waiting, WAIT_SECONDS)] == [second]
     await log.close()
 
 
@@ -113,7 +114,7 @@ async def test_a_follower_whose_consumer_is_deleted_makes_another(
             await admin.api(f"CONSUMER.DELETE.EVENTS_test.{name}", {})
         await admin.close()
         second = await jetstream_log.append(run, b"2", first)
-        assert [stored.revision for stored in await asyncio.wait_for(anext(batches), 5)] == [second]
+        assert [stored.revision for stored in await asyncio.wait_for(anext(batches), WAIT_SECONDS)] == [second]
 
 
 async def test_a_follower_that_stops_leaves_no_consumer(own_nats_server: NatsServer, unique_id: UniqueId) -> None:
@@ -121,7 +122,7 @@ async def test_a_follower_that_stops_leaves_no_consumer(own_nats_server: NatsSer
     admin = await connections.connect(server.url, "operator", server.passwords["operator"], name="admin")
 
     async def until_consumers(count: int) -> None:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(WAIT_SECONDS):
             while (await admin.api("CONSUMER.NAMES.EVENTS_test", {}))["total"] != count:
                 pass
 

@@ -42,7 +42,6 @@ from grpc.aio import AioRpcError, Channel
 from tests.contract.wire import Wire
 from tests.service.test_scheduling import WAIT_SECONDS, World, free_address
 
-DEADLINE_SECONDS = 0.3
 NODES = [
     Node(node_id="a", agent=AgentNode(role=Role(name="r", prompt="p"))),
     Node(node_id="w", wait=WaitNode(signal="deployed")),
@@ -133,11 +132,13 @@ async def test_fault_46_an_answer_that_was_lost_is_got_by_asking_again(
         async with dial(wire.address, world.token) as channel:
             await asyncio.wait_for(channel.channel_ready(), WAIT_SECONDS)
             wire.loses_answers = True
+            asking = asyncio.create_task(send(channel, command, WAIT_SECONDS))
+            async with asyncio.timeout(WAIT_SECONDS):
+                while len(await world.log.read(aggregate_of(command))) == known:
+                    await asyncio.sleep(0.01)
+            wire.cut()
             with pytest.raises(Unavailable):
-                await send(channel, command, DEADLINE_SECONDS)
-        async with asyncio.timeout(WAIT_SECONDS):
-            while len(await world.log.read(aggregate_of(command))) == known:
-                await asyncio.sleep(0.01)
+                await asking
         carried_out = [stored.payload for stored in await world.log.read(aggregate_of(command))]
         receipts = [await call(world.scheduler_address, world.token, command, WAIT_SECONDS) for _ in range(2)]
         assert receipts[0] == receipts[1]

@@ -350,7 +350,7 @@ async def test_cancelling_closes_the_connection_at_once(stack: AsyncExitStack, s
     call.cancel()
     with pytest.raises(asyncio.CancelledError):
         await call
-    await asyncio.wait_for(left.wait(), 1)
+    await asyncio.wait_for(left.wait(), 10)
 
 
 async def test_a_cancelled_call_leaves_a_client_that_works(play: Start) -> None:

@@ -146,7 +146,7 @@ def test_who_listens_and_does_not_answer_is_not_waited_for() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         begun = time.monotonic()
         assert offering.runs({"address": f"127.0.0.1:{silent.getsockname()[1]}", "token": "x"}) == []
-        assert time.monotonic() - begun < offering.ANSWER_SECONDS_MAX + 1
+        assert time.monotonic() - begun < offering.ANSWER_SECONDS_MAX + 10
 
 
 @pytest.mark.parametrize(

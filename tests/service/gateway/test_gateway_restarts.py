@@ -71,7 +71,7 @@ class Writer:
 
 
 class Client:
-    """Watches, and comes again from its last revision whenever the stream breaks."""
+    """Watches, and comes again from its last revision whenever the stream breaks. `streams` have delivered an entry."""
 
     def __init__(self, address: str, watch: Watch) -> None:
         self._address, self._watch = address, watch
@@ -83,7 +83,6 @@ class Client:
         async with dial(self._address, TOKEN) as channel:
             while True:
                 try:
-                    self.streams += 1
                     await self._collect(self._watch(channel, self.last))
                     return
                 except grpc.aio.AioRpcError as error:
@@ -95,8 +94,11 @@ class Client:
         return self.entries[-1].revision if self.entries else 0
 
     async def _collect(self, stream: Any) -> None:
+        has_delivered = False
         async for message in stream:
             if message.HasField("entry"):
+                self.streams += not has_delivered
+                has_delivered = True
                 self.entries.append(message.entry)
                 if message.entry.entry.decisions[0].events[0].HasField("run_succeeded"):
                     return
