@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 from crewlog.domain.decider import fold
 from crewlog.domain.run import decider as run
 from crewlog.domain.run.view import GATES_SHOWN_MAX, changed_gates, gates, view
@@ -19,6 +21,7 @@ from crewlog.v1.run_pb2 import (
     ParkCause,
     Role,
     RunCancelled,
+    RunCancelRequested,
     RunStarted,
     TaskCancelled,
     TaskClaimed,
@@ -124,6 +127,33 @@ def test_items_of_a_map_stand_by_their_number() -> None:
     ]
     shown = [task.node_id for task in view(fold(run, events)).tasks]
     assert shown == ["many", *(f"many_{number}" for number in range(12))]
+
+
+def mapped(items_json: list[str]) -> list[Message]:
+    """A map over a list whose first two items are at work."""
+    body = Node(node_id="many", agent=AgentNode(role=Role(name="r")))
+    node = Node(node_id="many", map=MapNode(over="[]", body=body))
+    expanded = MapExpanded(task_id="many-1", node_id="many", visit=1, items=len(items_json), at_once_max=2)
+    expanded.items_json.extend(items_json)
+    claims = [TaskClaimed(task_id=f"many_{n}-1", node_id=f"many_{n}", visit=1, generation=1) for n in range(2)]
+    return [RunStarted(run_id="r", project_id="p", workflow=Workflow(name="w", nodes=[node])), expanded, *claims]
+
+
+def test_a_task_says_which_item_of_a_list_it_is() -> None:
+    shown = view(fold(run, mapped(['"a \\"quoted\\" one"', json.dumps({"file": "x" * 300}), "3"])))
+    assert [task.item for task in shown.tasks] == ["", 'a "quoted" one', ('{"file": "' + "x" * 300)[:200]]
+
+
+def test_items_that_were_stopped_with_their_map_have_ended() -> None:
+    stopped: list[Message] = [
+        RunCancelRequested(),
+        *(TaskCancelled(task_id=task_id, at_unix_micros=9) for task_id in ("many_0-1", "many_1-1", "many-1")),
+        RunCancelled(at_unix_micros=9),
+    ]
+    (whole, *_) = view(fold(run, [*mapped(["1", "2", "3"]), *stopped])).tasks
+    assert (whole.items, whole.items_ended) == (3, 2)
+    (whole, *_) = view(fold(run, mapped(["1", "2", "3"]))).tasks
+    assert (whole.items, whole.items_ended) == (3, 0)
 
 
 def test_a_wait_names_the_signal_that_it_waits_for() -> None:

@@ -3330,6 +3330,7 @@ class TaskView(_message.Message):
     BASED_ON_FIELD_NUMBER: _builtins.int
     SKIPPED_WHY_FIELD_NUMBER: _builtins.int
     SIGNAL_FIELD_NUMBER: _builtins.int
+    ITEM_FIELD_NUMBER: _builtins.int
     task_id: _builtins.str
     node_id: _builtins.str
     visit: _builtins.int
@@ -3359,6 +3360,8 @@ class TaskView(_message.Message):
     skipped_why: _builtins.str
     signal: _builtins.str
     """That a parked task waits for."""
+    item: _builtins.str
+    """Of one of the items of a list: the text, or else its JSON; the first 200 characters."""
     @_builtins.property
     def allotment(self) -> _budget_pb2.Limit: ...
     @_builtins.property
@@ -3398,10 +3401,11 @@ class TaskView(_message.Message):
         based_on: _abc.Iterable[_builtins.str] | None = ...,
         skipped_why: _builtins.str = ...,
         signal: _builtins.str = ...,
+        item: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["allotment", b"allotment", "failure", b"failure", "result", b"result"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "allotment", b"allotment", "based_on", b"based_on", "child_run_id", b"child_run_id", "due_at_unix_micros", b"due_at_unix_micros", "ended_at_unix_micros", b"ended_at_unix_micros", "executor_id", b"executor_id", "failure", b"failure", "generation", b"generation", "is_cancel_requested", b"is_cancel_requested", "items", b"items", "items_ended", b"items_ended", "kind", b"kind", "messages", b"messages", "node_id", b"node_id", "parent_task_id", b"parent_task_id", "park_cause", b"park_cause", "parked_on", b"parked_on", "result", b"result", "role", b"role", "signal", b"signal", "skipped_why", b"skipped_why", "started_at_unix_micros", b"started_at_unix_micros", "status", b"status", "task_id", b"task_id", "visit", b"visit"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "allotment", b"allotment", "based_on", b"based_on", "child_run_id", b"child_run_id", "due_at_unix_micros", b"due_at_unix_micros", "ended_at_unix_micros", b"ended_at_unix_micros", "executor_id", b"executor_id", "failure", b"failure", "generation", b"generation", "is_cancel_requested", b"is_cancel_requested", "item", b"item", "items", b"items", "items_ended", b"items_ended", "kind", b"kind", "messages", b"messages", "node_id", b"node_id", "parent_task_id", b"parent_task_id", "park_cause", b"park_cause", "parked_on", b"parked_on", "result", b"result", "role", b"role", "signal", b"signal", "skipped_why", b"skipped_why", "started_at_unix_micros", b"started_at_unix_micros", "status", b"status", "task_id", b"task_id", "visit", b"visit"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -24,8 +24,6 @@ from crewlog.v1.entry_pb2 import Entry, RecordedEntry
 from google.protobuf.message import Message
 from immutables import Map
 
-ITEM_CHARACTERS = 80
-
 
 @dataclass(frozen=True, slots=True)
 class Story:
@@ -65,7 +63,7 @@ class _Scene:
         if not index.isdecimal() or int(index) >= len(items):
             return ""
         item = json.loads(items[int(index)])
-        return wording.one_line(item if isinstance(item, str) else items[int(index)], ITEM_CHARACTERS)
+        return wording.one_line(item if isinstance(item, str) else items[int(index)], wording.ITEM_CHARACTERS)
 
     def call(self, key: agent.EffectKey) -> str:
         if key.index < 0:

@@ -80,10 +80,12 @@ def not_begun(tasks: Sequence[TaskView]) -> list[str]:
 
 
 def what_came_of_it(task: TaskView, question: str = "", items: Iterable[TaskView] = ()) -> str:
-    """The result, or what is in the way of it."""
+    """Which item it is, and the result or what is in the way of it."""
     far = "" if task.failure.reason == _MAP_FAILED else progress(task, items)
     child, state = f"run {task.child_run_id}" if task.child_run_id else "", _state(task, question)
-    return ": ".join(part for part in (far, "" if state.startswith(f"{child}:") else child, state) if part)
+    item = wording.one_line(task.item, wording.ITEM_CHARACTERS)
+    parts = (item, far, "" if state.startswith(f"{child}:") else child, state)
+    return ": ".join(part for part in parts if part)
 
 
 def _state(task: TaskView, question: str) -> str:

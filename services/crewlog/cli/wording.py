@@ -15,6 +15,8 @@ from crewlog.v1.waiting_pb2 import WaitingReason
 from crewlog.v1.workspace_pb2 import DiffStat
 
 SHORT_ID_CHARACTERS = 10
+ITEM_CHARACTERS = 80
+"""Of an item of a map, where it stands beside its task."""
 
 
 def money(usd_micros: int) -> str:

@@ -329,6 +329,16 @@ async def test_items_that_are_not_shown_are_done(crewlog: Crewlog, remembering: 
     assert "5 of 6 done, 1 failed" in (await crewlog("show", "demo")).stdout
 
 
+async def test_items_say_what_they_are(crewlog: Crewlog, remembering: Remembering) -> None:
+    whole, *items = ended_map(TaskStatus.TASK_STATUS_SUCCEEDED, TaskStatus.TASK_STATUS_FAILED)
+    for item, name in zip(items, ("a.py", "b\x1b[2J.py"), strict=True):
+        item.item, item.result.summary = name, "looked at"
+    remembering.view = RunView(run_id="demo", tasks=[whole, *items])
+    shown = (await crewlog("show", "demo", "--items")).stdout
+    assert "a.py: looked at" in shown and "b\\x1b[2J.py: looked at" in shown
+    assert "a.py" not in (await crewlog("show", "demo")).stdout
+
+
 async def test_what_has_not_begun_when_its_run_is_over_does_not_wait(
     crewlog: Crewlog, remembering: Remembering
 ) -> None:

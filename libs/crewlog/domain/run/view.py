@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Mapping
 from itertools import accumulate, takewhile
 from typing import Literal, TypeAlias, get_args
 
 from crewlog.domain import names
 from crewlog.domain.run import state as run_state
-from crewlog.domain.run.state import RETRY, TASK, WAIT, Gate, Run, Task, is_over, is_stopping
+from crewlog.domain.run.state import ENDED, RETRY, TASK, WAIT, Gate, Run, Task, is_over, is_stopping
 from crewlog.domain.workflow.graph import map_of
 from crewlog.v1.budget_pb2 import Usage
 from crewlog.v1.run_pb2 import GateStatus, GateView, ParkCause, RunStatus, RunView, TaskResult, TaskStatus, TaskView
@@ -16,6 +17,7 @@ from crewlog.v1.run_pb2 import GateStatus, GateView, ParkCause, RunStatus, RunVi
 ITEMS_SHOWN_MAX = 1_000
 RESULTS_BYTES_MAX = 32 * 1024 * 1024
 """Of all tasks of a view: one that no call can carry would show nothing at all."""
+ITEM_CHARACTERS_MAX = 200
 GATES_SHOWN_MAX = 100
 GATES_BYTES_MAX = 4 * 1024 * 1024
 """Beside the results, and in each of the runs of a list."""
@@ -192,12 +194,30 @@ def _task(run: Run, task: Task, result: TaskResult | None) -> TaskView:
         parent_task_id=run_state.owner_of(run, task),
         child_run_id=task.child_run_id,
         items=run.expansions[task.task_id].count if task.task_id in run.expansions else 0,
-        items_ended=run.expansions[task.task_id].ended if task.task_id in run.expansions else 0,
+        items_ended=_items_ended(run, task),
         due_at_unix_micros=_due_at(run, task),
         based_on=task.based_on,
         skipped_why=task.skipped_why,
         signal=task.signal if task.status == TaskStatus.TASK_STATUS_PARKED else "",
+        item=_item(run, task),
     )
+
+
+def _items_ended(run: Run, task: Task) -> int:
+    """Also those that were stopped with their map, which it did not wait for."""
+    expansion = run.expansions.get(task.task_id)
+    if expansion is None or task.status not in ENDED:
+        return expansion.ended if expansion is not None else 0
+    return sum(part.status in ENDED for part in run_state.parts_of(run, task))
+
+
+def _item(run: Run, task: Task) -> str:
+    """Of a list, what it says; an item of a number of times says nothing."""
+    expansion = run.expansions.get(task.map_task)
+    if expansion is None or expansion.items is None:
+        return ""
+    text = expansion.items[run_state.index_of(task.node_id)]
+    return str(json.loads(text) if text.startswith('"') else text)[:ITEM_CHARACTERS_MAX]
 
 
 def _due_at(run: Run, task: Task) -> int:
