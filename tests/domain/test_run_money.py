@@ -10,6 +10,7 @@ from crewlog.domain.errors import BudgetExceeded, Conflict, InvalidCommand, NotF
 from crewlog.domain.run import decider as run
 from crewlog.domain.run import money as run_money
 from crewlog.domain.run.state import Run, claimable, is_finishing
+from crewlog.domain.run.view import view
 from crewlog.v1.budget_pb2 import Amounts, Limit, OnExhausted
 from crewlog.v1.run_pb2 import (
     AgentNode,
@@ -17,6 +18,7 @@ from crewlog.v1.run_pb2 import (
     AllotmentShrunk,
     AnswerGate,
     CancelRun,
+    CancelTask,
     ClaimTask,
     EndTask,
     ExpireGate,
@@ -24,6 +26,7 @@ from crewlog.v1.run_pb2 import (
     GateAnswered,
     GateExpired,
     GateOpened,
+    GateStatus,
     GrowAllotment,
     LapseClaim,
     LowerRunBudget,
@@ -176,7 +179,7 @@ def after(*commands: run.Command) -> Run:
         ((*PARKED, CANCEL, *closed()), FINISH, [RunCancelled]),
         ((*ONE, lapse(7), CANCEL), FINISH, WrongState),
         ((*ONE, lapse(7), CANCEL, *closed()), FINISH, [RunCancelled]),
-        ((start(nodes="a"), park(), CANCEL), FINISH, [TaskCancelled, RunCancelled]),
+        ((start(nodes="a"), park(), CANCEL), FINISH, [TaskCancelled, GateExpired, RunCancelled]),
         (PARKED, FINISH, WrongState),
     ],
 )
@@ -290,3 +293,64 @@ def test_a_task_and_its_children_get_no_more_than_their_node_may_cost() -> None:
     assert run_money.below_cap(play.run, play.run.tasks["a-1"]).usd_micros == 0
     with pytest.raises(BudgetExceeded, match="may not cost so much"):
         play.do(GrowAllotment(task_id="a-1", generation=1, number=1, by=Amounts(usd_micros=1)))
+
+
+STOPPED = EndTask(run_id="r", task_id="b-1", failed=TaskFailure())
+
+
+@pytest.mark.parametrize(
+    ("given", "ends"),
+    [
+        (PARKED, (CancelTask(run_id="r", task_id="a-1"), *closed())),
+        ((start(nodes="a"), park()), (CancelTask(run_id="r", task_id="a-1"),)),
+        (PARKED, (CANCEL, *closed())),
+        ((start(nodes="ab"), claim("b-1"), park()), (CANCEL, closed("b-1")[1], FINISH)),
+        ((start(nodes="ab"), claim("b-1"), park()), (STOPPED, FINISH)),
+        ((*ONE, park(budget_id="tenant")), (CancelTask(run_id="r", task_id="a-1"), *closed())),
+    ],
+)
+def test_nobody_is_asked_for_money_that_no_task_waits_for(
+    given: Sequence[run.Command], ends: Sequence[run.Command]
+) -> None:
+    """The gate is closed in the entry that ends the task, and not when its time is over."""
+    waits = after(*given)
+    before = after(*given, *ends[:-1])
+    assert next(iter(before.gates.values())).status == GateStatus.GATE_STATUS_OPEN
+    events = run.decide(before, ends[-1])
+    [closing] = [event for event in events if isinstance(event, GateExpired)]
+    assert (closing.gate_id, closing.needless_because) == (GATE, "a-1 has ended")
+    ended = fold(run, events, before)
+    assert [gate.status for gate in view(waits).gates] == [GateStatus.GATE_STATUS_OPEN]
+    assert [gate.status for gate in view(ended).gates] == [GateStatus.GATE_STATUS_CLOSED]
+    assert not ended.due
+    with pytest.raises(Conflict):
+        run.decide(ended, answer("raise"))
+
+
+def test_of_several_questions_of_a_task_the_open_one_is_closed() -> None:
+    again = after(*PARKED, answer("raise"), claim(), park(generation=2), CancelTask(run_id="r", task_id="a-1"))
+    events = run.decide(fold(run, run.decide(again, closed()[0]), again), closed()[1])
+    assert [event.gate_id for event in events if isinstance(event, GateExpired)] == ["a-1-2"]
+
+
+def test_a_task_that_waits_for_money_closes_the_gate_when_its_time_is_over() -> None:
+    play = Play(
+        node("a", agent=agent(), timeout_seconds=60),
+        budget=Limit(usd_micros=100),
+        on_exhausted=ASK,
+    )
+    play.claim("a-1")
+    play.do(park(generation=1))
+    assert not [event for event in play.wait(61) if isinstance(event, GateExpired)]
+    play.do(closed()[0])
+    events = play.do(closed()[1])
+    assert [event.needless_because for event in events if isinstance(event, GateExpired)] == ["a-1 has ended"]
+    assert play.status("a-1") == "timed_out"
+
+
+@pytest.mark.parametrize("command", [EXPIRE, answer("stop"), raised()])
+def test_a_gate_that_was_answered_or_was_not_is_no_needless_one(command: run.Command) -> None:
+    state = after(*PARKED, command, claim(), end("a-1", 5))
+    [gate] = view(state).gates
+    assert gate.status != GateStatus.GATE_STATUS_CLOSED
+    assert gate.status != GateStatus.GATE_STATUS_EXPIRED or command == EXPIRE

@@ -26,6 +26,7 @@ from crewlog.v1.budget_pb2 import Amounts
 from crewlog.v1.entry_pb2 import RecordedEntry
 from crewlog.v1.run_pb2 import (
     GateAnswered,
+    GateExpired,
     GateOpened,
     MessageMode,
     MessageSent,
@@ -117,6 +118,8 @@ def of_agent(record: Record) -> Callable[[Message], list[Line]]:
             TASK,
             "waits: of run_demo it needs $0.5000 more",
         ),
+        (GateExpired(gate_id="g", needless_because="a-1 has ended"), "run", "gate g is closed: a-1 has ended"),
+        (GateExpired(gate_id="g"), "run", "nobody has answered gate g in time"),
         (
             GateAnswered(gate_id="g", text="tabs\nplease", answered_by="local"),
             "run",

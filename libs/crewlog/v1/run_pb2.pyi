@@ -2356,17 +2356,21 @@ class GateExpired(_message.Message):
 
     GATE_ID_FIELD_NUMBER: _builtins.int
     AT_UNIX_MICROS_FIELD_NUMBER: _builtins.int
+    NEEDLESS_BECAUSE_FIELD_NUMBER: _builtins.int
     gate_id: _builtins.str
     at_unix_micros: _builtins.int
+    needless_because: _builtins.str
+    """Before its time: why nobody needs an answer any more. Nothing holds instead of one."""
     def __init__(
         self,
         *,
         gate_id: _builtins.str = ...,
         at_unix_micros: _builtins.int = ...,
+        needless_because: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_unix_micros", b"at_unix_micros", "gate_id", b"gate_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_unix_micros", b"at_unix_micros", "gate_id", b"gate_id", "needless_because", b"needless_because"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

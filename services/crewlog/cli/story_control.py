@@ -94,7 +94,10 @@ def _gate_answered(_: str, fact: run.GateAnswered) -> Iterator[Line]:
 
 
 def _gate_expired(_: str, fact: run.GateExpired) -> Iterator[Line]:
-    yield Line(RUN, wording.plain(f"nobody has answered gate {fact.gate_id} in time"), Tone.BAD)
+    if fact.needless_because:
+        yield Line(RUN, wording.plain(f"gate {fact.gate_id} is closed: {fact.needless_because}"), Tone.DETAIL)
+    else:
+        yield Line(RUN, wording.plain(f"nobody has answered gate {fact.gate_id} in time"), Tone.BAD)
 
 
 def _until(fact: run.GateOpened) -> str:

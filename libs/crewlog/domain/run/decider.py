@@ -128,6 +128,8 @@ def decide_and_evolve(run: Run, command: Command) -> tuple[list[Message], Run]:
     events, after = _with_all_that_follows(run, events, after, at)
     if after.messages:
         events, after = _with(events, after, run_control.given_back(after, events, at))
+    if after.gates and not is_over(after):
+        events, after = _with(events, after, run_money.needless_gates(after, events, at))
     return events, after
 
 
@@ -350,7 +352,8 @@ def _finish(run: Run, command: FinishRun) -> list[Message]:
         raise WrongState(f"run {command.run_id!r} still has something to do")
     change = command.change if command.HasField("change") else None
     at = command.at_unix_micros
-    given_up = [*run_money.given_up(run, at), *run_control.all_undelivered(run, at)]
+    waiting = run_money.given_up(run, at)
+    given_up = [*waiting, *run_money.needless_gates(run, waiting, at), *run_control.all_undelivered(run, at)]
     failure = run.failure or (command.failure if command.HasField("failure") else None)
     if run.status == RunStatus.RUN_STATUS_CANCELLING:
         return [*given_up, RunCancelled(change=change, at_unix_micros=at)]

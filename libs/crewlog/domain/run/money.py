@@ -6,6 +6,7 @@ allotment above what is left of the limit. A limit that is lowered takes back wh
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TypeAlias, assert_never
 
 from crewlog.domain import amounts
@@ -22,6 +23,7 @@ from crewlog.v1.run_pb2 import (
     AllotmentGrown,
     AllotmentShrunk,
     GateAnswered,
+    GateExpired,
     GateKind,
     GateOpened,
     GateStatus,
@@ -34,8 +36,10 @@ from crewlog.v1.run_pb2 import (
     ShrinkAllotment,
     StartRun,
     TaskCancelled,
+    TaskFailed,
     TaskParked,
     TaskStatus,
+    TaskSucceeded,
     TaskUnparked,
     UnparkTask,
 )
@@ -200,6 +204,18 @@ def _of_share(run: Run, child: Task, total: Amounts) -> Amounts:
 def given_up(run: Run, at: int) -> list[Message]:
     """Tasks that wait when the run ends, and that nobody has begun to work on."""
     return [_cancelled(task, at) for task in run.tasks.values() if task.status not in ENDED]
+
+
+def needless_gates(run: Run, ended: Sequence[Message], at: int) -> list[Message]:
+    """The questions of tasks that were waiting for money to their end: nobody needs an answer any more. Who has gone on
+    after it was asked for has had one."""
+    ends = (event for event in ended if isinstance(event, (TaskSucceeded, TaskFailed, TaskCancelled)))
+    task_ids = {event.task_id for event in ends if event.task_id in run.tasks and run.tasks[event.task_id].parked_on}
+    return [
+        GateExpired(gate_id=gate_id, needless_because=f"{gate.opened.task_id} has ended", at_unix_micros=at)
+        for gate_id, gate in sorted(run.gates.items() if task_ids else ())
+        if gate.opened.task_id in task_ids and gate.status == GateStatus.GATE_STATUS_OPEN
+    ]
 
 
 def outdated(run: Run, source: Task, to: str, at: int) -> list[Message]:
