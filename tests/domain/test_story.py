@@ -118,7 +118,7 @@ def test_an_item_of_a_map_is_told_with_what_it_is_for(record: Record) -> None:
     texts = _texts(
         record("run", "demo", expanded, numbers), *(record("agent", f"demo_{each}", AgentStarted()) for each in began)
     )
-    cut = "x" * (story.ITEM_CHARACTERS - 1) + "…"
+    cut = "x" * (wording.ITEM_CHARACTERS - 1) + "…"
     assert texts[2:] == ["begins: src/a.py", 'begins: {"path":"b"}', f"begins: {cut}", *["begins"] * 4]
 
 
