@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 
 from crewlog.cli.following import until_now
 from crewlog.cli.verifying import verify
+from crewlog.scheduler.app import RECONCILE_SECONDS
 from crewlog.v1.budget_service_pb2 import GetBudget, QueryCost
 from crewlog.v1.entry_pb2 import Event, RecordedEntry
 from crewlog.v1.run_pb2 import GateStatus, RunStatus
@@ -18,7 +19,7 @@ from tests.chaos.trial import EXPECTED_FILES, TASKS, Done, Trial
 from tests.e2e.world import World, git
 
 LOOK_AGAIN_SECONDS = 0.05
-SETTLED_SECONDS = 30.0
+SETTLED_SECONDS = 3 * RECONCILE_SECONDS
 MODEL_CALL = -1
 
 

@@ -1,31 +1,42 @@
 """A crew that goes on until a test lets it go: what is done to it meanwhile never comes too late.
 
-Its engineer asks for one short command after the other. They say whether there is a file `go` in the workspace.
+Its engineer asks for one short command after the other. They say whether there is a file `go` in the workspace. Before
+it there may be a writer, who is done at once.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Coroutine
 from contextlib import suppress
 from pathlib import Path
 
 from crewlog.v1.run_pb2 import AgentNode, Node, Role, RunView, Workflow
 
-from tests.e2e.test_crew import finished_in_spite
-from tests.e2e.world import World
+from tests.e2e.world import LOOK_AGAIN_SECONDS, World
 
-LOOK_AGAIN_SECONDS = 0.05
 STEPS_MAX = 150
-LOOK = "for _ in 1 2 3 4 5 6 7 8 9 10; do [ -e go ] && echo go && exit; sleep 0.05; done; echo waiting"
+LOOK = "for _ in 1 2 3 4 5 6 7 8 9 10; do [ -e go ] && echo go | tee went.txt && exit; sleep 0.05; done; echo waiting"
 LOOKS = {"say": "I look.", "tools": [{"tool": "bash", "input": {"command": LOOK}}]}
+WRITES = {"say": "I write.", "tools": [{"tool": "write", "input": {"path": "written.txt", "content": "written"}}]}
 GOES = {"expect": "go", "say": "I go."}
 SCRIPT = {
     "name": "held",
-    "scripts": [{"system": "Role: engineer", "steps": [LOOKS, *[{"cases": [GOES, LOOKS]}] * STEPS_MAX]}],
+    "scripts": [
+        {"system": "Role: writer", "steps": [WRITES, {"say": "Written."}]},
+        {"system": "Role: engineer", "steps": [LOOKS, *[{"cases": [GOES, LOOKS]}] * STEPS_MAX]},
+    ],
 }
-ENGINEER = Role(name="engineer", prompt="Role: engineer", tools=["bash"])
-WORKFLOW = Workflow(name="held", nodes=[Node(node_id="engineer", agent=AgentNode(role=ENGINEER))])
+
+
+def node(name: str, *depends_on: str) -> Node:
+    role = Role(name=name, prompt=f"Role: {name}", tools=["bash", "write"])
+    return Node(node_id=name, depends_on=depends_on, agent=AgentNode(role=role))
+
+
+WORKFLOW = Workflow(name="held", nodes=[node("engineer")])
+AFTER_WRITER = Workflow(name="held", nodes=[node("writer"), node("engineer", "writer")])
 
 
 def held_script(directory: Path) -> Path:
@@ -34,8 +45,8 @@ def held_script(directory: Path) -> Path:
     return path
 
 
-async def start_held(world: World, run_id: str, **fields: object) -> None:
-    await world.start(run_id, workflow=WORKFLOW, workflow_name=None, **fields)
+async def start_held(world: World, run_id: str, workflow: Workflow = WORKFLOW, **fields: object) -> None:
+    await world.start(run_id, workflow=workflow, workflow_name=None, **fields)
 
 
 def workspaces(world: World) -> list[Path]:
@@ -49,9 +60,9 @@ def let_go(world: World) -> None:
             (tree / "go").touch()
 
 
-async def let_go_to_the_end(world: World, run_id: str) -> RunView:
+async def let_go_to_the_end(world: World, end: Coroutine[None, None, RunView]) -> RunView:
     """Again and again: a workspace that is put back has no such file."""
-    ended = asyncio.ensure_future(finished_in_spite(world, run_id))
+    ended = asyncio.create_task(end)
     while not ended.done():
         let_go(world)
         await asyncio.wait((ended,), timeout=LOOK_AGAIN_SECONDS)

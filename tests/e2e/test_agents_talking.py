@@ -38,19 +38,18 @@ scripts:
             say: "It has heard me"
   - system: "Role: child"
     steps:
+"""
+LISTENS = """
       - cases:
           - said: "The word is (?P<word>\\\\w+)"
             say: "Heard {{word}}"
-          - tools: [{tool: bash, input: {command: "sleep 2"}}]
-      - cases:
-          - said: "The word is (?P<word>\\\\w+)"
-            say: "Heard {{word}}"
+          - tools: [{tool: bash, input: {command: "sleep 0.2"}}]
 """
 
 
 async def test_a_child_hears_its_parent_and_a_plan_grows(tmp_path: Path) -> None:
     script = tmp_path / "script.yaml"
-    script.write_text(SCRIPT)
+    script.write_text(SCRIPT + LISTENS * 150)
     planner = AgentNode(role=role("planner"), planning=Planning(roles=[role("lead")]))
     parent = AgentNode(role=role("parent"), children=[role("child", "bash")])
     plan = Workflow(name="talking", nodes=[Node(node_id="plan", agent=planner), Node(node_id="parent", agent=parent)])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import select
 import signal
 import subprocess
 import sys
@@ -121,9 +122,11 @@ def _until(condition: Callable[[], bool]) -> None:
 
 
 def _read_until(terminal: int, text: bytes) -> bool:
-    """False when the other side is closed before it has said so."""
+    """False when the other side is closed, or silent for long, before it has said so."""
     shown = b""
     while text not in shown:
+        if not select.select([terminal], [], [], SECONDS_MAX)[0]:
+            return False
         try:
             shown += os.read(terminal, 65536)
         except OSError:

@@ -5,7 +5,6 @@ After every test the whole history is checked: numbering, hashes, invariants, bl
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import subprocess
 from collections import Counter
@@ -14,18 +13,15 @@ from pathlib import Path
 
 import pytest
 from crewlog.cli.verifying import verify
-from crewlog.domain.errors import Unavailable
 from crewlog.v1.budget_pb2 import Limit
 from crewlog.v1.budget_service_pb2 import QueryCost
 from crewlog.v1.entry_pb2 import RecordedEntry
 from crewlog.v1.run_pb2 import CancelRun, Node, NoopNode, RunStatus, RunView, Workflow
 from crewlog.v1.run_service_pb2 import WatchRun
-from grpc import StatusCode
-from grpc.aio import AioRpcError
 
-from tests.e2e.world import CREW, WAIT_SECONDS, World, git, platform_on, types_of
+from tests.e2e.held import AFTER_WRITER, held_script, start_held
+from tests.e2e.world import CREW, World, finished_in_spite, git, platform_on, types_of
 
-LOOK_AGAIN_SECONDS = 0.05
 CANARY = "canary-4f1d2c3b5a69"
 
 
@@ -108,17 +104,6 @@ async def test_a_killed_process_changes_nothing_but_the_time(
     assert answers <= len(world.ledger()) <= answers + doubts
 
 
-async def finished_in_spite(world: World, run_id: str) -> RunView:
-    """The end of the run, also when the gateway is away for a while."""
-    async with asyncio.timeout(WAIT_SECONDS):
-        while True:
-            try:
-                return await world.finished(run_id)
-            except (Unavailable, AioRpcError) as error:
-                assert isinstance(error, Unavailable) or error.code() is StatusCode.UNAVAILABLE
-                await asyncio.sleep(LOOK_AGAIN_SECONDS)
-
-
 async def entries_of(world: World, run_id: str) -> AsyncIterator[RecordedEntry]:
     async for message in world.gateway.runs.Watch(WatchRun(run_id=run_id, until_now=True)):
         if message.HasField("entry"):
@@ -135,14 +120,15 @@ async def test_a_run_stops_in_order_when_its_money_is_used_up(world: World) -> N
     await verify(world.gateway, "poor")
 
 
-async def test_a_cancelled_run_ends_soon_and_keeps_what_was_done(world: World) -> None:
-    await world.start("stop")
-    await world.watch("stop", lambda name: name == "change_committed")
-    await world.gateway.runs.Cancel(CancelRun(run_id="stop", reason="enough"))
-    run = await world.finished("stop")
-    assert run.status == RunStatus.RUN_STATUS_CANCELLED
-    assert run.change.branch == "crewlog/stop"
-    await verify(world.gateway, "stop")
+async def test_a_cancelled_run_ends_soon_and_keeps_what_was_done(tmp_path: Path, repository: Path) -> None:
+    async with platform_on(tmp_path, repository, held_script(tmp_path)) as world:
+        await start_held(world, "stop", AFTER_WRITER)
+        await world.watch("stop", lambda name: name == "change_committed")
+        await world.gateway.runs.Cancel(CancelRun(run_id="stop", reason="enough"))
+        run = await world.finished("stop")
+        assert run.status == RunStatus.RUN_STATUS_CANCELLED
+        assert (run.change.branch, list(run.change.paths)) == ("crewlog/stop", ["written.txt"])
+        await verify(world.gateway, "stop")
 
 
 async def test_a_limit_on_turns_ends_the_run_and_says_so(world: World) -> None:

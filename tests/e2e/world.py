@@ -18,11 +18,14 @@ from typing import Any
 from crewlog.cli.gateway import Gateway, of_channel
 from crewlog.cli.launcher.platform import Platform
 from crewlog.crews import load_workflow
+from crewlog.domain.errors import Unavailable
 from crewlog.runtime.channel import dial
 from crewlog.v1.entry_pb2 import RecordedEntry
 from crewlog.v1.project_pb2 import RegisterProject
 from crewlog.v1.run_pb2 import GetRun, RunView, StartRun
 from crewlog.v1.run_service_pb2 import WatchRun
+from grpc import StatusCode
+from grpc.aio import AioRpcError
 
 from tests.e2e.afterwards import LEDGER
 
@@ -31,6 +34,7 @@ DEMO = ROOT / "examples" / "demo"
 TASK = (DEMO / "task.txt").read_text()
 CREW = load_workflow(str(DEMO / "crew.yaml"))
 WAIT_SECONDS = 60.0
+LOOK_AGAIN_SECONDS = 0.05
 
 
 def git(path: Path, *arguments: str) -> str:
@@ -89,6 +93,17 @@ class World:
     def kill(self, *names: str) -> None:
         for pid in [self.pid_of(name) for name in names]:
             os.kill(pid, signal.SIGKILL)
+
+
+async def finished_in_spite(world: World, run_id: str) -> RunView:
+    """The end of the run, also when the gateway is away for a while."""
+    async with asyncio.timeout(WAIT_SECONDS):
+        while True:
+            try:
+                return await world.finished(run_id)
+            except (Unavailable, AioRpcError) as error:
+                assert isinstance(error, Unavailable) or error.code() is StatusCode.UNAVAILABLE
+                await asyncio.sleep(LOOK_AGAIN_SECONDS)
 
 
 def demo_script(tmp_path: Path) -> Path:
