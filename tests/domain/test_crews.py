@@ -251,10 +251,10 @@ def test_files_of_other_systems_are_read_as_well(write: Write) -> None:
     "text", ["[" * 100_000, "- " * 50_000, "{a: " * 25_000, "? " * 50_000, "a: b\n" * 20_000, '"' * 100_000]
 )
 def test_a_bomb_is_refused_at_once(text: str) -> None:
-    began = time.monotonic()
+    began = time.process_time()
     with pytest.raises(InvalidCommand):
         strict_yaml.parse(text, "bomb")
-    assert time.monotonic() - began < SECONDS_MAX
+    assert time.process_time() - began < SECONDS_MAX
 
 
 @given(st.text(max_size=200))

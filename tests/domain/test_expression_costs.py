@@ -22,9 +22,9 @@ LARGE = {"item": list(range(5_000)), "task": {"output": "a" * 60_000, "result": 
 
 @contextmanager
 def soon(seconds: float = 3) -> Iterator[None]:
-    began = time.perf_counter()
+    began = time.process_time()
     yield
-    assert time.perf_counter() - began < seconds
+    assert time.process_time() - began < seconds
 
 
 @pytest.mark.parametrize(

@@ -148,9 +148,9 @@ def test_a_condition_is_true_or_false() -> None:
 
 
 def test_a_regular_expression_does_not_take_for_ever() -> None:
-    began = time.perf_counter()
+    began = time.process_time()
     compile_expression("task.text.matches('(a+)+$')").value({"task": {"text": "a" * 20_000 + "!"}})
-    assert time.perf_counter() - began < 5
+    assert time.process_time() - began < 5
 
 
 @pytest.mark.parametrize(

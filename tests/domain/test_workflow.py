@@ -210,9 +210,9 @@ def test_the_largest_plans_are_checked_in_linear_time() -> None:
     width = rules.DEPENDENCIES_MAX // rules.NODES_MAX - 1
     dense = [noop(f"n{i}", *(f"n{j}" for j in range(max(0, i - width), i))) for i in range(rules.NODES_MAX)]
     last = rules.NODES_MAX - 1
-    began = time.monotonic()
+    began = time.process_time()
     validate(plan(*dense, back=[edge(f"n{last - i}", "n0") for i in range(rules.BACK_EDGES_MAX)]))
-    assert time.monotonic() - began < SECONDS_MAX
+    assert time.process_time() - began < SECONDS_MAX
 
 
 def test_the_tasks_that_the_largest_plan_names_are_looked_up_in_time() -> None:
@@ -221,9 +221,9 @@ def test_the_tasks_that_the_largest_plan_names_are_looked_up_in_time() -> None:
     asks = [noop("n0"), *(asking(f"n{i}", f"n{i - 1}", f"n{last}", "n0") for i in range(1, last)), noop(f"n{last}")]
     asks[last].depends_on.append(f"n{last - 1}")
     edges = [back(f"n{i}", to) for i in range(1, last + 1) for to in ("n0", f"n{i - 1}")]
-    began = time.monotonic()
+    began = time.process_time()
     assert dict(workflow_references.violations(Workflow(name="w", nodes=asks, edges=edges))) == {}
-    assert time.monotonic() - began < SECONDS_MAX
+    assert time.process_time() - began < SECONDS_MAX
 
 
 def test_ways_back_are_few_however_they_are_written() -> None:
