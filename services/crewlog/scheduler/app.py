@@ -147,7 +147,8 @@ def build(
     following = Following(dispatch, allotments, timers, closer, child_runs, merger)
     reactor = Reactor(owner, dispatch, finisher, following, now_micros)
     allotments.wake = timers.wake = closer.wake = child_runs.wake = merger.wake = reactor.wake
-    child_runs.opened, child_money.changed = reactor.opened, reactor.changed
+    child_runs.opened = reactor.opened
+    child_runs.changed = child_money.changed = reactor.changed
     claims = Claims(Ends(log, TENANT, now_micros), fleet, reactor, closer, now_micros, may_judge=is_leading)
     checkpoint = Checkpoint(config.data_directory / "scheduler" / "checkpoint.sqlite", log.epoch)
     limits = AdmissionServer(

@@ -17,8 +17,8 @@ from crewlog.domain.run import child_money as run_child_money
 from crewlog.domain.run import results as run_results
 from crewlog.domain.run import state as run_state
 from crewlog.domain.run.state import Run, Task
-from crewlog.eventlog.owner import Clock, Meta, Owner
-from crewlog.scheduler.child_money import ChildMoney
+from crewlog.eventlog.owner import Clock, Meta, Outcome, Owner
+from crewlog.scheduler.child_money import Changed, ChildMoney
 from crewlog.v1.run_pb2 import (
     CancelRun,
     EndTask,
@@ -42,7 +42,7 @@ logger = logging.getLogger(__name__)
 
 
 class ChildRuns:
-    """`wake` and `opened` are the reactor's."""
+    """`wake`, `changed` and `opened` are the reactor's."""
 
     def __init__(self, owner: Owner[Run], money: ChildMoney, clock: Clock) -> None:
         self._owner = owner
@@ -54,6 +54,7 @@ class ChildRuns:
         self._again: set[tuple[str, str]] = set()
         self._seen: dict[str, object] = {}
         self.wake: Wake
+        self.changed: Changed
         self.opened: Opened
 
     def begin(self, run_id: str, task_id: str) -> None:
@@ -153,7 +154,7 @@ class ChildRuns:
             self.wake(run.started.run_id, end)
             return
         try:
-            await self._handle(child_id, start_of(run, task, child_id, self._clock()))
+            outcome = await self._handle(child_id, start_of(run, task, child_id, self._clock()))
         except (Unavailable, Contention):
             raise  # nobody knows whether it has begun: it is looked at again
         except Refused as refusal:
@@ -161,11 +162,12 @@ class ChildRuns:
             end.failed.CopyFrom(TaskFailure(failure=run_results.not_started(refusal)))
             self.wake(run.started.run_id, end)
             return
+        self.changed(child_id, outcome)
         self.opened(child_id)
 
-    async def _handle(self, child_id: str, command: Message) -> None:
+    async def _handle(self, child_id: str, command: Message) -> Outcome[Run]:
         meta = Meta(f"{self._boot}-c{next(self._numbers)}", PRINCIPAL, correlation_id=child_id)
-        await self._owner.handle(child_id, command, meta)
+        return await self._owner.handle(child_id, command, meta)
 
 
 def wanted(run: Run, task: Task, child: Run, at: int) -> Message | None:

@@ -65,6 +65,7 @@ class SchedulerServer(SchedulerServiceServicer):
         request.at_unix_micros = request.at_unix_micros or self._clock()
         outcome = await self._owner.handle(request.run_id, request, self._meta(request.run_id, request.requested_by))
         if outcome.events:
+            self._reactor.changed(request.run_id, outcome)
             self._tail.started(request.run_id)
         return Receipt(revision=outcome.revision)
 

@@ -10,9 +10,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from graphlib import TopologicalSorter
 
+from crewlog.domain import enums
+from crewlog.domain.workflow.remembering import once_for_each
 from crewlog.v1.node_pb2 import JoinMode, Outcome
 from crewlog.v1.run_pb2 import Node, Workflow
 
+enums.as_attributes(JoinMode, Outcome)
 DERIVED = "_"
 """Stands between the id of a node and what was made of it: people cannot write it."""
 EXECUTOR_KINDS = frozenset({"agent", "noop", "command"})
@@ -58,7 +61,7 @@ class Graph:
     @classmethod
     def of(cls, workflow: Workflow) -> Graph:
         """The workflow has to be valid."""
-        return _built({node.node_id: node for node in workflow.nodes}, ways_of(workflow))
+        return _of(workflow)
 
     @property
     def roots(self) -> tuple[str, ...]:
@@ -135,6 +138,11 @@ class Graph:
         first = 1 + max((way.number for way in ways), default=0)
         ways += [Way(first + number, source, target) for number, (source, target) in enumerate(new)]
         return _built({**kept, **{node.node_id: node for node in nodes}}, ways)
+
+
+@once_for_each
+def _of(workflow: Workflow) -> Graph:
+    return _built({node.node_id: node for node in workflow.nodes}, ways_of(workflow))
 
 
 def ways_of(workflow: Workflow) -> list[Way]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
 
@@ -17,6 +17,7 @@ from crewlog.domain.workflow import ways as workflow_ways
 from crewlog.domain.workflow.graph import Graph
 from crewlog.domain.workflow.graph_order import in_order
 from crewlog.domain.workflow.references import CERTAIN, Certain
+from crewlog.domain.workflow.remembering import once_for_each
 from crewlog.v1.node_pb2 import Edge, Outcome
 from crewlog.v1.run_pb2 import BackEdge, Node, Role, Workflow
 
@@ -36,10 +37,17 @@ _OF_THE_GRAPH = re.compile(r"nodes\[\d+\]\.(node_id|depends_on)|(back_)?edges\[\
 
 def validate(workflow: Workflow) -> None:
     """Raises InvalidCommand that names every field that is wrong."""
-    violations = violations_of(workflow)
+    violations = _violations(workflow)
     if violations:
         field_name, why = next(iter(violations.items()))
-        raise InvalidCommand(f"workflow {workflow.name[:80]!r} is not valid: {field_name} {why}", violations=violations)
+        raise InvalidCommand(
+            f"workflow {workflow.name[:80]!r} is not valid: {field_name} {why}", violations=dict(violations)
+        )
+
+
+@once_for_each
+def _violations(workflow: Workflow) -> Mapping[str, str]:
+    return violations_of(workflow)
 
 
 def violations_of(workflow: Workflow, *, depth: int = 1, certain: Certain = CERTAIN) -> dict[str, str]:
