@@ -6,7 +6,7 @@ import asyncio
 import os
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -30,9 +30,10 @@ from crewlog.scheduler.config import Config as SchedulerConfig
 from crewlog.v1.budget_pb2 import Limit
 from crewlog.v1.entry_pb2 import Entry
 from crewlog.v1.node_pb2 import Files
-from crewlog.v1.run_pb2 import AgentNode, CancelRun, Node, NoopNode, Role, RunStatus, StartRun, Workflow
+from crewlog.v1.run_pb2 import AgentNode, CancelRun, Node, NoopNode, Role, RunLimits, RunStatus, StartRun, Workflow
 from crewlog.v1.scheduler_pb2 import ExecutorReport, Grant, RunningTask, SchedulerOrder
 from crewlog.v1.scheduler_pb2_grpc import SchedulerServiceStub
+from crewlog.v1.waiting_pb2 import ExplainWaiting
 from crewlog.v1.workspace_pb2_grpc import WorkspaceServiceStub
 
 if TYPE_CHECKING:
@@ -203,6 +204,35 @@ async def test_runs_that_wait_for_a_slot_all_get_one(world: World) -> None:
         await asyncio.gather(*(scheduler.Start(StartRun(run_id=id, workflow=chain(3))) for id in ids))
         for id in ids:
             assert (await world.until(id, run_state.is_over)).status == RunStatus.RUN_STATUS_SUCCEEDED
+
+
+@pytest.mark.parametrize(
+    ("limits", "reason"),
+    [
+        (RunLimits(duration_seconds_max=2), "run_timed_out"),
+        (RunLimits(waiting_seconds_max=2), "waiting_timed_out"),
+    ],
+)
+@pytest.mark.parametrize("labels", [["gpu", "big"], []])
+async def test_a_run_does_not_wait_for_ever_for_executors_that_are_not_there(
+    world: World, limits: RunLimits, reason: str, labels: list[str]
+) -> None:
+    """There is none at all, or none with the labels; the time of its node only counts when it has begun."""
+    node = Node(node_id="n0", executor_labels=labels, timeout_seconds=1, noop=NoopNode())
+    async with AsyncExitStack() as stack:
+        await stack.enter_async_context(world.scheduler())
+        if labels:
+            await stack.enter_async_context(world.executor())
+        scheduler = await stack.enter_async_context(client(world))
+        if labels:
+            await scheduler.Start(StartRun(run_id="connects", workflow=chain(1)))
+            await world.until("connects", run_state.is_over)
+        await scheduler.Start(StartRun(run_id="r", workflow=Workflow(name="w", nodes=[node]), limits=limits))
+        [waiting] = (await scheduler.Explain(ExplainWaiting(run_id="r"))).tasks
+        state = await world.until("r", run_state.is_over)
+    assert waiting.why == ("no executor has the labels big, gpu" if labels else "there is no executor")
+    assert state.failure is not None and state.failure.reason == reason
+    assert not state.tasks
 
 
 async def test_a_run_that_was_started_before_the_scheduler_died_goes_on(world: World) -> None:

@@ -490,7 +490,9 @@ class Node(_message.Message):
     node_id: _builtins.str
     """`[a-z0-9-]`, at most 32 characters."""
     timeout_seconds: _builtins.int
-    """From the begin of a task to its end, waiting for people included; then it times out. 0: none of its own."""
+    """From the begin of a task to its end, waiting for people and money included, but not what it has waited for an
+    executor before it began; then it times out. 0: none of its own.
+    """
     continue_on_failure: _builtins.bool
     """A failure counts as done for whatever comes after it."""
     exclusive: _builtins.bool
