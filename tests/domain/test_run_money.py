@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import pytest
+from crewlog.domain.amounts import AMOUNT_MAX
 from crewlog.domain.decider import fold
 from crewlog.domain.errors import BudgetExceeded, Conflict, InvalidCommand, NotFound, Refused, WrongState
 from crewlog.domain.run import decider as run
@@ -33,6 +34,7 @@ from crewlog.v1.run_pb2 import (
     Node,
     ParkTask,
     RaiseRunBudget,
+    RetryRun,
     Role,
     RunBudgetWarned,
     RunCancelled,
@@ -152,6 +154,10 @@ def after(*commands: run.Command) -> Run:
         (ONE, UNPARK, []),
         (ONE, raised(), [RunLimitRaised]),
         (ONE, raised(0), InvalidCommand),
+        (ONE, raised(AMOUNT_MAX), InvalidCommand),
+        (PARKED, answer("raise", AMOUNT_MAX), InvalidCommand),
+        (OVER, RetryRun(run_id="r", by=Amounts(usd_micros=AMOUNT_MAX)), InvalidCommand),
+        (ONE, LowerRunBudget(run_id="r", by=Amounts(model_calls=1)), InvalidCommand),
         (ONE, RaiseRunBudget(run_id="r", by=Amounts(model_calls=1)), InvalidCommand),
         ((*ONE, raised(request_id="q")), raised(request_id="q"), []),
         ((*ONE, raised(request_id="q")), raised(request_id="p"), [RunLimitRaised]),

@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 
 from crewlog.eventlog.port import Live
-from crewlog.tools.limits import LIVE_OUTPUT_CHARACTERS_MAX
 from crewlog.v1.agent_pb2 import EffectKey
 from crewlog.v1.run_service_pb2 import LiveDelta
 
 INTERVAL_SECONDS = 0.04
 PIECE_CHARACTERS_MAX = 32_000
+OUTPUT_CHARACTERS_MAX = 262_144
 NOT_SHOWN_TEXT = "\n[the rest is not shown live]\n"
 
 
@@ -22,7 +22,7 @@ class LiveStream:
         self._tenant = tenant
         self._delta = LiveDelta(run_id=run_id, agent_id=agent_id, turn=key.turn, attempt=key.attempt, index=key.index)
         self._pieces: list[str] = []
-        self._left = LIVE_OUTPUT_CHARACTERS_MAX
+        self._left = OUTPUT_CHARACTERS_MAX
         self._sending: asyncio.Task[None] | None = None
 
     def __call__(self, text: str) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from crewlog.domain import git_names, names
 from crewlog.domain.errors import InvalidCommand
-from crewlog.domain.run.state import RUN_VISITS_MAX
+from crewlog.domain.workflow.graph import RUN_VISITS_MAX
 from crewlog.v1.workspace_pb2 import (
     CommitWorkspace,
     DeliverChange,

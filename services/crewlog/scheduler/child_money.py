@@ -18,10 +18,10 @@ from crewlog.domain.run import money as run_money
 from crewlog.domain.run.child_money import Step
 from crewlog.domain.run.state import Run
 from crewlog.eventlog.owner import Clock, Meta, Outcome, Owner
+from crewlog.scheduler.entries import PRINCIPAL
 from crewlog.scheduler.funding import CHUNK
 from crewlog.v1.run_pb2 import GateStatus
 
-PRINCIPAL = "service:scheduler"
 STEPS_MAX = 64
 """For one call of an agent: each takes it nearer, and others may take what it got."""
 

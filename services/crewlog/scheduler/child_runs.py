@@ -19,6 +19,7 @@ from crewlog.domain.run import state as run_state
 from crewlog.domain.run.state import Run, Task
 from crewlog.eventlog.owner import Clock, Meta, Outcome, Owner
 from crewlog.scheduler.child_money import Changed, ChildMoney
+from crewlog.scheduler.entries import PRINCIPAL
 from crewlog.v1.run_pb2 import (
     CancelRun,
     EndTask,
@@ -32,7 +33,6 @@ from crewlog.v1.run_pb2 import (
 )
 from google.protobuf.message import Message
 
-PRINCIPAL = "service:scheduler"
 RETRY_SECONDS = 0.2
 _TAKEN_UP = (RunStatus.RUN_STATUS_FAILED, RunStatus.RUN_STATUS_CANCELLED)
 

@@ -19,12 +19,12 @@ from crewlog.domain.run import state as run_state
 from crewlog.domain.run.state import CLAIMS_MAX, Run, Task
 from crewlog.eventlog.owner import Clock, Meta, Owner
 from crewlog.scheduler.ends import end_of_state
+from crewlog.scheduler.entries import PRINCIPAL
 from crewlog.v1.agent_pb2 import FinishAgent, HostAgent
 from crewlog.v1.answer_pb2 import Failure
 from crewlog.v1.run_pb2 import TaskFailure, TaskResult
 
 EXECUTOR_ID = "scheduler"
-PRINCIPAL = "service:scheduler"
 RETRY_SECONDS = 0.2
 
 Wake = Callable[..., None]

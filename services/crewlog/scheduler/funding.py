@@ -21,6 +21,7 @@ from crewlog.domain.run import money as run_money
 from crewlog.domain.run.state import ENDED, Run, Task, node_of, spends
 from crewlog.eventlog.owner import Clock, Meta, Outcome, Owner
 from crewlog.scheduler import periods
+from crewlog.scheduler.entries import PRINCIPAL
 from crewlog.v1.budget_pb2 import SettleAllotment, TakeAllotment
 
 CHUNK = Amounts(usd_micros=500_000, input_tokens=1_000_000, output_tokens=100_000, model_calls=50)
@@ -28,7 +29,6 @@ CHUNK = Amounts(usd_micros=500_000, input_tokens=1_000_000, output_tokens=100_00
 ATTEMPTS_MAX = 4
 DEPTH_MAX = 16
 RETRY_SECONDS = 0.2
-PRINCIPAL = "service:scheduler"
 
 FindRun = Callable[[str], Awaitable[Run]]
 logger = logging.getLogger(__name__)

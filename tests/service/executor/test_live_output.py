@@ -7,8 +7,7 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
 from crewlog.eventlog.memory import MemoryLive
-from crewlog.executor.live import NOT_SHOWN_TEXT, LiveStream
-from crewlog.tools.limits import LIVE_OUTPUT_CHARACTERS_MAX
+from crewlog.executor.live import NOT_SHOWN_TEXT, OUTPUT_CHARACTERS_MAX, LiveStream
 from crewlog.v1.agent_pb2 import EffectKey
 from crewlog.v1.run_service_pb2 import LiveDelta
 
@@ -25,7 +24,7 @@ async def test_the_rest_of_a_flood_is_not_shown_and_said_so_once() -> None:
             last = await heard
     stream.close()
     assert last.text.endswith(NOT_SHOWN_TEXT) and last.text.count(NOT_SHOWN_TEXT) == 1
-    assert last.offset + len(last.text) == LIVE_OUTPUT_CHARACTERS_MAX + len(NOT_SHOWN_TEXT)
+    assert last.offset + len(last.text) == OUTPUT_CHARACTERS_MAX + len(NOT_SHOWN_TEXT)
 
 
 async def _until_it_is_said(deltas: AsyncGenerator[bytes, None]) -> LiveDelta:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from crewlog.domain.errors import MergeConflict, NotFound, Unavailable
-from crewlog.domain.run.state import RUN_VISITS_MAX
+from crewlog.domain.workflow.graph import RUN_VISITS_MAX
 from crewlog.git import checks, commits, snapshots
 from crewlog.git.clones import Clone
 from crewlog.git.worktree import Worktree

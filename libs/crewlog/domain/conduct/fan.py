@@ -78,7 +78,7 @@ class MapConduct:
         if len(items.open) > items.at_once_max:
             yield f"{len(items.open)} items of {owner} are worked on, and {items.at_once_max} may be"
 
-    def end_item(self, task_id: str, *, is_success: bool, is_tried_again: bool) -> Iterator[str]:
+    def end_item(self, task_id: str, *, is_success: bool, is_tried_again: bool) -> None:
         node_id = names.node_of(task_id)
         owner = self.owners.get(task_id, self.latest[map_of(node_id)])
         items, index = self.maps[owner], int(node_id.rpartition("_")[2])
@@ -88,7 +88,6 @@ class MapConduct:
             return
         items.ended.add(index)
         (items.failed.discard if is_success else items.failed.add)(index)
-        yield from ()
 
     def end_map(self, task_id: str, *, is_success: bool) -> Iterator[str]:
         items = self.maps.get(task_id)

@@ -178,7 +178,7 @@ class FlowConduct:
             return
         if self.maps.is_item(node_id):
             again = handling == Handling.HANDLING_RETRY
-            yield from self.maps.end_item(task_id, is_success=is_success, is_tried_again=again)
+            self.maps.end_item(task_id, is_success=is_success, is_tried_again=again)
             return
         yield from self.maps.end_map(task_id, is_success=is_success)
         if self._stops(fact, handling):

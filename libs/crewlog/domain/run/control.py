@@ -10,9 +10,8 @@ import json
 from collections.abc import Iterable
 from typing import TypeAlias, assert_never
 
-from crewlog.domain import amounts, names
+from crewlog.domain import names
 from crewlog.domain.amounts import Amounts
-from crewlog.domain.budget import check_raised, check_units
 from crewlog.domain.errors import Conflict, InvalidCommand, NotFound, WrongState
 from crewlog.domain.run import begins as run_begins
 from crewlog.domain.run import child_money as run_child_money
@@ -44,7 +43,6 @@ from crewlog.v1.run_pb2 import (
     PauseRun,
     ResumeRun,
     RetryRun,
-    RunLimitRaised,
     RunPaused,
     RunRetried,
     RunStatus,
@@ -203,10 +201,7 @@ def _raised(run: Run, command: RetryRun) -> list[Message]:
     if not Amounts.of(command.by):
         return []
     run_money.check_own(run)
-    amounts.check("by", command.by, needs_one=True)
-    check_units(run.limit, Amounts.of(command.by))
-    check_raised(run.limit, Amounts.of(command.by))
-    return [RunLimitRaised(by=command.by, at_unix_micros=command.at_unix_micros)]
+    return [run_money.limit_raised(run, command.by, "", command.at_unix_micros)]
 
 
 def _send(run: Run, command: SendMessage) -> list[Message]:

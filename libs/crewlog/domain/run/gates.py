@@ -8,9 +8,8 @@ from __future__ import annotations
 import json
 from typing import TypeAlias, assert_never
 
-from crewlog.domain import amounts, names
+from crewlog.domain import names
 from crewlog.domain.amounts import Amounts
-from crewlog.domain.budget import check_raised, check_units
 from crewlog.domain.errors import Conflict, InvalidCommand, NotFound
 from crewlog.domain.run import children as run_children
 from crewlog.domain.run import ends as run_ends
@@ -31,7 +30,6 @@ from crewlog.v1.run_pb2 import (
     ParkCause,
     ParkTask,
     Question,
-    RunLimitRaised,
     RunPaused,
     TaskParked,
     TaskResult,
@@ -175,10 +173,7 @@ def _answered(run: Run, command: AnswerGate) -> list[Message]:
         return [answered]  # what waits in the child run is told
     if run_money.is_given(run, opened.budget_id) or opened.budget_id != run_money.own_budget(run):
         return [answered, TaskUnparked(task_id=opened.task_id, at_unix_micros=at)]
-    amounts.check("by", command.by, needs_one=True)
-    check_units(run.limit, Amounts.of(command.by))
-    check_raised(run.limit, Amounts.of(command.by))
-    raised = RunLimitRaised(by=command.by, request_id=f"gate:{command.gate_id}", at_unix_micros=at)
+    raised = run_money.limit_raised(run, command.by, f"gate:{command.gate_id}", at)
     return [answered, raised, *run_money.all_unparked(evolve(run, answered), command.answered_by, at)]
 
 

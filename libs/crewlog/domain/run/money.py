@@ -17,6 +17,7 @@ from crewlog.domain.run.events import evolve
 from crewlog.domain.run.money_events import held
 from crewlog.domain.run.state import ENDED, Run, Task, current, is_over, is_stopping, is_to_stop, node_of, spends
 from crewlog.domain.workflow.graph import map_of
+from crewlog.v1 import budget_pb2
 from crewlog.v1.answer_pb2 import Failure
 from crewlog.v1.budget_pb2 import OnExhausted
 from crewlog.v1.run_pb2 import (
@@ -310,11 +311,16 @@ def _unpark(run: Run, command: UnparkTask) -> list[Message]:
 def _raise(run: Run, command: RaiseRunBudget) -> list[Message]:
     if command.request_id and command.request_id in run.requests:
         return []
-    _check_change(run, command)
-    check_raised(run.limit, Amounts.of(command.by))
+    _check_may_change(run)
     at = command.at_unix_micros
-    raised = RunLimitRaised(by=command.by, request_id=command.request_id, at_unix_micros=at)
-    return [raised, *all_unparked(run, "", at)]
+    return [limit_raised(run, command.by, command.request_id, at), *all_unparked(run, "", at)]
+
+
+def limit_raised(run: Run, by: budget_pb2.Amounts, request_id: str, at: int) -> RunLimitRaised:
+    """Raises InvalidCommand where the limit cannot be raised by so much."""
+    _check_by(run, by)
+    check_raised(run.limit, Amounts.of(by))
+    return RunLimitRaised(by=by, request_id=request_id, at_unix_micros=at)
 
 
 def all_unparked(run: Run, answered_by: str, at: int) -> list[Message]:
@@ -338,7 +344,8 @@ def _settled_gates(run: Run, task_id: str, answered_by: str, at: int) -> list[Me
 def _lower(run: Run, command: LowerRunBudget) -> list[Message]:
     if command.request_id and command.request_id in run.requests:
         return []
-    _check_change(run, command)
+    _check_may_change(run)
+    _check_by(run, command.by)
     at = command.at_unix_micros
     lowered = RunLimitLowered(by=command.by, request_id=command.request_id, at_unix_micros=at)
     after = evolve(run, lowered)
@@ -354,12 +361,15 @@ def taken_back(run: Run, at: int) -> list[Message]:
     return [shrunk(task, amounts.proportion(excess, held(run, task), run.allotted), "", at) for task in holders]
 
 
-def _check_change(run: Run, command: RaiseRunBudget | LowerRunBudget) -> None:
+def _check_may_change(run: Run) -> None:
     if is_over(run):
-        raise WrongState(f"run {command.run_id!r} is over")
+        raise WrongState(f"run {run.started.run_id!r} is over")
     check_own(run)
-    amounts.check("by", command.by, needs_one=True)
-    check_units(run.limit, Amounts.of(command.by))
+
+
+def _check_by(run: Run, by: budget_pb2.Amounts) -> None:
+    amounts.check("by", by, needs_one=True)
+    check_units(run.limit, Amounts.of(by))
 
 
 def check_own(run: Run) -> None:

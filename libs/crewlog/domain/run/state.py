@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from crewlog.domain import enums, names
 from crewlog.domain.amounts import ZERO, Amounts
-from crewlog.domain.workflow.graph import EXECUTOR_KINDS, Graph, map_of
+from crewlog.domain.workflow.graph import EXECUTOR_KINDS, RUN_VISITS_MAX, Graph, map_of
 from crewlog.v1.answer_pb2 import Failure
 from crewlog.v1.run_pb2 import (
     GateOpened,
@@ -30,7 +30,6 @@ from immutables import Map
 enums.as_attributes(GateStatus, Handling, ParkCause, RunStatus, TaskStatus)
 _OVER = (RunStatus.RUN_STATUS_SUCCEEDED, RunStatus.RUN_STATUS_FAILED, RunStatus.RUN_STATUS_CANCELLED)
 CLAIMS_MAX = 10
-RUN_VISITS_MAX = 20_000
 MERGE_CONFLICT = "merge_conflict"
 GATE, TASK, WAIT, RETRY = "gate:", "task:", "wait:", "retry:"
 """What a time in `Run.due` belongs to."""

@@ -19,6 +19,7 @@ enums.as_attributes(JoinMode, Outcome)
 DERIVED = "_"
 """Stands between the id of a node and what was made of it: people cannot write it."""
 EXECUTOR_KINDS = frozenset({"agent", "noop", "command"})
+RUN_VISITS_MAX = 20_000
 TOLERANT = frozenset({JoinMode.JOIN_MODE_ANY, JoinMode.JOIN_MODE_FIRST, JoinMode.JOIN_MODE_QUORUM})
 
 _SUCCEEDED = frozenset({Outcome.OUTCOME_SUCCEEDED})

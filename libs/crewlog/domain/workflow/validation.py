@@ -9,12 +9,11 @@ from itertools import chain
 
 from crewlog.domain import names
 from crewlog.domain.errors import InvalidCommand
-from crewlog.domain.run.state import RUN_VISITS_MAX
 from crewlog.domain.workflow import nodes as workflow_nodes
 from crewlog.domain.workflow import references as workflow_references
 from crewlog.domain.workflow import roles
 from crewlog.domain.workflow import ways as workflow_ways
-from crewlog.domain.workflow.graph import Graph
+from crewlog.domain.workflow.graph import RUN_VISITS_MAX, Graph
 from crewlog.domain.workflow.graph_order import in_order
 from crewlog.domain.workflow.references import CERTAIN, Certain
 from crewlog.domain.workflow.remembering import once_for_each
