@@ -11,11 +11,13 @@ import json
 from collections.abc import Coroutine
 from contextlib import suppress
 from pathlib import Path
+from typing import Any, TypeVar
 
-from crewlog.v1.run_pb2 import AgentNode, Node, Role, RunView, Workflow
+from crewlog.v1.run_pb2 import AgentNode, Node, Role, Workflow
 
 from tests.e2e.world import LOOK_AGAIN_SECONDS, World
 
+T = TypeVar("T")
 STEPS_MAX = 150
 LOOK = "for _ in 1 2 3 4 5 6 7 8 9 10; do [ -e go ] && echo go | tee went.txt && exit; sleep 0.05; done; echo waiting"
 LOOKS = {"say": "I look.", "tools": [{"tool": "bash", "input": {"command": LOOK}}]}
@@ -60,10 +62,10 @@ def let_go(world: World) -> None:
             (tree / "go").touch()
 
 
-async def let_go_to_the_end(world: World, end: Coroutine[None, None, RunView]) -> RunView:
-    """Again and again: a workspace that is put back has no such file."""
-    ended = asyncio.create_task(end)
-    while not ended.done():
+async def let_go_until(world: World, coming: Coroutine[Any, Any, T]) -> T:
+    """Again and again: also what begins later goes on, and what is in a workspace that was put back."""
+    waiting = asyncio.create_task(coming)
+    while not waiting.done():
         let_go(world)
-        await asyncio.wait((ended,), timeout=LOOK_AGAIN_SECONDS)
-    return await ended
+        await asyncio.wait((waiting,), timeout=LOOK_AGAIN_SECONDS)
+    return await waiting

@@ -27,7 +27,7 @@ from crewlog.v1.run_service_pb2 import WatchRun
 from grpc import StatusCode
 from grpc.aio import AioRpcError
 
-from tests.e2e.held import AFTER_WRITER, held_script, let_go_to_the_end, start_held
+from tests.e2e.held import AFTER_WRITER, held_script, let_go_until, start_held
 from tests.e2e.world import WAIT_SECONDS, World, git, platform_on, types_of
 
 LOOK_AGAIN_SECONDS = 0.05
@@ -129,8 +129,7 @@ async def test_a_run_is_taken_up_again_and_its_branch_is_moved(holding: World, r
     retry = RetryRun(run_id="fix", request_id="again")
     revision = (await in_spite(lambda: runs.Retry(retry))).revision
     assert (await runs.Retry(retry)).revision >= revision
-    going_on = ended(world, "fix", revision)
-    run = await let_go_to_the_end(world, going_on)
+    run = await let_go_until(world, ended(world, "fix", revision))
     assert run.status == RunStatus.RUN_STATUS_SUCCEEDED, run.failure
     assert [task.task_id for task in run.tasks] == ["writer-1", "engineer-1", "engineer-2"]
     assert git(repository, "rev-parse", "crewlog/fix").strip() == run.change.commit != first.change.commit

@@ -22,7 +22,7 @@ from crewlog.v1.entry_pb2 import RecordedEntry
 from crewlog.v1.project_pb2 import RegisterProject
 from crewlog.v1.run_pb2 import Node, NoopNode, RunStatus, RunView, TaskClaimed, Workflow
 
-from tests.e2e.held import held_script, let_go_to_the_end, start_held
+from tests.e2e.held import held_script, let_go_until, start_held
 from tests.e2e.test_control import in_spite, nth
 from tests.e2e.test_crew import entries_of
 from tests.e2e.world import World, demo_script, finished_in_spite, types_of
@@ -142,7 +142,7 @@ async def check_calls(world: World, run_id: str) -> Counter[str]:
 
 
 async def end_held(world: World) -> RunView:
-    run = await let_go_to_the_end(world, finished_in_spite(world, "held"))
+    run = await let_go_until(world, finished_in_spite(world, "held"))
     assert run.status == RunStatus.RUN_STATUS_SUCCEEDED, run.failure
     return run
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from crewlog.v1.run_pb2 import RunStatus
 
-from tests.e2e.held import held_script, let_go_to_the_end, start_held
+from tests.e2e.held import held_script, let_go_until, start_held
 from tests.e2e.test_crew import entries_of
 from tests.e2e.world import WAIT_SECONDS, World, finished_in_spite, platform_on, types_of
 
@@ -86,7 +86,7 @@ async def test_an_agent_whose_process_is_killed_goes_on_in_another_one(holding: 
     executor = holding.pid_of("executor")
     os.killpg(await an_agent_process(holding), signal.SIGKILL)
     await holding.watch("held", lambda name: name == "agent_taken_over")
-    run = await let_go_to_the_end(holding, finished_in_spite(holding, "held"))
+    run = await let_go_until(holding, finished_in_spite(holding, "held"))
     assert run.status == RunStatus.RUN_STATUS_SUCCEEDED, run.failure
     assert holding.platform.pid_of("executor") == executor
     assert holding.platform.restarts_of("executor") == 0
@@ -103,5 +103,5 @@ async def test_agents_end_with_their_executor_and_go_on_under_the_next_one(holdi
         while Path(f"/proc/{agent}").exists():
             await asyncio.sleep(LOOK_AGAIN_SECONDS)
     await holding.watch("held", lambda name: name == "agent_taken_over")
-    run = await let_go_to_the_end(holding, finished_in_spite(holding, "held"))
+    run = await let_go_until(holding, finished_in_spite(holding, "held"))
     assert run.status == RunStatus.RUN_STATUS_SUCCEEDED, run.failure

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from crewlog.cli.exits import ExitCode
 
-from tests.e2e.held import let_go
+from tests.e2e.held import let_go_until
 from tests.e2e.world import WAIT_SECONDS, World, platform_on
 
 LOOK_AGAIN_SECONDS = 0.1
@@ -112,15 +112,6 @@ async def until_it_says(crewlog: Crewlog, words: tuple[str, ...], *said: str) ->
     return out
 
 
-async def let_go_until(is_so: Awaitable[Any], world: World) -> Any:
-    """Whatever waits in a workspace goes on, also what begins later."""
-    waiting = asyncio.ensure_future(is_so)
-    while not waiting.done():
-        let_go(world)
-        await asyncio.wait((waiting,), timeout=LOOK_AGAIN_SECONDS)
-    return waiting.result()
-
-
 WHY = ("runs", "--why-waiting", "waits")
 
 
@@ -166,7 +157,7 @@ async def see_the_limit_hold(crewlog: Crewlog) -> None:
 
 async def agree_in_the_child(crewlog: Crewlog, world: World) -> str:
     """The id of the child run."""
-    await let_go_until(until_it_says(crewlog, WHY, "the child run waits-inner-1"), world)
+    await let_go_until(world, until_it_says(crewlog, WHY, "the child run waits-inner-1"))
     child: dict[str, Any] = json.loads((await crewlog("runs", "waits", "--children", "-o", "jsonl")).out)
     run_id = str(child["run_id"])
     assert child["parent"]["run_id"] == "waits"
