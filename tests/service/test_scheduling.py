@@ -22,6 +22,7 @@ from crewlog.eventlog.memory import MemoryBlobs, MemoryLive, MemoryLog
 from crewlog.eventlog.port import AggregateId
 from crewlog.executor import app as executor_app
 from crewlog.executor.config import Config as ExecutorConfig
+from crewlog.models import provider
 from crewlog.runtime import auth
 from crewlog.runtime.channel import dial
 from crewlog.scheduler import app as scheduler_app
@@ -41,6 +42,10 @@ if TYPE_CHECKING:
 
 WAIT_SECONDS = 60.0
 NOWHERE = "127.0.0.1:9"
+
+
+async def nothing_to_load() -> None:
+    pass
 
 
 def free_address() -> str:
@@ -84,6 +89,8 @@ class World:
 
     @asynccontextmanager
     async def executor(self, name: str = "executor-1", slots: int = 8) -> AsyncIterator[None]:
+        """Without a model, so that nothing is imported beside: where two threads parse Python at once, as the printing
+        of an error does, this Python may fail."""
         config = ExecutorConfig(
             data_directory=self.directory,
             nats_url="",
@@ -101,8 +108,10 @@ class World:
             search_path=os.defpath,
         )
         stop = asyncio.Event()
-        async with running(executor_app.work(config, self.log, MemoryLive(), MemoryBlobs(), stop), stop):
-            yield
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(provider, "warm_up", nothing_to_load)
+            async with running(executor_app.work(config, self.log, MemoryLive(), MemoryBlobs(), stop), stop):
+                yield
 
     async def state(self, run_id: str) -> run_state.Run:
         stored = await self.log.read(AggregateId("local", "run", run_id))
