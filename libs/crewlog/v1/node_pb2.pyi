@@ -205,7 +205,8 @@ Global___JoinNode: _TypeAlias = JoinNode  # noqa: Y015
 @_typing.final
 class CommandNode(_message.Message):
     """A command in the sandbox, in the files of the task. It fails when it exits with another code than 0. Its structured
-    result is `{"exit_code": 1, "output": "...", "report": "..."}`.
+    result is `{"exit_code": 1, "output": "...", "report": "...", "output_cut_from_bytes": 0, "report_cut_from_bytes": 0}`:
+    the last two say how much there was where some of it is left out.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
