@@ -11,8 +11,10 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from crewlog.domain.agent.decider import NOOP_TOOL
+from crewlog.domain.agent.ends import OUTPUT_BYTES_MAX
 from crewlog.domain.agent.state import COMMAND_TOOL, FINISH_TOOL, Agent, Effect, Place
 from crewlog.domain.agent.steps import seconds_left
+from crewlog.domain.kept import Kept
 from crewlog.eventlog import bodies
 from crewlog.eventlog.port import BlobStore
 from crewlog.executor.control import Control, Cut
@@ -92,15 +94,12 @@ class _Printed:
         if self._listener is not None:
             self._listener(text)
 
-    def end(self) -> str:
-        """With a line end behind it, or nothing."""
+    def end(self) -> Kept:
+        """With a line end behind it, or nothing; as large as an output may be, also where much had to be escaped."""
         shown = shown_output(self._tail.replace("\r\n", "\n")).rstrip("\n")
         cut = f"[... {self._left_out} characters are left out here ...]\n" if self._left_out else ""
-        return f"{cut}{shown}\n" if shown else ""
-
-    @property
-    def cut_from_bytes(self) -> int:
-        return self._bytes if self._left_out else 0
+        text = f"{cut}{shown}\n" if shown else ""
+        return Kept(text, self._bytes if self._left_out else 0).end(OUTPUT_BYTES_MAX)
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,8 +125,9 @@ class ToolRunner:
             running = self._run(call.tool, input_json, replace(context, on_output=printed))
             answer = await self.control.within(running, seconds)
         except Cut as cut:
-            said = f"{printed.end()}{_CUT_OFF[cut.reason].format(seconds=seconds)}"
-            answer = ToolAnswer(said, is_error=True, reason=cut.reason, cut_from_bytes=printed.cut_from_bytes)
+            kept = printed.end()
+            said = f"{kept.text}{_CUT_OFF[cut.reason].format(seconds=seconds)}"
+            answer = ToolAnswer(said, is_error=True, reason=cut.reason, cut_from_bytes=kept.cut_from_bytes)
         snapshot = await self._snapshot(key) if _changes_files(call) else None
         text = await bodies.store(self.blobs, answer.text.encode(errors="replace"))
         return _finish(key, answer, text, snapshot, int((time.monotonic() - began) * 1e6))

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from crewlog.domain.agent.ends import OUTPUT_BYTES_MAX
 from crewlog.domain.agent.state import Agent
 from crewlog.domain.kept import Kept
 from crewlog.executor import tool_calls
@@ -120,9 +121,9 @@ async def test_a_large_output_of_what_was_ended_says_so_too(
     desks: Desks, monkeypatch: pytest.MonkeyPatch, seconds: str
 ) -> None:
     if seconds == "command":
-        monkeypatch.setattr(command_task, "COMMAND_SECONDS_MAX", 0.8)
+        monkeypatch.setattr(command_task, "COMMAND_SECONDS_MAX", 1.5)
     else:
-        monkeypatch.setattr(tool_calls, "TOOL_SECONDS_MAX", 0.8)
+        monkeypatch.setattr(tool_calls, "TOOL_SECONDS_MAX", 1.5)
     agent = await desks.work(shell("seq 1 100000; echo last; exec sleep 60"))
     assert agent.failure is not None and agent.failure.reason == "command_timed_out"
     assert agent.result is not None and agent.result.output_cut_from_bytes == LARGE
@@ -132,6 +133,15 @@ async def test_an_output_that_grows_when_it_is_shown_still_stands_in_the_event(d
     agent = await desks.work(shell("head -c 30000 /dev/zero; echo; echo last"))
     assert agent.result is not None and agent.result.output.inline.endswith(b"\\x00\nlast")
     assert result_of(agent)["output"].endswith("last")
+
+
+async def test_what_grows_when_it_is_shown_is_there_also_where_the_command_was_ended(
+    desks: Desks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tool_calls, "TOOL_SECONDS_MAX", 1.5)
+    agent = await desks.work(shell("head -c 19000 /dev/zero; echo; echo last; exec sleep 60"))
+    assert agent.result is not None and b"\\x00\nlast\n" in agent.result.output.inline
+    assert agent.result.output_cut_from_bytes > OUTPUT_BYTES_MAX
 
 
 async def test_no_report_is_read_outside_of_the_workspace(desks: Desks, tmp_path: Path) -> None:
