@@ -165,7 +165,8 @@ def _evolve_gate(run: Run, event: GateOpened | GateAnswered | GateExpired) -> Ru
                 answered_by=event.answered_by,
             )
         case GateExpired():
-            gate = replace(run.gates[event.gate_id], status=GateStatus.GATE_STATUS_EXPIRED)
+            needless, expired = GateStatus.GATE_STATUS_CLOSED, GateStatus.GATE_STATUS_EXPIRED
+            gate = replace(run.gates[event.gate_id], status=needless if event.needless_because else expired)
         case _:
             assert_never(event)
     return replace(run, gates=run.gates.set(event.gate_id, gate), due=without_due(run.due, GATE + event.gate_id))

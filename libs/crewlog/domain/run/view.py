@@ -248,8 +248,7 @@ def _role(run: Run, node_id: str) -> str:
 
 def _gate(run: Run, gate: Gate, waiting: Collection[str]) -> GateView:
     opened = gate.opened
-    is_left = gate.status == GateStatus.GATE_STATUS_OPEN and opened.task_id not in waiting
-    closed = is_left or _was_needless(run, gate)
+    closed = gate.status == GateStatus.GATE_STATUS_OPEN and opened.task_id not in waiting
     return GateView(
         run_id=run.started.run_id,
         gate_id=opened.gate_id,
@@ -268,10 +267,3 @@ def _gate(run: Run, gate: Gate, waiting: Collection[str]) -> GateView:
         expires_at_unix_micros=opened.expires_at_unix_micros,
         text_to_edit=opened.text.inline.decode(errors="replace"),
     )
-
-
-def _was_needless(run: Run, gate: Gate) -> bool:
-    """Whether it was closed as its task has ended: one that has got no answer in time goes on, in order to stop."""
-    task = run.tasks.get(gate.opened.task_id)
-    has_waited = task is not None and task.status in ENDED and bool(task.parked_on)
-    return gate.status == GateStatus.GATE_STATUS_EXPIRED and has_waited
