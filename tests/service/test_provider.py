@@ -557,3 +557,14 @@ def test_importing_the_provider_does_not_import_what_is_slow() -> None:
 async def test_after_warming_up_everything_is_imported() -> None:
     await warm_up()
     assert {"anthropic", "genai_prices.data", "crewlog.models.messages_api"} <= sys.modules.keys()
+
+
+async def test_what_cannot_be_loaded_beforehand_is_no_end(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def parsed_at_once() -> None:
+        raise SystemError("AST constructor recursion depth mismatch")
+
+    monkeypatch.setattr(prices, "warm_up", parsed_at_once)
+    await warm_up()
+    assert "could not be loaded beforehand: AST constructor" in caplog.text

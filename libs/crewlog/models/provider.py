@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import importlib
 import json
+import logging
 import threading
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
@@ -51,6 +52,8 @@ TOKEN_BYTES_MAX = 256
 COUNT_ALLOWANCE_PERCENT = 2
 COUNT_ALLOWANCE_TOKENS = 256
 
+logger = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True)
 class ModelRequest:
@@ -81,8 +84,12 @@ async def warm_up() -> None:
     loop, loaded = asyncio.get_running_loop(), asyncio.Event()
 
     def load() -> None:
-        importlib.import_module("crewlog.models.messages_api").warm_up()
-        prices.warm_up()
+        try:
+            importlib.import_module("crewlog.models.messages_api").warm_up()
+            prices.warm_up()
+        except SystemError as error:
+            # CPython 3.11, where two threads parse source at once: the first call imports in its own time.
+            logger.warning("what model calls need could not be loaded beforehand: %s", error)
         with contextlib.suppress(RuntimeError):  # the loop may be closed by now
             loop.call_soon_threadsafe(loaded.set)
 
