@@ -29,6 +29,7 @@ from crewlog.v1.run_pb2 import (
     GateAnswered,
     GateExpired,
     GateOpened,
+    GateStatus,
     GrowAllotment,
     LowerRunBudget,
     MapNode,
@@ -246,6 +247,17 @@ def test_a_gate_is_answered_by_what_it_asked_for() -> None:
     pair.go_on()
     pair.tell(EndTask(run_id="p", task_id="other0-1", succeeded=TaskResult(spent=usd(1))))
     assert pair.go_on() == [GateAnswered, AllotmentGrown, RunLimitRaised, TaskUnparked]
+
+
+def test_a_gate_for_a_child_run_is_closed_when_that_ends() -> None:
+    """It had what it needed from others of it, or was cancelled: nothing in it waits any more."""
+    pair = exhausted(ASK)
+    pair.go_on()
+    events = pair.tell(EndTask(run_id="p", task_id="sub-1", succeeded=TaskResult(spent=usd(9))))
+    closed = [event for event in events if isinstance(event, GateExpired)]
+    assert [(event.gate_id, event.needless_because) for event in closed] == [("sub-1-1", "sub-1 has ended")]
+    assert pair.parent.gates["sub-1-1"].status == GateStatus.GATE_STATUS_CLOSED
+    assert not pair.parent.due
 
 
 @pytest.mark.parametrize(

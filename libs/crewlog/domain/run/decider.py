@@ -128,7 +128,7 @@ def decide_and_evolve(run: Run, command: Command) -> tuple[list[Message], Run]:
     events, after = _with_all_that_follows(run, events, after, at)
     if after.messages:
         events, after = _with(events, after, run_control.given_back(after, events, at))
-    if after.gates and not is_over(after):
+    if after.due and not is_over(after):
         events, after = _with(events, after, run_money.needless_gates(after, events, at))
     return events, after
 

@@ -15,7 +15,7 @@ from crewlog.domain.budget import check_raised, check_units
 from crewlog.domain.errors import BudgetExceeded, WrongState
 from crewlog.domain.run.events import evolve
 from crewlog.domain.run.money_events import held
-from crewlog.domain.run.state import ENDED, Run, Task, current, is_over, is_stopping, is_to_stop, node_of, spends
+from crewlog.domain.run.state import ENDED, GATE, Run, Task, current, is_over, is_stopping, is_to_stop, node_of, spends
 from crewlog.domain.workflow.graph import map_of
 from crewlog.v1 import budget_pb2
 from crewlog.v1.answer_pb2 import Failure
@@ -207,16 +207,21 @@ def given_up(run: Run, at: int) -> list[Message]:
     return [_cancelled(task, at) for task in run.tasks.values() if task.status not in ENDED]
 
 
-def needless_gates(run: Run, ended: Sequence[Message], at: int) -> list[Message]:
-    """The questions of tasks that were waiting for money to their end: nobody needs an answer any more. Who has gone on
-    after it was asked for has had one."""
-    ends = (event for event in ended if isinstance(event, (TaskSucceeded, TaskFailed, TaskCancelled)))
-    task_ids = {event.task_id for event in ends if event.task_id in run.tasks and run.tasks[event.task_id].parked_on}
+def needless_gates(run: Run, events: Sequence[Message], at: int) -> list[Message]:
+    """The questions of tasks that have waited for money to their end, or whose child runs have: nobody needs an answer
+    any more. Who has gone on after it was asked for has had one."""
+    ended = {event.task_id for event in events if isinstance(event, (TaskSucceeded, TaskFailed, TaskCancelled))}
+    task_ids = {task_id for task_id in ended if task_id in run.tasks and _may_have_asked(run.tasks[task_id])}
+    open_gates = (run.gates[key.removeprefix(GATE)].opened for key in run.due if task_ids and key.startswith(GATE))
+    needless = {opened.gate_id: opened.task_id for opened in open_gates if opened.task_id in task_ids}
     return [
-        GateExpired(gate_id=gate_id, needless_because=f"{gate.opened.task_id} has ended", at_unix_micros=at)
-        for gate_id, gate in sorted(run.gates.items() if task_ids else ())
-        if gate.opened.task_id in task_ids and gate.status == GateStatus.GATE_STATUS_OPEN
+        GateExpired(gate_id=gate_id, needless_because=f"{task_id} has ended", at_unix_micros=at)
+        for gate_id, task_id in sorted(needless.items())
     ]
+
+
+def _may_have_asked(task: Task) -> bool:
+    return bool(task.parked_on or task.child_run_id)
 
 
 def outdated(run: Run, source: Task, to: str, at: int) -> list[Message]:
