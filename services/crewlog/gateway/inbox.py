@@ -48,8 +48,9 @@ class Inbox:
         return Page(self._empty(), self._since, False, self._is_over)
 
     def has_read(self, page: Page) -> None:
-        """What comes after a page comes in here unless it was told before; the file alone knows what a project has."""
-        if page.up_to >= self.seen and not self.wanted.project_id:
+        """What comes after the last page comes in here unless it was told before; a page that is not the last may know
+        already that the run is over. The file alone knows what a project has."""
+        if not page.has_more and page.up_to >= self.seen and not self.wanted.project_id:
             self._since, self._is_over = page.up_to, page.run_is_over
 
     def _empty(self) -> list[tuple[int, bytes]]:

@@ -75,6 +75,8 @@ class Reading:
             self.inbox.has_read(page)
         self.cursor, self.is_over = page.up_to, page.run_is_over
         self.delivered += [revision for revision, _ in page.entries]
+        if self.inbox.wanted == EntryFilter(OF_PROJECT) and self.is_over and not page.has_more:
+            assert len(self.delivered) % 2 == 0, "the stream would end here, and more is there"
         return page.has_more
 
     def wanted(self) -> Sequence[Row]:
