@@ -13,6 +13,7 @@ from crewlog.domain.run import money as run_money
 from crewlog.domain.run.state import Run, claimable, is_finishing
 from crewlog.domain.run.view import view
 from crewlog.v1.budget_pb2 import Amounts, Limit, OnExhausted
+from crewlog.v1.node_pb2 import GateNode
 from crewlog.v1.run_pb2 import (
     AgentNode,
     AllotmentGrown,
@@ -32,7 +33,9 @@ from crewlog.v1.run_pb2 import (
     LapseClaim,
     LowerRunBudget,
     Node,
+    ParkCause,
     ParkTask,
+    Question,
     RaiseRunBudget,
     RetryRun,
     Role,
@@ -352,6 +355,21 @@ def test_a_task_that_waits_for_money_closes_the_gate_when_its_time_is_over() -> 
     events = play.do(closed()[1])
     assert [event.needless_because for event in events if isinstance(event, GateExpired)] == ["a-1 has ended"]
     assert play.status("a-1") == "timed_out"
+
+
+def test_a_person_is_not_asked_any_more_for_a_task_that_has_ended() -> None:
+    """Also where it is not about money: a week later the log said that nobody had answered."""
+    asked = ParkTask(task_id="a-1", generation=1, cause=ParkCause.PARK_CAUSE_QUESTION, question=Question(question="?"))
+    play = Play(node("a", agent=agent()), node("ok", gate=GateNode(question="Go on?")), node("z", agent=agent()))
+    play.claim("a-1", "z-1")
+    play.do(asked)
+    play.do(CancelTask(task_id="a-1"))
+    play.do(closed()[0])
+    for command, gone in ((closed()[1], "a-1"), (CancelTask(task_id="ok-1"), "ok-1")):
+        [closing] = [event for event in play.do(command) if isinstance(event, GateExpired)]
+        assert closing.needless_because == f"{gone} has ended"
+    assert not play.run.due
+    assert {gate.status for gate in view(play.run).gates} == {GateStatus.GATE_STATUS_CLOSED}
 
 
 @pytest.mark.parametrize("command", [EXPIRE, answer("stop"), raised()])

@@ -208,20 +208,14 @@ def given_up(run: Run, at: int) -> list[Message]:
 
 
 def needless_gates(run: Run, events: Sequence[Message], at: int) -> list[Message]:
-    """The questions of tasks that have waited for money to their end, or whose child runs have: nobody needs an answer
-    any more. Who has gone on after it was asked for has had one."""
+    """The questions of tasks that have ended without an answer: nobody needs one any more."""
     ended = {event.task_id for event in events if isinstance(event, (TaskSucceeded, TaskFailed, TaskCancelled))}
-    task_ids = {task_id for task_id in ended if task_id in run.tasks and _may_have_asked(run.tasks[task_id])}
-    open_gates = (run.gates[key.removeprefix(GATE)].opened for key in run.due if task_ids and key.startswith(GATE))
-    needless = {opened.gate_id: opened.task_id for opened in open_gates if opened.task_id in task_ids}
+    open_gates = (run.gates[key.removeprefix(GATE)].opened for key in run.due if ended and key.startswith(GATE))
+    needless = {opened.gate_id: opened.task_id for opened in open_gates if opened.task_id in ended}
     return [
         GateExpired(gate_id=gate_id, needless_because=f"{task_id} has ended", at_unix_micros=at)
         for gate_id, task_id in sorted(needless.items())
     ]
-
-
-def _may_have_asked(task: Task) -> bool:
-    return bool(task.parked_on or task.child_run_id)
 
 
 def outdated(run: Run, source: Task, to: str, at: int) -> list[Message]:
