@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from crewlog.domain import names
 from crewlog.domain.run import state as run_state
 from crewlog.eventlog.memory import MemoryLog
 from crewlog.eventlog.port import AggregateId, Stored
@@ -32,3 +33,14 @@ async def test_they_begin_without_a_look_for_what_cannot_be_there(
         state = await world.until("r", run_state.is_over)
     assert state.status == RunStatus.RUN_STATUS_SUCCEEDED
     assert empty == {"r"}
+
+
+async def test_one_whose_name_is_taken_fails_its_task(world: World) -> None:
+    within = Workflow(name="w", nodes=[Node(node_id="sub", workflow=WorkflowNode(workflow=chain(1)))])
+    taken = names.child_run_id("r", "sub-1")
+    async with world.scheduler(), world.executor(), client(world) as scheduler:
+        await scheduler.Start(StartRun(run_id=taken, workflow=chain(1)))
+        await scheduler.Start(StartRun(run_id="r", workflow=within))
+        state = await world.until("r", run_state.is_over)
+    assert state.failure is not None
+    assert (state.failure.reason, taken in state.failure.message) == ("child_run_refused", True)

@@ -123,7 +123,7 @@ class ChildRuns:
             self._money.forget((run_id, task_id))
             return
         child, _ = await self._owner.state(child_id)
-        if child.status == RunStatus.RUN_STATUS_UNSPECIFIED:
+        if not _is_of(child, run_id, task_id):
             await self._begin(run, run.tasks[task_id], child_id)
             return
         command = wanted(run, run.tasks[task_id], child, self._clock())
@@ -168,6 +168,12 @@ class ChildRuns:
     async def _handle(self, child_id: str, command: Message) -> Outcome[Run]:
         meta = Meta(f"{self._boot}-c{next(self._numbers)}", PRINCIPAL, correlation_id=child_id)
         return await self._owner.handle(child_id, command, meta)
+
+
+def _is_of(child: Run, run_id: str, task_id: str) -> bool:
+    """Whether it has begun; somebody may have started another run by its name, so that it cannot."""
+    parent = child.started.parent
+    return (parent.run_id, parent.task_id) == (run_id, task_id)
 
 
 def wanted(run: Run, task: Task, child: Run, at: int) -> Message | None:
