@@ -18,6 +18,7 @@ from crewlog.v1.run_pb2 import (
     MapExpanded,
     MapNode,
     Node,
+    NoopNode,
     ParkCause,
     Role,
     RunCancelled,
@@ -33,6 +34,8 @@ from crewlog.v1.run_pb2 import (
     Workflow,
 )
 from google.protobuf.message import Message
+
+from tests.domain.playing import Play, edge, node
 
 GATES = 12
 AT_ONCE = ("north", "south", "west", "east", "above", "below")
@@ -154,6 +157,17 @@ def test_items_that_were_stopped_with_their_map_have_ended() -> None:
     assert (whole.items, whole.items_ended) == (3, 2)
     (whole, *_) = view(fold(run, mapped(["1", "2", "3"]))).tasks
     assert (whole.items, whole.items_ended) == (3, 0)
+
+
+def test_items_of_a_later_visit_are_not_those_of_an_earlier_one() -> None:
+    again = edge("r", "m", "failed", visits_max=3)
+    play = Play(node("m", map=MapNode(body=Node(noop=NoopNode()), times=3)), node("r", "m"), edges=(again,))
+    for number in range(3):
+        play.end(f"m_{number}-1")
+    play.end("r-1", fail="not yet")
+    play.end("m_0-2")
+    shown = [(task.task_id, task.items_ended) for task in view(play.run).tasks if task.kind == "map"]
+    assert shown == [("m-1", 3), ("m-2", 1)]
 
 
 def test_a_wait_names_the_signal_that_it_waits_for() -> None:

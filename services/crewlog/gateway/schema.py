@@ -14,7 +14,7 @@ from crewlog.domain.agent import decider as agent
 from crewlog.domain.run import decider as run
 from crewlog.eventlog.limits import check_head
 
-SCHEMA_VERSION = 5
+SCHEMA_VERSION = 6
 
 _TABLES = """
 create table if not exists meta (key text primary key, value text not null) without rowid;

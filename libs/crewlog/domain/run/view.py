@@ -208,7 +208,8 @@ def _items_ended(run: Run, task: Task) -> int:
     expansion = run.expansions.get(task.task_id)
     if expansion is None or task.status not in ENDED:
         return expansion.ended if expansion is not None else 0
-    return sum(part.status in ENDED for part in run_state.parts_of(run, task))
+    parts = (part for part in run_state.parts_of(run, task) if part.map_task == task.task_id)
+    return max(expansion.ended, sum(part.status in ENDED for part in parts))
 
 
 def _item(run: Run, task: Task) -> str:
