@@ -107,3 +107,8 @@ def test_a_schema_within_one_is_one(around: dict[str, Any]) -> None:
     assert "cannot use '$ref'" in refused(holding({"$ref": "https://example.org/a"}))
     assert "patterns" in refused(holding(PATTERNS))
     schemas.check_schema(json.dumps(holding({"const": {"$id": "a"}})))
+
+
+def test_a_reference_is_written_as_it_is_meant() -> None:
+    """Whoever decodes it finds something else than whoever counts what it leads to."""
+    assert "'%'" in refused({"$defs": {"a": {"type": "string"}, "%61": {}}, "items": {"$ref": "#/$defs/%61"}})

@@ -200,6 +200,8 @@ def _references(part: dict[str, Any]) -> Iterator[str]:
         if word in _NOT_HERE or (word == "$ref" and isinstance(value, str) and value[:2] not in ("#", "#/")):
             _refuse(f"cannot use {word!r}: references are `#` or `#/$defs/name`")
         if word == "$ref" and isinstance(value, str):
+            if "%" in value:
+                _refuse(f"refers to {value[:80]!r}: write the character in place of its number after '%'")
             yield value
 
 
