@@ -90,8 +90,9 @@ async def warm_up() -> None:
         except SystemError as error:
             # CPython 3.11, where two threads parse source at once: the first call imports in its own time.
             logger.warning("what model calls need could not be loaded beforehand: %s", error)
-        with contextlib.suppress(RuntimeError):  # the loop may be closed by now
-            loop.call_soon_threadsafe(loaded.set)
+        finally:
+            with contextlib.suppress(RuntimeError):  # the loop may be closed by now
+                loop.call_soon_threadsafe(loaded.set)
 
     threading.Thread(target=load, name="warm-up", daemon=True).start()
     await loaded.wait()

@@ -154,9 +154,12 @@ def _place(position: str | int | None) -> Place:
         return 0, "", ""
     try:
         at, run_id, gate_id = str(position).split()
-        return int(at), run_id, gate_id
+        place = int(at), run_id, gate_id
     except ValueError:
         raise pages.refusal() from None
+    if abs(place[0]) > pages.NUMBER_MAX:
+        raise pages.refusal()
+    return place
 
 
 def _position(gate: GateView) -> str:

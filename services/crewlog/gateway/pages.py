@@ -16,6 +16,7 @@ PAGE_SIZE_DEFAULT = 50
 PAGE_SIZE_MAX = 200
 PAGE_BYTES_MAX = 16 * 1024 * 1024
 """A page that is larger has fewer items: a call could not carry it."""
+NUMBER_MAX = 2**63 - 1
 _TOKEN_CHARACTERS_MAX = 512
 
 
@@ -54,6 +55,14 @@ def position(page_token: str, *filters: object) -> str | int | None:
     if not isinstance(place, str | int):
         raise refusal()
     return place
+
+
+def number(page_token: str, *filters: object) -> int | None:
+    """As `position`, of a list whose places are numbers that the file can hold."""
+    place = position(page_token, *filters)
+    if place is None or (isinstance(place, int) and abs(place) <= NUMBER_MAX):
+        return place
+    raise refusal()
 
 
 def _fingerprint(filters: tuple[object, ...]) -> str:

@@ -77,10 +77,10 @@ class RunServer(Control):
             request.with_children,
         )
         _check_filter(wanted)
-        before = pages.position(request.page_token, "runs", wanted)
+        before = pages.number(request.page_token, "runs", wanted)
         size = pages.size(request.page_size)
         await self._projection.reached(request.at_least_revision)
-        rows = await self._projection.read(Queries.runs, wanted, int(before or FOREVER), size + 1)
+        rows = await self._projection.read(Queries.runs, wanted, before or FOREVER, size + 1)
         runs = [view for _, view in rows[:size]]
         count = pages.fitting(runs)
         token = pages.token(rows[count - 1][0], "runs", wanted) if len(rows) > count else ""

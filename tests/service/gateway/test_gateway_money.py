@@ -344,7 +344,8 @@ async def test_gates_are_listed_page_by_page(world: Any) -> None:
 async def test_a_page_of_gates_begins_where_a_token_says(world: Any) -> None:
     names_no_gate = pages.token("nonsense", "gates", GateFilter())
     names_other = pages.token("1 run-1 ok-1", "gates", GateFilter("run-1"))
-    for token in (names_no_gate, names_other, "nonsense"):
+    too_late = pages.token(f"{2**63} run-1 ok-1", "gates", GateFilter())
+    for token in (names_no_gate, names_other, too_late, "nonsense"):
         with pytest.raises(InvalidCommand) as caught:
             await world.gate_service.List(ListGates(page_token=token))
         assert "page_token" in caught.value.violations

@@ -8,6 +8,7 @@ import pytest
 from crewlog.domain.errors import Conflict, InvalidCommand, NotFound, WrongState
 from crewlog.gateway import pages
 from crewlog.gateway.config import ModelAccess
+from crewlog.gateway.queries import RunFilter
 from crewlog.telemetry import traces
 from crewlog.v1.agent_pb2 import AgentStatus, GetAgent, ListAgents
 from crewlog.v1.budget_pb2 import Limit
@@ -227,6 +228,9 @@ async def test_a_page_token_belongs_to_its_list(world: Any) -> None:
         with pytest.raises(InvalidCommand) as caught:
             await world.run_service.List(ListRuns(page_token=token, project_id=project))
         assert "page_token" in caught.value.violations
+    for place in ("no number", 2**63):
+        with pytest.raises(InvalidCommand):
+            await world.run_service.List(ListRuns(page_token=pages.token(place, "runs", RunFilter())))
     with pytest.raises(InvalidCommand):
         await world.run_service.List(ListRuns(page_size=-1))
     with pytest.raises(InvalidCommand):
