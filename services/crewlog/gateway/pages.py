@@ -48,6 +48,7 @@ def position(page_token: str, *filters: object) -> str | int | None:
             raise ValueError("too long")
         text = base64.urlsafe_b64decode(page_token + "=" * (-len(page_token) % 4))
         place, fingerprint = json.loads(text)
+        str(place).encode()  # as the file has to hold it
     except (ValueError, TypeError, binascii.Error):
         raise refusal() from None
     if fingerprint != _fingerprint(filters):

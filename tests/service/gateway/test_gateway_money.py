@@ -345,7 +345,8 @@ async def test_a_page_of_gates_begins_where_a_token_says(world: Any) -> None:
     names_no_gate = pages.token("nonsense", "gates", GateFilter())
     names_other = pages.token("1 run-1 ok-1", "gates", GateFilter("run-1"))
     too_late = pages.token(f"{2**63} run-1 ok-1", "gates", GateFilter())
-    for token in (names_no_gate, names_other, too_late, "nonsense"):
+    no_text = pages.token("1 \ud800 ok-1", "gates", GateFilter())
+    for token in (names_no_gate, names_other, too_late, no_text, "nonsense"):
         with pytest.raises(InvalidCommand) as caught:
             await world.gate_service.List(ListGates(page_token=token))
         assert "page_token" in caught.value.violations
