@@ -199,7 +199,7 @@ def claim_signer(signing_key: str) -> Callable[[str, str, int], str]:
 
 async def _listen(config: Config, parts: Parts) -> RunningServer:
     money = RunMoney(parts.owner, parts.allotments, parts.child_money, parts.reactor.changed, now_micros)
-    runs = SchedulerServer(parts.owner, parts.reactor, parts.claims, parts.tail, money, parts.explainer, now_micros)
+    runs = SchedulerServer(parts.owner, parts.reactor, parts.claims, money, parts.explainer, now_micros)
     budgets = BudgetServer(parts.allotments, money, now_micros)
     gates = GateServer(parts.allotments, money, now_micros)
     served = [

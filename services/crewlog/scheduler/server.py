@@ -17,7 +17,6 @@ from crewlog.scheduler.claims import Claims
 from crewlog.scheduler.fleet import Executor
 from crewlog.scheduler.money_server import RunMoney
 from crewlog.scheduler.reactor import Reactor
-from crewlog.scheduler.tail import Tail
 from crewlog.scheduler.waiting import Explainer
 from crewlog.v1.answer_pb2 import Receipt
 from crewlog.v1.recovery_pb2 import RecoverRun
@@ -47,7 +46,6 @@ class SchedulerServer(SchedulerServiceServicer):
         owner: Owner[Run],
         reactor: Reactor,
         claims: Claims,
-        tail: Tail,
         money: RunMoney,
         explainer: Explainer,
         clock: Clock,
@@ -55,7 +53,6 @@ class SchedulerServer(SchedulerServiceServicer):
         self._owner = owner
         self._reactor = reactor
         self._claims = claims
-        self._tail = tail
         self._money = money
         self._explainer = explainer
         self._clock = clock
@@ -66,7 +63,7 @@ class SchedulerServer(SchedulerServiceServicer):
         outcome = await self._owner.handle(request.run_id, request, self._meta(request.run_id, request.requested_by))
         if outcome.events:
             self._reactor.changed(request.run_id, outcome)
-            self._tail.started(request.run_id)
+            self._reactor.opened(request.run_id)
         return Receipt(revision=outcome.revision)
 
     async def Cancel(self, request: CancelRun, context: object) -> Receipt:
@@ -83,7 +80,7 @@ class SchedulerServer(SchedulerServiceServicer):
 
     async def Retry(self, request: RetryRun, context: object) -> Receipt:
         receipt = await self._handle(request, request.requested_by)
-        self._tail.started(request.run_id)
+        self._reactor.opened(request.run_id)
         return receipt
 
     async def Send(self, request: SendMessage, context: object) -> Receipt:

@@ -97,10 +97,6 @@ class Tail:
                 for run_id in some:
                     await self._look(run_id)
 
-    def started(self, run_id: str) -> None:
-        """A run that this process has started, or taken up again."""
-        self._reactor.opened(run_id)
-
     async def save(self) -> None:
         for run_id in self._reactor.closed_runs:
             self._opened_at.pop(run_id, None)
