@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
-from typing import TypeVar
 
 import pytest
 from crewlog.cli.verifying import verify
-from crewlog.domain.errors import Unavailable
 from crewlog.v1.recovery_pb2 import RecoverRun
 from crewlog.v1.run_pb2 import (
     CancelTask,
@@ -24,27 +22,12 @@ from crewlog.v1.run_pb2 import (
     TaskStatus,
 )
 from crewlog.v1.run_service_pb2 import WatchRun
-from grpc import StatusCode
-from grpc.aio import AioRpcError
 
 from tests.e2e.held import AFTER_WRITER, held_script, let_go_until, start_held
-from tests.e2e.world import WAIT_SECONDS, World, git, platform_on, types_of
+from tests.e2e.world import LOOK_AGAIN_SECONDS, WAIT_SECONDS, World, git, in_spite, platform_on, types_of
 
-LOOK_AGAIN_SECONDS = 0.05
 SERVICES = ("gateway", "scheduler", "executor", "git")
 ENDS = {"run_succeeded", "run_failed", "run_cancelled"}
-T = TypeVar("T")
-
-
-async def in_spite(call: Callable[[], Awaitable[T]]) -> T:
-    """The answer, also when who has to give it is away for a while."""
-    async with asyncio.timeout(WAIT_SECONDS):
-        while True:
-            try:
-                return await call()
-            except (Unavailable, AioRpcError) as error:
-                assert isinstance(error, Unavailable) or error.code() is StatusCode.UNAVAILABLE
-                await asyncio.sleep(LOOK_AGAIN_SECONDS)
 
 
 async def types_after(world: World, run_id: str, revision: int) -> AsyncIterator[str]:

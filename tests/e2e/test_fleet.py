@@ -23,9 +23,9 @@ from crewlog.v1.project_pb2 import RegisterProject
 from crewlog.v1.run_pb2 import Node, NoopNode, RunStatus, RunView, TaskClaimed, Workflow
 
 from tests.e2e.held import held_script, let_go_until, start_held
-from tests.e2e.test_control import in_spite, nth
+from tests.e2e.test_control import nth
 from tests.e2e.test_crew import entries_of
-from tests.e2e.world import World, demo_script, finished_in_spite, types_of
+from tests.e2e.world import World, demo_script, finished_in_spite, in_spite, types_of
 
 SCHEDULERS = ("scheduler", "scheduler-2")
 EXECUTORS = ("executor", "executor-2")

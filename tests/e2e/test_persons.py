@@ -44,8 +44,8 @@ from crewlog.v1.workspace_pb2 import ListFiles
 from rich.console import Console
 
 from tests.e2e.held import let_go, workspaces
-from tests.e2e.test_control import SERVICES, ended, in_spite, nobody_works, nth, when
-from tests.e2e.world import WAIT_SECONDS, World, platform_on, types_of
+from tests.e2e.test_control import SERVICES, ended, nobody_works, nth, when
+from tests.e2e.world import WAIT_SECONDS, World, in_spite, platform_on, types_of
 
 LOOK_AGAIN_SECONDS = 0.02
 Play = Callable[[str], AbstractAsyncContextManager[World]]

@@ -17,10 +17,10 @@ from crewlog.crews import load_workflow
 from crewlog.v1.budget_pb2 import Limit
 from crewlog.v1.run_pb2 import AnswerGate, RunStatus, RunView, Workflow
 
-from tests.e2e.test_control import in_spite, nth, when
+from tests.e2e.test_control import nth, when
 from tests.e2e.test_crew import entries_of
 from tests.e2e.test_fleet import until
-from tests.e2e.world import ROOT, World, finished_in_spite, git, platform_on, types_of
+from tests.e2e.world import ROOT, World, finished_in_spite, git, in_spite, platform_on, types_of
 
 SCRIPTS = Path(__file__).with_name("scripts")
 EVERYTHING = ("gateway", "scheduler", "executor", "git", "nats-server")

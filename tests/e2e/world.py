@@ -9,11 +9,11 @@ import re
 import signal
 import subprocess
 import urllib.request
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from crewlog.cli.gateway import Gateway, of_channel
 from crewlog.cli.launcher.platform import Platform
@@ -35,6 +35,8 @@ TASK = (DEMO / "task.txt").read_text()
 CREW = load_workflow(str(DEMO / "crew.yaml"))
 WAIT_SECONDS = 60.0
 LOOK_AGAIN_SECONDS = 0.05
+
+T = TypeVar("T")
 
 
 def git(path: Path, *arguments: str) -> str:
@@ -58,7 +60,7 @@ class World:
         await self.gateway.runs.Start(StartRun(run_id=run_id, project_id=self.project_id, **asked))  # type: ignore[arg-type]
 
     async def watch(self, run_id: str, until: Callable[[str], bool], after: int = 0) -> list[RecordedEntry]:
-        """The entries up to the first one with an event of which `until` says so. Reconnects as a client does."""
+        """The entries up to the first one with an event of which `until` says so."""
         found: list[RecordedEntry] = []
         async with asyncio.timeout(WAIT_SECONDS):
             async for message in self.gateway.runs.Watch(WatchRun(run_id=run_id, from_revision=after)):
@@ -95,15 +97,20 @@ class World:
             os.kill(pid, signal.SIGKILL)
 
 
-async def finished_in_spite(world: World, run_id: str) -> RunView:
-    """The end of the run, also when the gateway is away for a while."""
+async def in_spite(call: Callable[[], Awaitable[T]]) -> T:
+    """The answer, also when who has to give it is away for a while."""
     async with asyncio.timeout(WAIT_SECONDS):
         while True:
             try:
-                return await world.finished(run_id)
+                return await call()
             except (Unavailable, AioRpcError) as error:
                 assert isinstance(error, Unavailable) or error.code() is StatusCode.UNAVAILABLE
                 await asyncio.sleep(LOOK_AGAIN_SECONDS)
+
+
+async def finished_in_spite(world: World, run_id: str) -> RunView:
+    """The end of the run, also when the gateway is away for a while."""
+    return await in_spite(lambda: world.finished(run_id))
 
 
 def demo_script(tmp_path: Path) -> Path:
