@@ -24,7 +24,12 @@ from bench.growth.histories import History, Line, spread
 RESULTS = Path(__file__).parent.parent / "results" / "growth.json"
 SLOTS_MAX = 200
 # What a figure may be at most.
-TARGETS = {"remembered.all_moving_s": 10.0, "forgotten.all_moving_s": 90.0, "opening.run_ms": 200.0}
+TARGETS = {
+    "remembered.all_moving_s": 10.0,
+    "forgotten.all_moving_s": 90.0,
+    "opening.run_ms": 200.0,
+    "opening.agent_ms": 200.0,
+}
 Figures = dict[str, float]
 
 

@@ -17,7 +17,7 @@ __all__ = ["world"]
 async def test_they_begin_without_a_look_for_what_cannot_be_there(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A read of the log for each of a thousand child runs took as long as a tenth of their work."""
+    """A read of the log for each of them was a round trip for nothing."""
     empty, read = set[str](), MemoryLog.read
 
     async def noted(log: MemoryLog, aggregate: AggregateId, after_revision: int = 0) -> list[Stored]:
