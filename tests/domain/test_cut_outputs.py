@@ -139,6 +139,16 @@ def test_a_child_run_hands_on_what_is_cut_as_such() -> None:
     assert json.loads(result.structured_json)["output_cut_from_bytes"] == SIZE
 
 
+def test_a_child_run_says_how_much_all_of_its_last_tasks_have_printed() -> None:
+    child = Play(node("a", command=command()), node("b", command=command()), parent=Parent(run_id="p", task_id="sub-1"))
+    child.claim("a-1", "b-1")
+    for task_id, size in (("a-1", 0), ("b-1", SIZE)):
+        child.do(EndTask(task_id=task_id, succeeded=printed(output=size)))
+    child.finish()
+    result = run_results.end_of(child.run, child.now).succeeded
+    assert result.output_cut_from_bytes == len(b"a.py\nb.py") + SIZE
+
+
 def test_an_item_that_is_cut_is_known_as_such() -> None:
     play = Play(node("a"), node("m", "a", map=each("tasks.a.result")))
     play.end("a-1", value=[json.loads(printed(in_result=SIZE).structured_json)])

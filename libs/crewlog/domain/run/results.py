@@ -77,8 +77,10 @@ def _last(child: Run) -> list[Task]:
 def _output(last: Sequence[Task]) -> Kept:
     """Of all of them, one after the other."""
     texts = [text for task in last if (text := run_context.output_of(task).strip())]
-    cut = [task.result.output_cut_from_bytes for task in last if task.result is not None]
-    return Kept("\n\n".join(texts), sum(cut))
+    results = [task.result for task in last if task.result is not None]
+    sizes = [result.output_cut_from_bytes or len(result.output.inline) for result in results]
+    is_cut = any(result.output_cut_from_bytes for result in results)
+    return Kept("\n\n".join(texts), sum(sizes) if is_cut else 0)
 
 
 def _structured(child: Run, last: list[Task]) -> str:
