@@ -210,7 +210,9 @@ def given_up(run: Run, at: int) -> list[Message]:
 def needless_gates(run: Run, events: Sequence[Message], at: int) -> list[Message]:
     """The questions of tasks that have ended without an answer: nobody needs one any more."""
     ended = {event.task_id for event in events if isinstance(event, (TaskSucceeded, TaskFailed, TaskCancelled))}
-    open_gates = (run.gates[key.removeprefix(GATE)].opened for key in run.due if ended and key.startswith(GATE))
+    if not ended:
+        return []
+    open_gates = (run.gates[key.removeprefix(GATE)].opened for key in run.due if key.startswith(GATE))
     needless = {opened.gate_id: opened.task_id for opened in open_gates if opened.task_id in ended}
     return [
         GateExpired(gate_id=gate_id, needless_because=f"{task_id} has ended", at_unix_micros=at)

@@ -85,12 +85,17 @@ def changed_gates(before: Run, run: Run) -> list[GateView]:
 
 def _few_gates(run: Run) -> list[GateView]:
     """Those that are open and the latest of the others, as many as fit."""
-    views = gates(run)
-    latest = sorted(views, key=lambda gate: (gate.status != GateStatus.GATE_STATUS_OPEN, -gate.opened_at_unix_micros))
-    sizes = accumulate(gate.ByteSize() for gate in latest)
+    waiting = _waited_for(run)
+    ordered = sorted(run.gates.values(), key=_opened, reverse=True)
+    ordered.sort(key=lambda gate: not _is_open(gate, waiting))
+    views = [_gate(run, gate, waiting) for gate in ordered[:GATES_SHOWN_MAX]]
+    sizes = accumulate(gate.ByteSize() for gate in views)
     count = sum(1 for _ in takewhile(lambda size: size <= GATES_BYTES_MAX, sizes))
-    shown = {gate.gate_id for gate in latest[: min(count, GATES_SHOWN_MAX)]}
-    return [gate for gate in views if gate.gate_id in shown]
+    return sorted(views[:count], key=lambda gate: (gate.opened_at_unix_micros, gate.gate_id))
+
+
+def _is_open(gate: Gate, waiting: Collection[str]) -> bool:
+    return gate.status == GateStatus.GATE_STATUS_OPEN and gate.opened.task_id in waiting
 
 
 def _waited_for(run: Run) -> frozenset[str]:
@@ -249,12 +254,12 @@ def _role(run: Run, node_id: str) -> str:
 
 def _gate(run: Run, gate: Gate, waiting: Collection[str]) -> GateView:
     opened = gate.opened
-    closed = gate.status == GateStatus.GATE_STATUS_OPEN and opened.task_id not in waiting
+    is_left = gate.status == GateStatus.GATE_STATUS_OPEN and not _is_open(gate, waiting)
     return GateView(
         run_id=run.started.run_id,
         gate_id=opened.gate_id,
         kind=opened.kind,
-        status=GateStatus.GATE_STATUS_CLOSED if closed else gate.status,
+        status=GateStatus.GATE_STATUS_CLOSED if is_left else gate.status,
         task_id=opened.task_id,
         question=opened.question,
         choices=opened.choices,
